@@ -1,0 +1,86 @@
+"""SmolVLM, several times faster: the API of Hugging Face Transformers over a Rust core and Triton kernels.
+
+Nothing heavy is imported here: torch, triton, av, tokenizers and transformers are each imported by the first thing that
+needs them, so that ``import faster_smolvlm`` stays quick inside a service.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._rust import VERSION as __version__
+
+if TYPE_CHECKING:
+    from .auto import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+    from .configuration_smolvlm import SmolVLMConfig, SmolVLMTextConfig, SmolVLMVisionConfig
+    from .feature import BatchFeature
+    from .generation import GenerationConfig, TextIteratorStreamer
+    from .image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+    from .image_processing_smolvlm import SmolVLMImageProcessor, SmolVLMImageProcessorFast
+    from .media import MediaPolicy
+    from .modeling_smolvlm import (
+        SmolVLMForConditionalGeneration,
+        SmolVLMModel,
+        SmolVLMPreTrainedModel,
+        SmolVLMVisionTransformer,
+    )
+    from .processing_smolvlm import SmolVLMProcessor
+    from .smolvlm import SmolVLM
+    from .video_processing_smolvlm import SmolVLMVideoProcessor
+
+# Public name -> module that defines it. `SmolVLMImageProcessorFast` is an alias that warns, as in Transformers.
+_MODULES = {
+    "auto": ("AutoImageProcessor", "AutoModelForImageTextToText", "AutoProcessor"),
+    "configuration_smolvlm": ("SmolVLMConfig", "SmolVLMTextConfig", "SmolVLMVisionConfig"),
+    "feature": ("BatchFeature",),
+    "generation": ("GenerationConfig", "TextIteratorStreamer"),
+    "image_processing_pil_smolvlm": ("SmolVLMImageProcessorPil",),
+    "image_processing_smolvlm": ("SmolVLMImageProcessor", "SmolVLMImageProcessorFast"),
+    "media": ("MediaPolicy",),
+    "modeling_smolvlm": (
+        "SmolVLMForConditionalGeneration",
+        "SmolVLMModel",
+        "SmolVLMPreTrainedModel",
+        "SmolVLMVisionTransformer",
+    ),
+    "processing_smolvlm": ("SmolVLMProcessor",),
+    "smolvlm": ("SmolVLM",),
+    "video_processing_smolvlm": ("SmolVLMVideoProcessor",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "AutoImageProcessor",
+    "AutoModelForImageTextToText",
+    "AutoProcessor",
+    "BatchFeature",
+    "GenerationConfig",
+    "MediaPolicy",
+    "SmolVLM",
+    "SmolVLMConfig",
+    "SmolVLMForConditionalGeneration",
+    "SmolVLMImageProcessor",
+    "SmolVLMImageProcessorFast",
+    "SmolVLMImageProcessorPil",
+    "SmolVLMModel",
+    "SmolVLMPreTrainedModel",
+    "SmolVLMProcessor",
+    "SmolVLMTextConfig",
+    "SmolVLMVideoProcessor",
+    "SmolVLMVisionConfig",
+    "SmolVLMVisionTransformer",
+    "TextIteratorStreamer",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{module}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,4 @@
+"""Native half of faster_smolvlm (Rust); the arrays are C-contiguous NumPy arrays."""
+
+VERSION: str
+BUILD_PROFILE: str

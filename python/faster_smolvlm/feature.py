@@ -1,0 +1,117 @@
+"""`BatchFeature`: what a processor returns; a dict whose keys are attributes too, as in Transformers."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from typing import Any
+
+import numpy as np
+
+
+class BatchFeature(UserDict[str, Any]):
+    """Model inputs by name.
+
+    `data` maps names to arrays, tensors or nested lists; `tensor_type` "pt" or "np" converts every entry on creation.
+    Raises ValueError for another `tensor_type`, or where an entry cannot become one tensor.
+    """
+
+    def __init__(
+        self, data: dict[str, Any] | None = None, tensor_type: str | None = None, skip: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(data or {})
+        self.convert_to_tensors(tensor_type, skip=skip)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "data":  # not there yet while unpickling
+            raise AttributeError(name)
+        try:
+            return self.data[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"data": self.data}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.data = state["data"]
+
+    def convert_to_tensors(self, tensor_type: str | None = None, skip: tuple[str, ...] = ()) -> BatchFeature:
+        """Convert the entries in place to torch tensors ("pt") or NumPy arrays ("np"); None leaves them as they are."""
+        if tensor_type is None:
+            return self
+        convert = _converter(tensor_type)
+        for key, value in self.data.items():
+            if key in skip:
+                continue
+            try:
+                self.data[key] = convert(value)
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise ValueError(
+                    f"Unable to convert output {key!r} to one {tensor_type!r} tensor: its items have different shapes "
+                    "or are no numbers. You should probably activate padding with 'padding=True' (text) or "
+                    "'do_pad=True' (pictures)."
+                ) from error
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
+        """Move every tensor to a device and cast the floating-point ones to a dtype, as `torch.Tensor.to`."""
+        import torch
+
+        device = kwargs.pop("device", None)
+        dtype = kwargs.pop("dtype", None)
+        non_blocking = kwargs.pop("non_blocking", False)
+        if kwargs:
+            raise TypeError(f"unexpected keyword argument(s): {', '.join(sorted(kwargs))}")
+        for arg in args:
+            if isinstance(arg, torch.dtype):
+                dtype = arg
+            elif isinstance(arg, (str, int, torch.device)):
+                device = arg
+            else:
+                raise TypeError(f"expected a device or a dtype, got {arg!r}")
+
+        def move(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return type(value)(move(item) for item in value)
+            if not isinstance(value, torch.Tensor):
+                return value
+            cast = dtype if value.is_floating_point() else None
+            return value.to(device=device, dtype=cast, non_blocking=non_blocking)
+
+        self.data = {key: move(value) for key, value in self.data.items()}
+        return self
+
+
+def _converter(tensor_type: str) -> Any:
+    if str(tensor_type) in ("np", "TensorType.NUMPY"):
+        return _to_numpy
+    if str(tensor_type) in ("pt", "TensorType.PYTORCH"):
+        return _to_torch
+    raise ValueError(f"{tensor_type} is not a valid TensorType, please select one of ['pt', 'np']")
+
+
+def _to_numpy(value: Any) -> np.ndarray[Any, Any]:
+    if isinstance(value, np.ndarray):
+        return value
+    array = np.stack([_to_numpy(item) for item in value]) if _holds_arrays(value) else np.array(value)
+    if array.dtype == object:
+        raise ValueError("ragged")
+    return array
+
+
+def _to_torch(value: Any) -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if _holds_arrays(value):
+        return torch.stack([_to_torch(item) for item in value])
+    return torch.tensor(value)
+
+
+def _holds_arrays(value: Any) -> bool:
+    while isinstance(value, (list, tuple)) and len(value) > 0:
+        value = value[0]
+    return hasattr(value, "shape")

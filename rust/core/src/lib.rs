@@ -1,0 +1,1 @@
+//! Pixels, frames and (on the CPU) the model of faster-smolvlm: slices in, slices out, no Python.
