@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._rust import VERSION as __version__
+from . import _rust
 
 if TYPE_CHECKING:
     from .auto import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
@@ -48,6 +48,8 @@ _MODULES = {
     "smolvlm": ("SmolVLM",),
     "video_processing_smolvlm": ("SmolVLMVideoProcessor",),
 }
+__version__ = _rust.VERSION
+
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [

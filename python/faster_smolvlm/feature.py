@@ -93,10 +93,10 @@ def _converter(tensor_type: str) -> Any:
 def _to_numpy(value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, np.ndarray):
         return value
-    array = np.stack([_to_numpy(item) for item in value]) if _holds_arrays(value) else np.array(value)
-    if array.dtype == object:
-        raise ValueError("ragged")
-    return array
+    try:
+        return np.array(value)
+    except ValueError:  # ragged: one object per item, as Transformers
+        return np.array(value, dtype=object)
 
 
 def _to_torch(value: Any) -> Any:

@@ -25,7 +25,7 @@ class Checkpoint:
     def find(self, filename: str) -> Path | None:
         """Return the local path of `filename`, or None where the checkpoint does not have it.
 
-        Raises OSError, naming the checkpoint and what to do, where the hub cannot be reached and the file is not cached.
+        Raises OSError, naming the checkpoint and what to do, where the hub is out of reach and the file is not cached.
         """
         if self.directory is not None:
             path = self.directory / filename

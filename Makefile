@@ -1,0 +1,65 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. `make` alone lists the rest.
+VENV    := .venv
+BIN     := $(VENV)/bin
+PYTHON  ?= python3
+SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(shell find rust python/faster_smolvlm kernels -type f \
+             -not -name '*.so' -not -path '*/__pycache__/*')
+# Tests of small models are quickest on one thread each; pytest runs two of them side by side.
+TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 FASTER_SMOLVLM_EXPECT_WHEEL=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-rust test-python lint format dev wheel clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+build/wheel.stamp: $(SOURCES) | $(BIN)/pip
+	rm -rf dist && mkdir -p build
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	touch $@
+
+build/demo.stamp: build/wheel.stamp
+	$(BIN)/pip install --quiet --force-reinstall --no-deps dist/*.whl
+	$(BIN)/pip install --quiet "$$(ls dist/*.whl)[torch]"
+	touch $@
+
+build/test.stamp: build/wheel.stamp
+	$(BIN)/pip install --quiet --force-reinstall --no-deps dist/*.whl
+	$(BIN)/pip install --quiet "$$(ls dist/*.whl)[dev]"
+	touch $@
+
+demo: build/demo.stamp ## build, then answer questions about the bundled picture with the bundled checkpoint
+	HF_HUB_OFFLINE=1 $(BIN)/faster-smolvlm describe examples/media/scene.png --model demo --timings
+
+test: test-rust test-python ## build, then run every test against the installed wheel
+
+test-rust: ## the tests of the Rust core (no Python needed)
+	cargo test --quiet --locked -p faster-smolvlm-core
+
+test-python: build/test.stamp ## the Python tests against the installed wheel, two processes side by side
+	$(TEST_ENV) $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+lint: build/test.stamp ## rustfmt, clippy, ruff, mypy, stubtest
+	cargo fmt --all --check
+	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest faster_smolvlm._rust
+
+format: build/test.stamp ## let rustfmt and ruff write
+	cargo fmt --all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+dev: | $(BIN)/pip ## editable install, compiled quickly (optimised, not link-time optimised)
+	$(BIN)/pip install --quiet --editable ".[dev]"
+
+wheel: build/wheel.stamp ## build the wheel into dist/
+
+clean: ## remove what was built, the virtual environment too
+	rm -rf $(VENV) build dist target
