@@ -95,8 +95,11 @@ def _to_numpy(value: Any) -> np.ndarray[Any, Any]:
         return value
     try:
         return np.array(value)
-    except ValueError:  # ragged: one object per item, as Transformers
-        return np.array(value, dtype=object)
+    except ValueError:  # ragged: an array of arrays, as in Transformers
+        ragged = np.empty(len(value), dtype=object)
+        for index, item in enumerate(value):
+            ragged[index] = _to_numpy(item)
+        return ragged
 
 
 def _to_torch(value: Any) -> Any:

@@ -38,7 +38,7 @@ def test_ragged_is_an_object_array_for_numpy() -> None:
     for kind in (BatchFeature, transformers.BatchFeature):
         array = kind({"a": [[1, 2], [3]]}, "np")["a"]
         assert array.dtype == object
-        assert list(array) == [[1, 2], [3]]
+        assert [item.tolist() for item in array] == [[1, 2], [3]]
 
 
 def test_unknown_tensor_type() -> None:
