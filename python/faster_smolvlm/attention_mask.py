@@ -1,0 +1,53 @@
+"""Which key each query may attend to, from what a caller passes as `attention_mask` and `position_ids`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def causal_mask(
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+    *,
+    batch: int,
+    queries: int,
+    past: int,
+    cached: bool,
+    device: torch.device,
+) -> Tensor | None:
+    """Return a mask for `ops.attention`, or None where plain causal attention is meant.
+
+    `attention_mask` is None, (batch, past + queries) with 1 for tokens and 0 for padding, or 4-D, which is used as it
+    is (bool or additive). Without a mask and a cache, `position_ids` (batch or 1, queries) that jump mark
+    sequences packed into one row, which do not see each other. Raises ValueError for another number of dimensions or another length.
+    """
+    if attention_mask is not None and attention_mask.ndim == 4:
+        return attention_mask.to(device)
+    keys = past + queries
+    packed = None
+    if attention_mask is not None:
+        if attention_mask.ndim != 2 or attention_mask.shape[1] != keys:
+            raise ValueError(
+                f"attention_mask must be 4-D, or have the shape (batch, {keys}), one column for each of {past} "
+                f"cached and {queries} new tokens; got {tuple(attention_mask.shape)}."
+            )
+        attention_mask = attention_mask.to(device=device, dtype=torch.bool)
+        if bool(attention_mask.all()):
+            attention_mask = None
+    elif position_ids is not None and not cached:
+        packed = _packed(position_ids.expand(batch, -1))
+    if attention_mask is None and packed is None and (queries == 1 or past == 0):
+        return None
+    visible = torch.ones(queries, keys, dtype=torch.bool, device=device).tril_(past)[None, None]
+    if attention_mask is not None:
+        visible = visible & attention_mask[:, None, None, :]
+    if packed is not None:
+        visible = visible & (packed[:, None, :, None] == packed[:, None, None, :])
+    return visible
+
+
+def _packed(position_ids: Tensor) -> Tensor | None:
+    """Number the packed sequences of each row: (batch, queries); None where every row is one sequence."""
+    jumps = torch.diff(position_ids, prepend=position_ids[:, :1] - 1, dim=-1) != 1
+    return jumps.cumsum(-1) if bool(jumps.any()) else None

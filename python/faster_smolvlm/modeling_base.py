@@ -1,0 +1,251 @@
+"""What the three model classes share: construction, loading, saving, and the methods that trainers call."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from . import hub, weights
+from .configuration_base import PretrainedConfig
+from .modeling_outputs import ModelOutput
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+ConfigT = TypeVar("ConfigT", bound=PretrainedConfig)
+OutputT = TypeVar("OutputT", bound=ModelOutput)
+ATTENTION = ("sdpa", "eager")
+
+
+class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
+    """Base of the models: `from_pretrained` and `save_pretrained` in the hub's layout, random initial weights."""
+
+    config_class: ClassVar[type[PretrainedConfig]]
+    checkpoint_prefix: ClassVar[str] = ""
+    base_model_prefix: ClassVar[str] = "model"
+    main_input_name: ClassVar[str] = "pixel_values"
+    supports_gradient_checkpointing: ClassVar[bool] = True
+    config: ConfigT
+
+    def __init__(self, config: ConfigT) -> None:
+        if not isinstance(config, self.config_class):
+            raise TypeError(
+                f"{type(self).__name__} takes a {self.config_class.__name__}, got {type(config).__name__}. "
+                f"To load a checkpoint use {type(self).__name__}.from_pretrained(…)."
+            )
+        super().__init__()
+        self.config = config
+
+    def post_init(self) -> None:
+        """Draw the initial weights, the last step of each constructor; on the meta device there are none."""
+        if self.device.type != "meta":
+            self.init_weights()
+            self.tie_weights()
+
+    @classmethod
+    def _from_config(
+        cls, config: ConfigT, *, dtype: torch.dtype | str | None = None, attn_implementation: str | None = None
+    ) -> Self:
+        """Build a model with random weights."""
+        model = cls(config)
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        return model if dtype is None else model.to(weights.torch_dtype(dtype))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        config: ConfigT | None = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: str | torch.device | int | dict[str, Any] | None = None,
+        device: str | torch.device | int | None = None,
+        attn_implementation: str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Load a checkpoint from a directory, a hub repository or "demo"; the model is in evaluation mode.
+
+        `dtype` ("auto", a torch.dtype or its name; `torch_dtype` is the same) is by default what the config says, else
+        that of the file. `device` or `device_map` is one device, or "auto": the first GPU where there is one.
+
+        Raises OSError for missing or broken files, RuntimeError that names the tensors where the weights do not fit
+        the config, ValueError for a checkpoint of another kind of model.
+        """
+        files = hub.checkpoint(
+            pretrained_model_name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        place = _device(device if device is not None else device_map)
+        config = cls._read_config(files) if config is None else copy.deepcopy(config)
+        if dtype is None:
+            dtype = torch_dtype
+        stored = weights.WeightFiles(files)
+        if dtype is None or dtype == "auto":
+            dtype = config.dtype or stored.float_dtype()
+        number_type = weights.torch_dtype(dtype)
+
+        with torch.device("meta"):
+            model = cls(config)
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        found = stored.match(expected, prefix=cls.checkpoint_prefix, optional=model._tied())
+        state = stored.read(found, dtype=number_type, device=place)
+        model._check_tied(state)
+        model.load_state_dict(state, strict=False, assign=True)
+        model.tie_weights()
+        config.dtype = str(number_type)
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        model._read_extras(files)
+        return model.eval()
+
+    @classmethod
+    def _read_config(cls, files: hub.Checkpoint) -> ConfigT:
+        return cls.config_class.from_checkpoint(files)  # type: ignore[return-value]
+
+    def _read_extras(self, files: hub.Checkpoint) -> None:
+        """Read what a checkpoint holds beside config and weights; nothing here."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *, max_shard_size: int | str = "50GB") -> None:
+        """Write `config.json` and the safetensors file or shards, as Transformers lays them out."""
+        directory = Path(save_directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.config.architectures = [type(self).__name__]
+        self.config.dtype = str(self.dtype)
+        self.config.save_pretrained(directory)
+        generation_config = getattr(self, "generation_config", None)
+        if generation_config is not None:
+            generation_config.save_pretrained(directory)
+        tied = self._tied()
+        state = {name: tensor for name, tensor in self.state_dict().items() if name not in tied}
+        weights.save(state, directory, max_shard_size=max_shard_size)
+
+    def init_weights(self) -> None:
+        """Draw weights as Transformers does: normal with the config's `initializer_range`, biases 0, norms 1.
+
+        Models inside this one have drawn theirs.
+        """
+        config: Any = getattr(self.config, "text_config", self.config)
+        for module in _modules_outside_models(self):
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):
+                nn.init.normal_(module.weight, std=config.initializer_range or 0.02)
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                with torch.no_grad():
+                    module.weight[module.padding_idx].zero_()
+
+    def tie_weights(self) -> None:
+        """Let the language head share the token embeddings where the config says so."""
+        for name in self._tied():
+            head = self.get_submodule(name.removesuffix(".weight"))
+            head.weight = self.get_input_embeddings().weight
+
+    def _tied(self) -> frozenset[str]:
+        """Return the names of the parameters that are another one's alias."""
+        tied = getattr(self.config, "tie_word_embeddings", False) and self.get_output_embeddings() is not None
+        return frozenset({"lm_head.weight"}) if tied else frozenset()
+
+    def _check_tied(self, state: dict[str, Tensor]) -> None:
+        for name in self._tied() & state.keys():
+            if not torch.equal(state.pop(name), state["model.text_model.embed_tokens.weight"]):
+                raise RuntimeError(
+                    f"The config ties {name!r} to the token embeddings (tie_word_embeddings), but the checkpoint holds "
+                    "another tensor of that name. Set tie_word_embeddings to false in config.json, or remove it."
+                )
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the module that maps inputs to vectors."""
+        raise NotImplementedError
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """Return the language head; None for a model without one."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first parameter."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the first parameter."""
+        return next(self.parameters()).dtype
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Return the number of values in the parameters; tied ones count once."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    def set_attn_implementation(self, attn_implementation: str) -> None:
+        """Choose "sdpa" (fused), or "eager", which can return the attention weights."""
+        if attn_implementation not in ATTENTION:
+            raise ValueError(f"attn_implementation must be one of {', '.join(ATTENTION)}; got {attn_implementation!r}.")
+        for config in (self.config, *vars(self.config).values()):
+            if isinstance(config, PretrainedConfig):
+                config._attn_implementation = attn_implementation
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Recompute the layers in the backward pass of training instead of keeping what they computed."""
+        reentrant = (gradient_checkpointing_kwargs or {}).get("use_reentrant", False)
+        if reentrant:
+            raise ValueError("gradient checkpointing runs with use_reentrant=False only.")
+        self._set_gradient_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep what the layers computed, as by default."""
+        self._set_gradient_checkpointing(False)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
+
+    def _set_gradient_checkpointing(self, value: bool) -> None:
+        for module in self.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                setattr(module, "gradient_checkpointing", value)  # noqa: B010  # nn.Module types attributes as tensors
+
+    def _wants(self, name: str, asked: bool | None) -> bool:
+        """Return a flag as asked for, or else as the config has it."""
+        return bool(getattr(self.config, name)) if asked is None else asked
+
+    def _give(self, output: OutputT, return_dict: bool | None) -> OutputT:
+        """Return the output, or its tuple where `return_dict` (or else the config) asks for one."""
+        if self.config.return_dict if return_dict is None else return_dict:
+            return output
+        return output.to_tuple()  # type: ignore[return-value]
+
+
+def _modules_outside_models(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if not isinstance(child, SmolVLMPreTrainedModel):
+            yield child
+            yield from _modules_outside_models(child)
+
+
+def _device(device: str | torch.device | int | dict[str, Any] | None) -> torch.device:
+    if isinstance(device, dict):
+        if set(device) != {""}:
+            raise ValueError(f"device_map must be one device, 'auto' or {{'': device}}; got {device!r}.")
+        return _device(device[""])
+    if device is None:
+        return torch.device("cpu")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)

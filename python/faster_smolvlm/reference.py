@@ -1,0 +1,93 @@
+"""The numerical steps of the model in plain torch: the definition that every faster version must equal.
+
+Shapes are written with B batch, S positions of the queries, L positions of the keys, H query heads, G key-value heads,
+D values per head.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root mean square norm over the last dimension: w · x / sqrt(mean(x²) + eps).
+
+    The statistics are float32 and the quotient is rounded to the dtype of `x` before the weight, as in Llama
+    (Zhang and Sennrich 2019, arXiv:1910.07467).
+    """
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * wide.to(x.dtype)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Layer norm over the last dimension: w · (x - mean(x)) / sqrt(var(x) + eps) + b, statistics in float32.
+
+    Ba, Kiros and Hinton 2016, arXiv:1607.06450.
+    """
+    wide = x.float()
+    centred = wide - wide.mean(-1, keepdim=True)
+    normed = centred * torch.rsqrt(centred.pow(2).mean(-1, keepdim=True) + eps)
+    return (normed * weight.float() + bias.float()).to(x.dtype)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    scale: float,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Scaled dot-product attention: softmax(scale · q·kᵀ + mask)·v, the softmax in float32.
+
+    query (B, H, S, D); key and value (B, G, L, D) with H a multiple of G: head h reads group h // (H / G), as in
+    grouped-query attention (arXiv:2305.13245). `mask` broadcasts to (B, H, S, L): bool (True attends) or added to the
+    scores; `causal` lets query i see the keys up to i + L - S. Returns the output (B, H, S, D) and the weights
+    (B, H, S, L).
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = (query @ key.transpose(2, 3)) * scale
+    if causal:
+        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
+        scores = scores.masked_fill(~visible.tril(scores.shape[3] - scores.shape[2]), torch.finfo(scores.dtype).min)
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
+    weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, dropout) if dropout > 0.0 else weights
+    return weights @ value, weights
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions, halves paired: (x₁cos - x₂sin, x₂cos + x₁sin); x (B, H, S, D), cos and sin (B, 1, S, D).
+
+    Su et al. 2021, arXiv:2104.09864; the first half of D is paired with the second, as in Llama.
+    """
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin
+
+
+def pixel_shuffle(x: Tensor, scale: int) -> Tensor:
+    """Space to depth over image tokens: (B, h·w, D) with h = w to (B, h·w / scale², D·scale²).
+
+    Token (R, C) of the result is the concatenation of the tokens (R·scale + i, C·scale + j), i before j. Raises
+    RuntimeError where the tokens form no square, or its side is no multiple of `scale`.
+    """
+    batch, tokens, width = x.shape
+    side = int(tokens**0.5)
+    coarse = side // scale
+    if side * side != tokens or coarse * scale != side:
+        raise RuntimeError(
+            f"pixel shuffle needs a square grid of patches whose side is a multiple of {scale}, got {tokens} patches: "
+            f"shape '{[batch, side, side, width]}' is invalid for input of size {x.numel()}."
+        )
+    x = x.view(batch, coarse, scale, coarse, scale, width).transpose(2, 3)
+    return x.reshape(batch, coarse * coarse, width * scale * scale)

@@ -1,0 +1,204 @@
+"""Reading and writing the tensors of a checkpoint: safetensors, in one file or in shards with an index.
+
+Everything is checked against what the model expects from the headers alone, before a tensor is read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import hub
+from .configuration_base import read_json
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PARTS = ("model.vision_model.", "model.connector.", "model.text_model.", "lm_head.")
+"""What the full names of a whole model start with."""
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+SHOWN = 8
+
+
+class WeightFiles:
+    """The safetensors files of one checkpoint: `entries` maps each tensor's name to its file, shape and dtype.
+
+    Raises OSError where there are none, or where one is missing, truncated or not safetensors: the file is named.
+    """
+
+    def __init__(self, files: hub.Checkpoint) -> None:
+        self.name = files.name
+        self.entries: dict[str, tuple[Path, tuple[int, ...], str]] = {}
+        for path in _paths(files):
+            for tensor, shape, dtype in _header(path):
+                if tensor in self.entries:
+                    raise OSError(
+                        f"The tensor {tensor!r} is in two files of {self.name!r}: {path.name!r} is one of them."
+                    )
+                self.entries[tensor] = (path, shape, dtype)
+
+    def match(
+        self, expected: Mapping[str, tuple[int, ...]], *, prefix: str = "", optional: Iterable[str] = ()
+    ) -> dict[str, str]:
+        """Find for each expected name the one in the files, and check that nothing is missing, left over or misshaped.
+
+        `prefix` is the place of the model within a whole one ("" for the whole): names may carry it or not, and the
+        whole's names may lack their leading "model.". `optional` names are expected only where they are there. Raises
+        RuntimeError with every name that does not fit.
+        """
+        optional = set(optional)
+        found: dict[str, str] = {}
+        unexpected = []
+        for name in self.entries:
+            target = next((name for name in _readings(name, prefix) if name in expected), None)
+            if target is None:
+                if not (prefix and _is_elsewhere(name, prefix)):
+                    unexpected.append(name)
+            elif target in found:
+                raise RuntimeError(f"{self.name!r} holds {target!r} twice: as {found[target]!r} and as {name!r}.")
+            else:
+                found[target] = name
+        missing = [name for name in expected if name not in found and name not in optional]
+        misshaped = [
+            f"{name} is {list(self.entries[found[name]][1])}, expected {list(shape)}"
+            for name, shape in expected.items()
+            if name in found and self.entries[found[name]][1] != tuple(shape)
+        ]
+        no_float = [
+            f"{name} is {self.entries[name][2]}" for name in found.values() if self.entries[name][2] not in FLOATS
+        ]
+        problems = [
+            _listed("missing", missing),
+            _listed("unexpected", unexpected),
+            _listed("of another shape than the config asks for", misshaped),
+            _listed(f"of a dtype other than {', '.join(FLOATS)}", no_float),
+        ]
+        if any(problems):
+            raise RuntimeError(
+                f"The weights of {self.name!r} do not fit the model that its config describes.\n"
+                + "\n".join(problem for problem in problems if problem)
+                + "\nCheck that config.json and the safetensors files belong to the same checkpoint."
+            )
+        return found
+
+    def float_dtype(self) -> str:
+        """Return the dtype of the first floating-point tensor, as torch names it."""
+        return next((FLOATS[dtype] for _, _, dtype in self.entries.values() if dtype in FLOATS), "float32")
+
+    def read(
+        self, found: Mapping[str, str], *, dtype: torch.dtype, device: torch.device | str
+    ) -> dict[str, torch.Tensor]:
+        """Read the tensors that `match` found. On the CPU, those that need no cast stay views of the mapped file."""
+        from safetensors import safe_open
+
+        by_file: dict[Path, list[str]] = {}
+        for target, name in found.items():
+            by_file.setdefault(self.entries[name][0], []).append(target)
+        state: dict[str, torch.Tensor] = {}
+        for path, targets in by_file.items():
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                for target in targets:
+                    state[target] = file.get_tensor(found[target]).to(dtype)
+        return state
+
+
+def save(state: Mapping[str, torch.Tensor], directory: Path, *, max_shard_size: int | str = "50GB") -> None:
+    """Write `state` to `model.safetensors`, or, above `max_shard_size`, to shards and their index.
+
+    Each file appears whole or not at all, and files that are mapped into memory stay as they were.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save_file
+
+    plan = split_torch_state_dict_into_shards(dict(state), max_shard_size=max_shard_size)
+    for filename, names in plan.filename_to_tensors.items():
+        partial = directory / f"{filename}.partial"
+        try:
+            save_file({name: state[name].detach().contiguous() for name in names}, partial, metadata={"format": "pt"})
+            os.replace(partial, directory / filename)
+        finally:
+            partial.unlink(missing_ok=True)
+    stale = {
+        path.name
+        for path in directory.glob("model*.safetensors")
+        if re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors", path.name)
+    }
+    for filename in stale - plan.filename_to_tensors.keys():
+        (directory / filename).unlink()
+    if not plan.is_sharded:
+        (directory / INDEX).unlink(missing_ok=True)
+        return
+    total = sum(tensor.numel() for tensor in state.values())
+    index = {"metadata": {"total_parameters": total, **plan.metadata}, "weight_map": plan.tensor_to_filename}
+    (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _paths(files: hub.Checkpoint) -> list[Path]:
+    single = files.find(SINGLE)
+    if single is not None:
+        return [single]
+    index = files.find(INDEX)
+    if index is None:
+        raise OSError(f"{files.name!r} has neither {SINGLE!r} nor {INDEX!r}. Only safetensors files are read.")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise OSError(f"{str(index)!r} has no 'weight_map' from tensor names to file names.")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise OSError(f"{str(index)!r} names the shard {name!r}, which is no safetensors file beside it.")
+    return [files.require(name) for name in names]
+
+
+def _header(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            slices = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118  # not a dict
+            return [(name, tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices]
+    except SafetensorError as error:
+        raise OSError(
+            f"{str(path)!r} is not a whole safetensors file ({path.stat().st_size} bytes): {error}. "
+            "It may be truncated: fetch it again."
+        ) from error
+
+
+def _readings(name: str, prefix: str) -> list[str]:
+    """Return the names within the model that a name in a file may stand for, most literal first."""
+    full = [name, f"model.{name}"]
+    return [*full, *(reading[len(prefix) :] for reading in full if prefix and reading.startswith(prefix))]
+
+
+def _is_elsewhere(name: str, prefix: str) -> bool:
+    """Whether `name` belongs to a part of the whole model that lies outside `prefix`."""
+    return any(full.startswith(PARTS) and not full.startswith(prefix) for full in (name, f"model.{name}"))
+
+
+def _listed(problem: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    rest = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"  {len(names)} {problem}: {', '.join(names[:SHOWN])}{rest}"
+
+
+def torch_dtype(value: Any) -> torch.dtype:
+    """Return a torch.dtype from one, or from its name; another value is a ValueError that lists the names."""
+    import torch
+
+    if isinstance(value, torch.dtype) and value.is_floating_point:
+        return value
+    name = str(value).removeprefix("torch.")
+    if name not in FLOATS.values():
+        raise ValueError(f"dtype {value!r} is not supported; give 'auto' or one of {', '.join(FLOATS.values())}.")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
