@@ -1,9 +1,16 @@
 //! Python face of `faster-smolvlm-core`: checks arguments, lets go of the interpreter, calls the core.
 use pyo3::prelude::*;
 
+mod frames;
+
 /// Native half of faster_smolvlm: all that Python can see.
 #[pymodule(gil_used = false)]
 mod _rust {
+    #[pymodule_export]
+    use crate::frames::{
+        FrameStream, explicit_frames, frames_at_rate, frames_at_times, key_frames, sample_frames, uniform_frames,
+    };
+
     /// Version of the native code, equal to the package's.
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
