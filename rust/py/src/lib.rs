@@ -8,7 +8,8 @@ mod frames;
 mod _rust {
     #[pymodule_export]
     use crate::frames::{
-        FrameStream, explicit_frames, frames_at_rate, frames_at_times, key_frames, sample_frames, uniform_frames,
+        FrameStream, explicit_frames, frames_at_rate, frames_at_times, key_frames, sample_frames,
+        uniform_frames,
     };
 
     /// Version of the native code, equal to the package's.
@@ -17,5 +18,9 @@ mod _rust {
 
     /// How the native code was compiled: a debug build is many times slower.
     #[pymodule_export]
-    const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
+    const BUILD_PROFILE: &str = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
 }
