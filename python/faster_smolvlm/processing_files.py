@@ -1,0 +1,105 @@
+"""Reading and writing the files of a processor."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .hub import Checkpoint, checkpoint
+from .processing_kwargs import IMAGES, VIDEOS
+from .tokenization_smolvlm import SmolVLMTokenizer, read_json
+
+if TYPE_CHECKING:
+    from .processing_smolvlm import SmolVLMProcessor
+
+_LOG = logging.getLogger(__name__)
+
+_HUB = ("revision", "token", "cache_dir", "local_files_only")
+_TOKENIZER = frozenset(
+    {"padding_side", "truncation_side", "model_max_length", "bos_token", "eos_token", "pad_token", "unk_token"}
+)
+_OWN = ("image_seq_len", "chat_template")
+# What callers of Transformers pass, and what has no meaning here.
+_IGNORED = frozenset({"trust_remote_code", "force_download", "use_fast", "_from_auto", "resume_download", "proxies"})
+
+
+def read_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `SmolVLMProcessor` that the files of a checkpoint, and `kwargs`, ask for."""
+    from .auto import image_processor_class
+
+    rest = {key: value for key, value in kwargs.items() if key not in _IGNORED}
+    hub = {key: rest.pop(key) for key in _HUB if key in rest}
+    source = checkpoint(name_or_dir, **hub)
+    settings = read_json(source.find("processor_config.json"))
+    own = {key: rest.pop(key) for key in _OWN if key in rest}
+    image_class = image_processor_class(rest.pop("backend", None), kwargs.get("use_fast"))
+    tokenizer = {key: rest.pop(key) for key in list(rest) if key in _TOKENIZER}
+    images = {key: value for key, value in rest.items() if key in IMAGES}
+    videos = {key: value for key, value in rest.items() if key in VIDEOS}
+    for key in rest.keys() - images.keys() - videos.keys():
+        _LOG.warning("Keyword argument `%s` is not known to the processor and will be ignored.", key)
+    return {
+        "image_processor": image_class.from_pretrained(name_or_dir, **hub, **images),
+        "tokenizer": SmolVLMTokenizer.from_pretrained(source, **tokenizer),
+        "video_processor": _video_processor(name_or_dir, {**hub, **videos}),
+        "chat_template": settings.get("chat_template") or _chat_template(source),
+        **({"image_seq_len": settings["image_seq_len"]} if "image_seq_len" in settings else {}),
+        **own,
+    }
+
+
+def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> Any:
+    try:
+        from .video_processing_smolvlm import SmolVLMVideoProcessor
+    except ModuleNotFoundError:
+        return None
+    return SmolVLMVideoProcessor.from_pretrained(name_or_dir, **kwargs)
+
+
+def _chat_template(source: Checkpoint) -> str | dict[str, str] | None:
+    """Return the template of chat_template.json or chat_template.jinja, with those of additional_chat_templates/."""
+    legacy = source.find("chat_template.json")
+    folder = None if source.directory is None else source.directory / "additional_chat_templates"
+    more = {path.stem: path for path in sorted(folder.glob("*.jinja"))} if folder is not None else {}
+    if legacy is not None:
+        if more:
+            raise ValueError(
+                f"{source.name!r} has both a legacy chat_template.json and additional_chat_templates/*.jinja; replace "
+                "the former by a chat_template.jinja."
+            )
+        template = read_json(legacy).get("chat_template")
+        if not isinstance(template, str):
+            raise OSError(f"{legacy} holds no 'chat_template'")
+        return template
+    single = source.find("chat_template.jinja")
+    if single is not None:
+        more["default"] = single
+    templates = {name: path.read_text(encoding="utf-8") for name, path in more.items()}
+    return templates["default"] if list(templates) == ["default"] else templates or None
+
+
+def write_processor(processor: SmolVLMProcessor, save_directory: str | os.PathLike[str]) -> list[str]:
+    """Write processor_config.json, the tokenizer's files and the chat templates; return the first's path."""
+    folder = Path(save_directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    processor.tokenizer.save_pretrained(folder)
+    _write_chat_templates(folder, processor.chat_template)
+    path = folder / "processor_config.json"
+    path.write_text(json.dumps(processor.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return [str(path)]
+
+
+def _write_chat_templates(folder: Path, template: str | dict[str, str] | None) -> None:
+    templates = {"default": template} if isinstance(template, str) else template or {}
+    for name, text in templates.items():
+        if name == "default":
+            path = folder / "chat_template.jinja"
+        else:
+            if not name or name in (".", "..") or any(char in name for char in "/\\\0"):
+                raise ValueError(f"Invalid chat template name: {name!r}")
+            path = folder / "additional_chat_templates" / f"{name}.jinja"
+            path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,144 @@
+"""Sorting the keyword arguments of a processor call by what they are for."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+_LOG = logging.getLogger(__name__)
+
+TEXT = frozenset(
+    {
+        "add_special_tokens",
+        "max_length",
+        "pad_to_multiple_of",
+        "padding",
+        "padding_side",
+        "return_attention_mask",
+        "return_length",
+        "return_offsets_mapping",
+        "return_special_tokens_mask",
+        "return_tensors",
+        "return_token_type_ids",
+        "truncation",
+        "verbose",
+    }
+)
+_PIXELS = frozenset(
+    {
+        "crop_size",
+        "data_format",
+        "default_to_square",
+        "device",
+        "do_center_crop",
+        "do_convert_rgb",
+        "do_normalize",
+        "do_pad",
+        "do_rescale",
+        "do_resize",
+        "image_mean",
+        "image_std",
+        "input_data_format",
+        "max_image_size",
+        "resample",
+        "rescale_factor",
+        "return_tensors",
+        "size",
+    }
+)
+IMAGES = _PIXELS | {
+    "disable_grouping",
+    "do_image_splitting",
+    "image_seq_length",
+    "pad_size",
+    "return_row_col_info",
+}
+VIDEOS = _PIXELS | {"do_sample_frames", "fps", "num_frames", "return_metadata", "video_metadata"}
+OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets"})
+
+_GROUPS = {"text_kwargs": TEXT, "images_kwargs": IMAGES, "videos_kwargs": VIDEOS, "audio_kwargs": frozenset[str]()}
+
+# Set by a call's validation: what a value may be, besides None. bool is an int, hence the order of the checks.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "add_special_tokens": (bool,),
+    "max_length": (int,),
+    "pad_to_multiple_of": (int,),
+    "padding": (bool, str),
+    "padding_side": (str,),
+    "return_attention_mask": (bool,),
+    "return_length": (bool,),
+    "return_offsets_mapping": (bool,),
+    "return_special_tokens_mask": (bool,),
+    "return_token_type_ids": (bool,),
+    "truncation": (bool, str),
+    "verbose": (bool,),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "padding": ("longest", "max_length", "do_not_pad"),
+    "padding_side": ("left", "right"),
+    "truncation": ("longest_first", "only_first", "only_second", "do_not_truncate"),
+}
+
+Sorted = dict[str, dict[str, Any]]
+
+
+def sort_kwargs(kwargs: dict[str, Any], tokenizer_defaults: dict[str, Any]) -> Sorted:
+    """Return `text_kwargs`, `images_kwargs`, `videos_kwargs` and `own` (what the processor itself reads).
+
+    Later ones win: `tokenizer_defaults`, `common_kwargs`, then what the caller gave flat or grouped. A name that fits
+    several modalities goes to each. Raises ValueError for a name given flat and grouped; a name that nobody knows is
+    logged and dropped, as in Transformers.
+    """
+    groups: Sorted = {group: {} for group in _GROUPS}
+    groups["own"] = {}
+    groups["text_kwargs"].update({key: value for key, value in tokenizer_defaults.items() if key in TEXT})
+    common = kwargs.get("common_kwargs") or {}
+    for group in _GROUPS:
+        groups[group].update(common)
+    for key, value in kwargs.items():
+        if key in _GROUPS:
+            _add_group(groups, key, value, kwargs)
+        elif key in OWN:
+            groups["own"][key] = value
+        elif not _add_flat(groups, key, value) and key != "common_kwargs":
+            _LOG.warning("Keyword argument `%s` is not a valid argument for this processor and will be ignored.", key)
+    for key, value in groups["text_kwargs"].items():
+        _check_text_argument(key, value)
+    return groups
+
+
+def _add_flat(groups: Sorted, key: str, value: Any) -> bool:
+    takers = [group for group, names in _GROUPS.items() if key in names]
+    for group in takers:
+        groups[group][key] = value
+    return bool(takers)
+
+
+def _add_group(groups: Sorted, group: str, values: dict[str, Any], kwargs: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if group == "text_kwargs" and key in OWN:
+            groups["own"].setdefault(key, value)
+        elif key in kwargs and key in _GROUPS[group]:
+            raise ValueError(
+                f"Keyword argument {key} was passed two times:\nin a dictionary for {group} and as a **kwarg."
+            )
+        else:
+            groups[group][key] = value
+
+
+def _check_text_argument(key: str, value: Any) -> None:
+    value = getattr(value, "value", value)  # the enums of Transformers
+    if value is None or key not in _TYPES:
+        return
+    kinds = _TYPES[key]
+    problem = None
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        problem = f"expected {' or '.join(kind.__name__ for kind in kinds)}, got {type(value).__name__}: {value!r}"
+    elif isinstance(value, str) and value not in _CHOICES[key]:
+        problem = f"expected one of {', '.join(_CHOICES[key])}, got {value!r}"
+    elif isinstance(value, int) and value < 0:
+        problem = f"expected a positive integer, got {value}"
+    if problem is not None:
+        from huggingface_hub.errors import StrictDataclassFieldValidationError
+
+        raise StrictDataclassFieldValidationError(key, ValueError(problem))

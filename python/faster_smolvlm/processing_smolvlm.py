@@ -1,0 +1,373 @@
+"""`SmolVLMProcessor`: pictures, clips and text in, what the model takes out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from . import chat_template as chat_rendering
+from . import conversation as chat
+from .feature import BatchFeature
+from .frame_rows import merge_frames
+from .media_layout import count_videos, nest_images
+from .processing_files import read_processor, write_processor
+from .processing_kwargs import Sorted, sort_kwargs
+from .prompt import Clip, Grid, MediaTokens
+from .prompt_encoding import PromptEncoder, prompt_parts
+from .tokenization_smolvlm import SmolVLMTokenizer
+
+_LOG = logging.getLogger(__name__)
+
+
+class SmolVLMProcessor:
+    """A tokenizer, an image processor and a video processor behind one call.
+
+    `video_processor` may be None: then clips are refused. `image_seq_len` is how many image tokens the model makes of
+    one tile. Attributes, of the parts too, can be changed at any time and count from the next call on.
+
+    Raises TypeError for parts of another kind and for an unknown argument, ValueError where the tokenizer has no image
+    token.
+    """
+
+    model_type = "smolvlm"
+    unused_input_names = ("rows", "cols", "video_metadata")
+
+    def __init__(
+        self,
+        image_processor: Any,
+        tokenizer: SmolVLMTokenizer,
+        video_processor: Any = None,
+        image_seq_len: int = 169,
+        chat_template: str | dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs:
+            raise TypeError(f"Unexpected keyword argument {next(iter(kwargs))}.")
+        _check_part("image_processor", image_processor)
+        if video_processor is not None:
+            _check_part("video_processor", video_processor)
+        if not isinstance(tokenizer, SmolVLMTokenizer):
+            raise TypeError(
+                f"Received a {type(tokenizer).__name__} for argument tokenizer, but a SmolVLMTokenizer was expected."
+            )
+        self.image_processor = image_processor
+        self.tokenizer = tokenizer
+        self.video_processor = video_processor
+        self.image_seq_len = image_seq_len
+        self.chat_template = chat_template
+        self.image_token: str = getattr(tokenizer, "image_token", "<image>")
+        self.fake_image_token: str = getattr(tokenizer, "fake_image_token", "<fake_token_around_image>")
+        self.global_image_token: str = getattr(tokenizer, "global_image_token", "<global-img>")
+        self.end_of_utterance_token: str = getattr(tokenizer, "end_of_utterance_token", "<end_of_utterance>")
+        self.video_token: str = getattr(tokenizer, "video_token", "<video>")
+        self.image_token_id = tokenizer.get_token_id(self.image_token)
+
+    # Files
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The names of the parts."""
+        return ["image_processor", "tokenizer", "video_processor"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> SmolVLMProcessor:
+        """Read the processor of a directory, a hub repository or the bundled "demo".
+
+        `revision`, `token`, `cache_dir` and `local_files_only` say where from; `backend` ("torchvision" or "pil")
+        chooses the image processor; other names go to the part that knows them (`size=…`, `padding_side="left"`,
+        `image_seq_len=…`). Raises OSError for a missing or broken file.
+        """
+        return cls(**read_processor(pretrained_model_name_or_path, kwargs))
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
+        """Write the files that `from_pretrained`, here and in Transformers, reads."""
+        return write_processor(self, save_directory)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what processor_config.json holds."""
+        parts = {"image_processor": self.image_processor, "video_processor": self.video_processor}
+        settings = {name: part.to_dict() for name, part in parts.items() if part is not None}
+        return {**settings, "image_seq_len": self.image_seq_len, "processor_class": type(self).__name__}
+
+    def __repr__(self) -> str:
+        parts = "\n".join(f"- {name}: {getattr(self, name)!r}" for name in self.get_attributes())
+        return f"{type(self).__name__}:\n{parts}\n- image_seq_len: {self.image_seq_len}"
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """The names of what a call returns for the model."""
+        parts = (self.image_processor, self.tokenizer, self.video_processor)
+        names = [name for part in parts if part is not None for name in part.model_input_names]
+        return [name for name in names if name not in self.unused_input_names]
+
+    # The call
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        videos: Any = None,
+        audio: Any = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Prepare pictures, clips and text for the model.
+
+        Returns `input_ids` and `attention_mask` (batch, length), `mm_token_type_ids` where asked for,
+        `pixel_values` float32 (batch, frames, 3, height, width) and `pixel_attention_mask` int64 (batch, frames,
+        height, width). For clips without pictures the batch of the pixels counts clips; where one call holds both,
+        each prompt has one row of pixels, with its frames in the order of its placeholders.
+
+        Raises ValueError where the placeholders of the text and the media do not agree, before anything is opened, and
+        where truncation would cut image tokens.
+        """
+        if audio is not None:
+            raise ValueError("SmolVLM takes no audio")
+        if kwargs.get("sanitize_control_tokens"):
+            raise NotImplementedError("sanitize_control_tokens is not implemented")
+        texts = None if text is None else _as_texts(text)
+        nested = None if images is None else nest_images(images)
+        self._check_counts(texts, nested, videos)
+        if videos is not None and self.video_processor is None:
+            raise NotImplementedError("this processor has no video processor: it takes pictures and text only")
+        arguments = self._arguments(kwargs)
+
+        pictures, grids = self._process_images(nested, arguments["images_kwargs"])
+        clips_pixels, clips = self._process_videos(videos, arguments["videos_kwargs"])
+        data: dict[str, Any] = {}
+        if texts is not None:
+            encoder = PromptEncoder(self.tokenizer, self._media_tokens, self.image_token_id, self.image_seq_len)
+            parts = prompt_parts(texts, self._media_tokens, grids, clips)
+            data.update(encoder.encode(texts, parts, **arguments["text_kwargs"], **arguments["own"]))
+            if pictures and clips_pixels:
+                pictures, clips_pixels = merge_frames(parts, pictures, clips_pixels), {}
+        data.update(pictures)
+        data.update(clips_pixels)
+        return BatchFeature(
+            data,
+            tensor_type=arguments["text_kwargs"].get("return_tensors"),
+            skip=("text_replacement_offsets", "offset_mapping"),
+        )
+
+    def _arguments(self, kwargs: dict[str, Any]) -> Sorted:
+        defaults = {key: getattr(self.tokenizer, key, value) for key, value in self.tokenizer.init_kwargs.items()}
+        return sort_kwargs(kwargs, defaults)
+
+    def _check_counts(self, texts: list[str] | None, images: list[list[Any]] | None, videos: Any) -> None:
+        if texts is None:
+            if images is None and videos is None:
+                raise ValueError(f"You need to provide at least one input to call {type(self).__name__}")
+            if images is not None and videos is not None:
+                raise ValueError("You must specify exactly one of `images` or `videos`")
+            return
+        in_texts = [text.count(self.image_token) for text in texts]
+        num_images = None if images is None else sum(map(len, images))
+        num_videos = None if videos is None else count_videos(videos)
+        _check_total(self.image_token, "images", sum(in_texts), num_images)
+        video_tokens = sum(text.count(self.video_token) for text in texts)
+        _check_total(self.video_token, "videos", video_tokens, num_videos)
+        if images is not None and in_texts != list(map(len, images)):
+            raise ValueError(
+                f"The number of {self.image_token} tokens in each prompt should be the same as the number of images "
+                f"passed. Found {in_texts} {self.image_token} tokens and {list(map(len, images))} images per sample."
+            )
+
+    def _process_images(
+        self, images: list[list[Any]] | None, kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[Grid]]:
+        """Return the pixels, and the grid of each picture in order."""
+        if images is None or (images and not any(images)):
+            return {}, []
+        features = dict(self.image_processor(images, **{**kwargs, "return_row_col_info": True}))
+        rows, cols = features.pop("rows"), features.pop("cols")
+        grids = [
+            (int(row), int(col))
+            for sample_rows, sample_cols in zip(rows, cols, strict=True)
+            for row, col in zip(sample_rows, sample_cols, strict=True)
+        ]
+        return features, grids
+
+    def _process_videos(self, videos: Any, kwargs: dict[str, Any]) -> tuple[dict[str, Any], list[Clip]]:
+        """Return the pixels, and when the frames of each clip were taken."""
+        if videos is None:
+            return {}, []
+        features = dict(self.video_processor(videos, **{**kwargs, "return_metadata": True}))
+        metadata = features.pop("video_metadata")
+        padded = max(len(frames) for frames in features["pixel_values"])
+        return features, [self._clip(entry, padded) for entry in metadata]
+
+    def _clip(self, metadata: Any, padded_frames: int) -> Clip:
+        fps = metadata.fps
+        if fps is None:
+            _LOG.warning(
+                "SmolVLM requires frame timestamps to construct prompts, but the `fps` of the input video could not be "
+                "inferred. Probably `video_metadata` was missing from inputs and you passed pre-sampled frames. "
+                "Defaulting to `fps=24`. Please provide `video_metadata` for more accurate results."
+            )
+            fps = 24
+        return Clip(fps, metadata.duration, metadata.frames_indices, padded_frames)
+
+    @property
+    def _media_tokens(self) -> MediaTokens:
+        return MediaTokens(self.image_token, self.video_token, self.fake_image_token, self.global_image_token)
+
+    # Ids to text
+
+    def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Return the text of each row of ids; see `SmolVLMTokenizer.batch_decode`."""
+        return self.tokenizer.batch_decode(*args, **kwargs)
+
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the text of ids; see `SmolVLMTokenizer.decode`."""
+        return self.tokenizer.decode(*args, **kwargs)
+
+    def post_process_image_text_to_text(
+        self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
+    ) -> Any:
+        """Return the text of what `generate` returned."""
+        return self.tokenizer.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    # Conversations
+
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        chat_template: str | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        documents: list[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        return_assistant_tokens_mask: bool = False,
+        tokenize: bool = False,
+        return_tensors: str | None = None,
+        return_dict: bool = False,
+        load_audio_from_video: bool = False,
+        processor_kwargs: dict[str, Any] | None = None,
+        sanitize_control_tokens: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Turn a conversation, or a list of conversations, into a prompt.
+
+        The content of a message is a list of items: `{"type": "text", "text": …}`, `{"type": "image", …}` with its
+        source under `image`, `url`, `path` or `base64` (`image_url` items too), `{"type": "video", …}` with `video`,
+        `url` or `path`.
+
+        Returns text (a list of texts for several conversations); with `tokenize` the `input_ids`, with `return_dict`
+        too everything that a call returns. `processor_kwargs` go to that call; `kwargs` that the template reads go to
+        the template, others to the call.
+        """
+        if load_audio_from_video:
+            raise ValueError("SmolVLM takes no audio: load_audio_from_video must be False")
+        if sanitize_control_tokens:
+            raise NotImplementedError("sanitize_control_tokens is not implemented")
+        if continue_final_message and add_generation_prompt:
+            raise ValueError(
+                "continue_final_message and add_generation_prompt are not compatible. Use continue_final_message when "
+                "you want the model to continue the final message, and add_generation_prompt when you want to add a "
+                "header that will prompt it to start a new assistant message instead."
+            )
+        if continue_final_message and return_assistant_tokens_mask:
+            raise ValueError("continue_final_message is not compatible with return_assistant_tokens_mask.")
+        conversations, batched = chat.normalize(conversation)
+        template = self._template_for(chat_template, conversations)
+        if return_assistant_tokens_mask and not chat_rendering.tracks_generation(template):
+            _LOG.warning("return_assistant_tokens_mask is set, but the chat template has no {%% generation %%} block.")
+        prompts, spans = chat_rendering.render(
+            conversations,
+            template,
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            track_generation=return_assistant_tokens_mask,
+            **{**self.tokenizer.special_tokens_map, **kwargs},
+        )
+        _warn_of_lost_text(conversations, prompts)
+        if not tokenize:
+            return prompts if batched else prompts[0]
+
+        call = self._call_arguments(template, processor_kwargs or {}, kwargs)
+        if self.tokenizer.bos_token is not None and prompts[0].startswith(self.tokenizer.bos_token):
+            call["add_special_tokens"] = False
+        if return_assistant_tokens_mask:
+            call.update(return_offsets_mapping=True, return_text_replacement_offsets=True)
+        call["return_tensors"] = None if return_assistant_tokens_mask else return_tensors
+        images, videos = zip(*map(chat.media, conversations), strict=True)
+        if given := call.pop("images", None):
+            images = given if batched else (given,)
+        features = self(
+            text=prompts,
+            images=list(images) if any(images) else None,
+            videos=list(videos) if any(videos) else None,
+            **call,
+        )
+        if return_assistant_tokens_mask:
+            features["assistant_masks"] = chat_rendering.assistant_masks(
+                features.pop("offset_mapping"), spans, features.pop("text_replacement_offsets")
+            )
+            features.convert_to_tensors(return_tensors)
+        return features if return_dict else features["input_ids"]
+
+    def _template_for(self, chosen: str | None, conversations: list[chat.Conversation]) -> str:
+        """Return the template: the one chosen by name or text, that for videos, or the processor's own."""
+        own = self.chat_template
+        if chosen is not None:
+            return own[chosen] if isinstance(own, dict) and chosen in own else chosen
+        if chat.has_video(conversations):
+            return chat_rendering.VIDEO_CHAT_TEMPLATE
+        if own is None:
+            raise ValueError("Cannot use apply_chat_template because this processor does not have a chat template.")
+        if isinstance(own, str):
+            return own
+        if "default" not in own:
+            raise ValueError(
+                'The processor has multiple chat templates but none of them are named "default". You need to specify '
+                f"which one to use by passing the `chat_template` argument. Available templates are: {', '.join(own)}"
+            )
+        return own["default"]
+
+    def _call_arguments(
+        self, template: str, processor_kwargs: dict[str, Any], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the arguments of the call: those meant for it, and the sampling that the video processor is set to."""
+        read_by_template = chat_rendering.template_variables(template)
+        call = {**processor_kwargs, **{key: value for key, value in kwargs.items() if key not in read_by_template}}
+        if self.video_processor is not None:
+            call.setdefault("num_frames", self.video_processor.num_frames)
+            call.setdefault("fps", self.video_processor.fps)
+            if call["num_frames"] is not None or call["fps"] is not None:
+                call.setdefault("do_sample_frames", True)
+        return call
+
+
+def _check_part(name: str, part: Any) -> None:
+    if not callable(part) or not hasattr(part, "model_input_names") or hasattr(part, "convert_tokens_to_ids"):
+        raise TypeError(f"Received a {type(part).__name__} for argument {name}, but an {name} was expected.")
+
+
+def _as_texts(text: Any) -> list[str]:
+    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, (list, tuple)) else None
+    if texts is None or not all(isinstance(item, str) for item in texts):
+        raise ValueError("`text` must be a string or list of strings.")
+    return texts
+
+
+def _check_total(token: str, kind: str, in_texts: int, given: int | None) -> None:
+    if given is None:
+        if in_texts:
+            raise ValueError(f"Found {in_texts} {token} tokens in the text but no {kind} were passed.")
+    elif in_texts != given:
+        raise ValueError(
+            f"The total number of {token} tokens in the prompts should be the same as the number of {kind} passed. "
+            f"Found total {in_texts} {token} tokens and {given} {kind}."
+        )
+
+
+def _warn_of_lost_text(conversations: list[chat.Conversation], prompts: list[str]) -> None:
+    for content in chat.string_contents(conversations):
+        if content.strip() and not any(content.strip() in prompt for prompt in prompts):
+            _LOG.warning(
+                "The chat template left out a message whose content is a string; pass a list of items such as "
+                '{"type": "text", "text": "…"}.'
+            )
