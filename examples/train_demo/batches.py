@@ -40,7 +40,9 @@ class Batcher:
     def __init__(self, packer: Packer, images: Any, videos: Any) -> None:
         self.packer, self.images, self.videos = packer, images, videos
 
-    def scenes(self, rng: random.Random, count: int, grid: tuple[int, int], easy: float, weights: dict[str, float]) -> Batch:
+    def scenes(
+        self, rng: random.Random, count: int, grid: tuple[int, int], easy: float, weights: dict[str, float]
+    ) -> Batch:
         """Draw ``count`` scenes of one grid of tiles."""
         drawn = [draw_scene(rng, grid, easy) for _ in range(count)]
         questions = [ask_scene(rng, scene) for scene in drawn]
@@ -66,4 +68,3 @@ def load_processors() -> tuple[Any, Any]:
     from transformers import SmolVLMImageProcessor, SmolVLMVideoProcessor
 
     return SmolVLMImageProcessor(**PROCESSOR), SmolVLMVideoProcessor(**PROCESSOR)
-

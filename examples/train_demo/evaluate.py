@@ -1,7 +1,7 @@
-"""Ask the checkpoint about held-out scenes and clips: ``python -m examples.train_demo.evaluate --scenes 500 --clips 200``.
+"""Ask about held-out scenes and clips: ``python -m examples.train_demo.evaluate --scenes 500 --clips 200``.
 
-Prints, by kind of question, how many answers are exactly right; how sure the model is of its tokens (the distribution of
-the distance between the two best logits); and which answers another precision changes.
+Prints, by kind of question, how many answers are exactly right; how sure the model is of its tokens (how far the best
+logit is above the next one); and how many answers another precision changes.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ def report_margins(answers: list[Answer]) -> None:
     points = torch.tensor([0.0, 0.01, 0.05, 0.1, 0.5])
     print(f"\n{'margins':<24}{'min':>8}{'1 %':>8}{'5 %':>8}{'10 %':>8}{'median':>8}")
     tokens = torch.tensor([margin for a in answers for margin in a.margins])
-    for name, margins in (("of tokens", tokens), ("smallest of an answer", torch.tensor([min(a.margins) for a in answers]))):
+    for name, margins in (
+        ("of tokens", tokens),
+        ("smallest of an answer", torch.tensor([min(a.margins) for a in answers])),
+    ):
         print(f"{name:<24}" + "".join(f"{v:>8.3f}" for v in margins.quantile(points).tolist()))
 
 
@@ -125,7 +128,9 @@ def main() -> None:
     report_margins(answers["float32"])
     for dtype in options.against:
         report_changes(dtype, items, answers["float32"], answers[dtype])
-    wrong = [(i.question, a.text) for i, a in zip(items, answers["float32"], strict=True) if a.text != i.question.answer]
+    wrong = [
+        (i.question, a.text) for i, a in zip(items, answers["float32"], strict=True) if a.text != i.question.answer
+    ]
     for question, text in wrong[: options.wrong]:
         print(f"{question.kind}: {question.text} {question.answer!r}, answered {text!r}")
 

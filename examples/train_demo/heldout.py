@@ -64,10 +64,13 @@ def encode(processor: Any, items: list[Item]) -> Any:
     if not video:
         return processor(text=prompts, images=[[i.media] for i in items], padding=True, return_tensors="pt")
     metadata = [
-        {"total_num_frames": len(i.seconds), "fps": 1.0, "duration": float(i.duration), "frames_indices": list(i.seconds)}
+        {
+            "total_num_frames": len(i.seconds),
+            "fps": 1.0,
+            "duration": float(i.duration),
+            "frames_indices": list(i.seconds),
+        }
         for i in items
     ]
     clips = [[i.media] for i in items]
     return processor(text=prompts, videos=clips, video_metadata=metadata, padding=True, return_tensors="pt")
-
-

@@ -24,7 +24,9 @@ def orthogonalise(batch: torch.Tensor, steps: int = 4) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon for matrices in float32, scaled to the step size of AdamW; matrices of one shape go through in one batch."""
 
-    def __init__(self, params: Iterable[torch.Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, params: Iterable[torch.Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()

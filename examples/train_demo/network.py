@@ -58,7 +58,7 @@ def configuration(token_id: Any) -> dict[str, Any]:
 
 
 def initialise(model: nn.Module) -> None:
-    """Start from variances by fan-in, small residual branches, and positions of patches as two-dimensional sinusoids."""
+    """Start from variances by fan-in, small residual branches, and patch positions as 2-D sinusoids."""
     for name, weight in model.named_parameters():
         if "embed_tokens" in name:
             nn.init.normal_(weight, 0, 0.05)

@@ -20,7 +20,7 @@ IGNORED = -100
 
 @dataclass
 class Packed:
-    """Tensors [batch, length]: ids, positions, block (0 picture, 1… questions, -1 padding), labels (of the next token), weights."""
+    """Tensors [batch, length]; blocks: 0 picture, 1… questions, -1 padding; labels and weights are of the next token."""
 
     ids: torch.Tensor
     positions: torch.Tensor
@@ -57,7 +57,7 @@ class Packer:
     def pack(
         self, openings: list[str], questions: list[list[Question]], weights: dict[str, float], video: bool = False
     ) -> Packed:
-        """Pack each scene's questions behind its opening; answers of a kind count ``weights[kind]`` (1 if not named)."""
+        """Pack each scene's questions behind its opening; answers of a kind count ``weights[kind]``, 1 by default."""
         rows = [[(q.kind, *self.turn(q, video)) for q in asked] for asked in questions]
         heads = [self.encode(text) for text in openings]
         length = max(len(head) + sum(len(full) for *_, full in row) for head, row in zip(heads, rows, strict=True))

@@ -71,7 +71,9 @@ class Scene:
     grid: tuple[int, int]
 
 
-def draw_shape(canvas: ImageDraw.ImageDraw, shape: Shape, scale: tuple[float, float], fill: int | tuple[int, ...]) -> None:
+def draw_shape(
+    canvas: ImageDraw.ImageDraw, shape: Shape, scale: tuple[float, float], fill: int | tuple[int, ...]
+) -> None:
     """Draw one shape on a canvas whose pixels are ``scale`` (x, y) to the unit."""
     r, (sx, sy) = shape.radius, scale
     turns: list[tuple[float, float]]
@@ -89,7 +91,20 @@ def draw_shape(canvas: ImageDraw.ImageDraw, shape: Shape, scale: tuple[float, fl
         turns = [(s * math.sin(t), -s * math.cos(t)) for s, t in spokes]
     else:
         w = 0.36 * r
-        turns = [(-w, -r), (w, -r), (w, -w), (r, -w), (r, w), (w, w), (w, r), (-w, r), (-w, w), (-r, w), (-r, -w), (-w, -w)]
+        turns = [
+            (-w, -r),
+            (w, -r),
+            (w, -w),
+            (r, -w),
+            (r, w),
+            (w, w),
+            (w, r),
+            (-w, r),
+            (-w, w),
+            (-r, w),
+            (-r, -w),
+            (-w, -w),
+        ]
     canvas.polygon([((shape.x + dx) * sx, (shape.y + dy) * sy) for dx, dy in turns], fill=fill)
 
 
@@ -137,7 +152,9 @@ def _ambiguous(shapes: tuple[Shape, ...], size: tuple[float, float], grid: tuple
     return False
 
 
-def place(rng: random.Random, size: tuple[float, float], grid: tuple[int, int], count: int, big: float) -> tuple[Shape, ...]:
+def place(
+    rng: random.Random, size: tuple[float, float], grid: tuple[int, int], count: int, big: float
+) -> tuple[Shape, ...]:
     """Place ``count`` shapes of different names and colours so that none touch and every place is clear."""
     width, height = size
     while True:
@@ -156,7 +173,7 @@ def place(rng: random.Random, size: tuple[float, float], grid: tuple[int, int], 
 
 
 def picture_size(rng: random.Random, units: tuple[int, int]) -> tuple[int, int]:
-    """Return a width and a height in pixels of the proportions of ``units``, smaller or larger than what the model sees."""
+    """Return a width and a height in pixels of the proportions of ``units``, small or large."""
     long = rng.randint(80, 260)
     width, height = units
     return (long, long * height // width) if width >= height else (long * width // height, long)

@@ -1,9 +1,9 @@
 """Train the demo checkpoint: ``python -m examples.train_demo.train --out build/demo --minutes 75``.
 
-Each of two processes draws its own half of every batch, so that two slow cores are used without threads that wait for
-each other. Every two minutes the state (weights, both optimisers, step, time spent) goes to ``--out`` and the accuracy on
-held-out scenes is printed and plotted; started again with the same folder, training goes on from there, and ``--minutes``
-and ``--weights`` may have changed. What a step draws depends on the seed, the step and the process alone.
+Each of two processes draws its own half of every batch, so that two slow cores are used without threads that wait
+for each other. Every two minutes the state (weights, both optimisers, step, time spent) goes to ``--out``, and the
+accuracy on held-out scenes is printed and plotted. Started again with the same folder, training goes on from there, and
+the other options may have changed. What a step draws depends on the seed, the step and the process alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
@@ -36,13 +37,9 @@ GRIDS = (((2, 2), 0.6, 12), ((1, 2), 0.2, 18), ((2, 1), 0.2, 18))  # tiles, shar
 CLIP_FRAMES = ((2, 3, 4, 4, 5, 6, 8), 54)  # frames of a clip, frames in a batch
 
 
-def build_model(tokenizer: Tokenizer) -> Any:
+def build_model(tokenizer: Tokenizer) -> SmolVLMForConditionalGeneration:
     """Return the untrained model."""
-    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
-
-    config = SmolVLMConfig(**{k: v for k, v in configuration(tokenizer.token_to_id).items() if k != "architectures"})
-    config._attn_implementation = "sdpa"
-    model = SmolVLMForConditionalGeneration(config)
+    model = SmolVLMForConditionalGeneration(SmolVLMConfig(**configuration(tokenizer.token_to_id)))
     initialise(model)
     return model
 
@@ -134,12 +131,17 @@ class Trainer:
             *losses, self.spent = self.share([answers.item(), dense.item(), clock])
             self.descend(progress)
             self.step += 1
-            smooth = [new if math.isnan(old) else 0.97 * old + 0.03 * new for old, new in zip(smooth, losses, strict=True)]
+            smooth = [
+                new if math.isnan(old) else 0.97 * old + 0.03 * new for old, new in zip(smooth, losses, strict=True)
+            ]
             if probe is None:
                 continue
             if self.spent - said > 10:
                 said = self.spent
-                print(f"{said / 60:5.1f} min  step {self.step}  answers {smooth[0]:.3f}  dense {smooth[1]:.3f}", flush=True)
+                print(
+                    f"{said / 60:5.1f} min  step {self.step}  answers {smooth[0]:.3f}  dense {smooth[1]:.3f}",
+                    flush=True,
+                )
             if self.spent - saved > options.every or self.spent >= total:
                 start, saved = time.monotonic(), self.spent
                 entry = {"minutes": saved / 60, "step": self.step, "loss": smooth[0], "dense": smooth[1]}
@@ -151,7 +153,11 @@ class Trainer:
 
     def descend(self, progress: float) -> None:
         """Make one optimiser step at the rate of this moment: a short rise, then half a cosine."""
-        rate = self.options.rate * min(1, (self.step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1, progress))))
+        rate = (
+            self.options.rate
+            * min(1, (self.step + 1) / 100)
+            * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1, progress))))
+        )
         nn.utils.clip_grad_norm_(self.weights, 1.0)
         for optimiser, factor in zip(self.optimisers, (1.0, 0.5), strict=True):
             for group in optimiser.param_groups:
@@ -177,7 +183,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-3, help="highest step size")
     parser.add_argument("--clips", type=float, default=0.17, help="part of the steps that draw clips")
     parser.add_argument("--curriculum", type=float, default=0.2, help="part of the time with more single shapes")
-    parser.add_argument("--eyes", type=float, default=0.06, help="part of the time in which only the vision tower learns")
+    parser.add_argument(
+        "--eyes", type=float, default=0.06, help="part of the time in which only the vision tower learns"
+    )
     parser.add_argument("--weights", default="{}", help='weight by kind of question, as JSON: {"where": 2}')
     parser.add_argument("--every", type=float, default=120.0, help="seconds between two probes and saved states")
     parser.add_argument("--seed", type=int, default=0)
