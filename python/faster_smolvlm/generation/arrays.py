@@ -1,0 +1,127 @@
+"""The few array functions that the loop needs, over NumPy and torch alike, so that each rule is written once.
+
+An `Array` is a `numpy.ndarray` or a `torch.Tensor`. torch is only touched where a tensor came in: an engine that
+works on NumPy arrays runs in a process without it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any
+
+
+def is_torch(x: Array) -> bool:
+    """Whether `x` is a torch tensor rather than a NumPy array."""
+    return not isinstance(x, np.ndarray)
+
+
+def namespace(x: Array) -> Any:
+    """Return the module, `numpy` or `torch`, whose functions take `x`."""
+    return sys.modules["torch"] if is_torch(x) else np
+
+
+def softmax(x: Array) -> Array:
+    """Softmax over the last axis."""
+    if is_torch(x):
+        return x.softmax(-1)
+    shifted = np.exp(x - x.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def log_softmax(x: Array) -> Array:
+    """Logarithm of the softmax over the last axis."""
+    if is_torch(x):
+        return x.log_softmax(-1)
+    shifted = x - x.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def row_max(x: Array) -> Array:
+    """Largest value of each row, [rows, 1]."""
+    return x.amax(-1, keepdim=True) if is_torch(x) else x.max(-1, keepdims=True)
+
+
+def kth_largest(x: Array, k: int) -> Array:
+    """The k-th largest value of each row, [rows, 1]."""
+    if is_torch(x):
+        return x.topk(k, dim=-1).values[..., -1:]
+    return np.partition(x, -k, axis=-1)[..., -k, None]
+
+
+def top_k(x: Array, k: int) -> tuple[Array, Array]:
+    """The k largest values of each row in falling order, and where they are."""
+    if is_torch(x):
+        values, indices = x.topk(k, dim=-1)
+        return values, indices
+    indices = np.argsort(-x, axis=-1, kind="stable")[..., :k]
+    return np.take_along_axis(x, indices, -1), indices
+
+
+def sort(x: Array) -> tuple[Array, Array]:
+    """Values of each row in rising order, and where they were."""
+    if is_torch(x):
+        values, order = x.sort(-1)
+        return values, order
+    order = np.argsort(x, axis=-1, kind="stable")
+    return np.take_along_axis(x, order, -1), order
+
+
+def take(x: Array, indices: Array) -> Array:
+    """Values of each row at `indices` [rows, n]."""
+    return x.gather(-1, indices) if is_torch(x) else np.take_along_axis(x, indices, -1)
+
+
+def put(x: Array, indices: Array, values: Array) -> Array:
+    """A copy of `x` with `values` [rows, n] at `indices` [rows, n] of each row."""
+    if is_torch(x):
+        return x.scatter(-1, indices, values)
+    out = x.copy()
+    np.put_along_axis(out, indices, values, -1)
+    return out
+
+
+def concatenate(parts: Sequence[Array], axis: int) -> Array:
+    """Join arrays of one kind along `axis`."""
+    return namespace(parts[0]).concatenate(list(parts), axis)
+
+
+def copy(x: Array) -> Array:
+    """A copy of `x`."""
+    return x.clone() if is_torch(x) else x.copy()
+
+
+def float32(x: Array) -> Array:
+    """`x` in float32; `x` itself where it is that already."""
+    return x.float() if is_torch(x) else x.astype(np.float32, copy=False)
+
+
+def full_ids(like: Array, shape: tuple[int, ...], value: int) -> Array:
+    """An int64 array filled with `value`, of the kind and on the device of `like`."""
+    if is_torch(like):
+        return like.new_full(shape, value, dtype=sys.modules["torch"].int64)
+    return np.full(shape, value, dtype=np.int64)
+
+
+def ids_like(like: Array, values: Any) -> Array:
+    """`values` as int64, of the kind and on the device of `like`."""
+    if is_torch(like):
+        torch = sys.modules["torch"]
+        return torch.as_tensor(values, dtype=torch.int64, device=like.device)
+    return np.asarray(values, dtype=np.int64)
+
+
+def exponential(like: Array, rows: int, generator: Any) -> Array:
+    """float32 noise [rows, columns of `like`] drawn from the exponential distribution of rate 1.
+
+    `generator` is a `torch.Generator` or None (torch's global one) beside a tensor, a `numpy.random.Generator` beside
+    an array.
+    """
+    shape = (rows, like.shape[-1])
+    if is_torch(like):
+        return like.new_empty(shape).exponential_(1.0, generator=generator)
+    return generator.standard_exponential(shape, dtype=np.float32)

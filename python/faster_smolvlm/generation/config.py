@@ -1,0 +1,263 @@
+"""`GenerationConfig`: the settings of `generate`, from arguments, `generation_config.json`, or the model's config."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..hub import checkpoint
+
+FILE_NAME = "generation_config.json"
+
+# Settings of Transformers that this package does not have, with the values that mean "off"; others are an error.
+_OFF: dict[str, tuple[Any, ...]] = {
+    "assistant_early_exit": (None,),
+    "assistant_ensemble_weight": (None,),
+    "assistant_model": (None,),
+    "bad_words_ids": (None,),
+    "begin_suppress_tokens": (None,),
+    "cache_config": (None,),
+    "cache_implementation": (None, "dynamic", "static"),  # one preallocated cache serves both
+    "continuous_batching_config": (None,),
+    "custom_generate": (None,),
+    "diversity_penalty": (None, 0.0),
+    "dola_layers": (None,),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "epsilon_cutoff": (None, 0.0),
+    "eta_cutoff": (None, 0.0),
+    "exponential_decay_length_penalty": (None,),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "guidance_scale": (None, 1.0),
+    "is_assistant": (None, False),
+    "low_memory": (None, False),
+    "negative_prompt_attention_mask": (None,),
+    "negative_prompt_ids": (None,),
+    "num_beam_groups": (None, 1),
+    "output_attentions": (None, False),
+    "output_hidden_states": (None, False),
+    "penalty_alpha": (None,),
+    "prefix_allowed_tokens_fn": (None,),
+    "prompt_lookup_num_tokens": (None,),
+    "remove_invalid_values": (None, False),
+    "renormalize_logits": (None, False),
+    "sequence_bias": (None,),
+    "speculation_type": (None,),
+    "suppress_tokens": (None,),
+    "synced_gpus": (None, False),
+    "token_healing": (None, False),
+    "top_h": (None,),
+    "typical_p": (None, 1.0),
+    "use_mtp": (None, False),
+    "watermarking_config": (None,),
+}
+# Settings of Transformers that change nothing about the tokens of this model.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "_from_model_config",
+        "assistant_confidence_threshold",
+        "assistant_lookbehind",
+        "compile_config",
+        "decoder_start_token_id",
+        "disable_compile",
+        "max_cache_len",
+        "max_matching_ngram_size",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
+        "target_lookbehind",
+        "transformers_version",
+    }
+)
+
+
+@dataclass
+class GenerationConfig:
+    """Settings of `generate`; None means not set. Names, meanings and defaults are those of Transformers.
+
+    `extra` keeps the entries of a file that this package does not know, so that they are written back.
+    """
+
+    max_length: int | None = None
+    max_new_tokens: int | None = None
+    min_length: int | None = None
+    min_new_tokens: int | None = None
+    max_time: float | None = None
+    stop_strings: str | list[str] | None = None
+    do_sample: bool | None = None
+    num_beams: int | None = None
+    early_stopping: bool | str | None = None
+    length_penalty: float | None = None
+    use_cache: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    num_return_sequences: int | None = None
+    output_scores: bool | None = None
+    output_logits: bool | None = None
+    return_dict_in_generate: bool | None = None
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """The end-of-sequence ids as a list, empty where none is set."""
+        if self.eos_token_id is None:
+            return []
+        given = self.eos_token_id.tolist() if hasattr(self.eos_token_id, "tolist") else self.eos_token_id
+        return [int(token) for token in (given if isinstance(given, (list, tuple)) else [given])]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GenerationConfig:
+        """Build from the entries of a `generation_config.json`; those not known are kept in `extra`."""
+        known: dict[str, Any] = {name: value for name, value in values.items() if name in SETTINGS}
+        return cls(**known, extra={name: value for name, value in values.items() if name not in SETTINGS})
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | os.PathLike[str], **hub: Any) -> GenerationConfig:
+        """Read `generation_config.json` of a directory or a hub repository; OSError, naming it, where it has none."""
+        path = checkpoint(name_or_dir, **hub).require(FILE_NAME)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise OSError(f"{path} is not valid JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise OSError(f"{path} has to hold a JSON object, but holds a {type(values).__name__}")
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_model_config(cls, config: Any) -> GenerationConfig:
+        """Take the special token ids of the text model, for a checkpoint without a `generation_config.json`."""
+        text = getattr(config, "text_config", config)
+        return cls(
+            bos_token_id=getattr(text, "bos_token_id", None),
+            eos_token_id=getattr(text, "eos_token_id", None),
+            pad_token_id=getattr(text, "pad_token_id", None),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entries that are set."""
+        values = {name: value for name, value in asdict(self).items() if name != "extra" and value is not None}
+        return {**self.extra, **values}
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write `generation_config.json` into `directory`, which is made where it is missing."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        (folder / FILE_NAME).write_text(text, encoding="utf-8")
+
+    def filled_from(self, other: GenerationConfig) -> GenerationConfig:
+        """Return a copy in which what is not set here is taken from `other`."""
+        missing = {name: getattr(other, name) for name in SETTINGS if getattr(self, name) is None}
+        return replace(self, **missing, extra={**other.extra, **self.extra})
+
+    def validate(self) -> None:
+        """Check the settings. Raises ValueError, or NotImplementedError for what this package does not have."""
+        for name, value in self.extra.items():
+            if name in _OFF and value not in _OFF[name]:
+                raise NotImplementedError(
+                    f"generate(): {name}={value!r} is not supported. Leave it out, or pass a callable in "
+                    "logits_processor= or stopping_criteria= that does the same."
+                )
+        for name in ("max_new_tokens", "num_beams", "num_return_sequences"):
+            _check_count(name, getattr(self, name), least=1)
+        for name in ("max_length", "min_length", "min_new_tokens", "top_k", "no_repeat_ngram_size"):
+            _check_count(name, getattr(self, name), least=0)
+        beams, copies = self.num_beams or 1, self.num_return_sequences or 1
+        if beams == 1 and copies > 1 and not self.do_sample:
+            raise ValueError(
+                "Greedy decoding (do_sample=False, num_beams=1) gives one answer; it does not support "
+                f"num_return_sequences={copies}. Pass do_sample=True."
+            )
+        if 1 < beams < copies:
+            raise ValueError(f"num_return_sequences ({copies}) has to be smaller or equal to num_beams ({beams}).")
+
+
+SETTINGS = frozenset(entry.name for entry in fields(GenerationConfig)) - {"extra"}
+
+_DEFAULTS = GenerationConfig(
+    min_length=0,
+    do_sample=False,
+    num_beams=1,
+    early_stopping=False,
+    length_penalty=1.0,
+    use_cache=True,
+    temperature=1.0,
+    top_k=50,
+    top_p=1.0,
+    repetition_penalty=1.0,
+    no_repeat_ngram_size=0,
+    num_return_sequences=1,
+    output_scores=False,
+    output_logits=False,
+    return_dict_in_generate=False,
+)
+DEFAULT_NEW_TOKENS = 20
+
+
+def resolve(arguments: Mapping[str, Any], given: Any, model_default: GenerationConfig) -> GenerationConfig:
+    """Merge the settings of one call: `arguments` win over the config `given`, over the model's own, over the defaults.
+
+    `given` is a `GenerationConfig`, one of Transformers, or None. Raises ValueError for an argument that nobody knows.
+    """
+    unknown = [name for name in arguments if name not in SETTINGS and name not in _OFF and name not in _WITHOUT_EFFECT]
+    if unknown:
+        raise ValueError(
+            f"generate() got argument(s) that it does not know: {', '.join(map(repr, unknown))}. Check the spelling."
+        )
+    config = GenerationConfig.from_dict({name: value for name, value in arguments.items() if value is not None})
+    if given is not None:
+        config = config.filled_from(given if isinstance(given, GenerationConfig) else _from_foreign(given))
+    config = config.filled_from(model_default).filled_from(_DEFAULTS)
+    config.validate()
+    if not config.do_sample:
+        unused = [name for name in ("temperature", "top_k", "top_p", "min_p") if arguments.get(name) not in (None, 1.0)]
+        if unused:
+            warnings.warn(f"{', '.join(unused)} only count with do_sample=True; this call is greedy.", stacklevel=4)
+    return config
+
+
+def _from_foreign(given: Any) -> GenerationConfig:
+    if isinstance(given, Mapping):
+        return GenerationConfig.from_dict(given)
+    if not hasattr(given, "to_dict"):
+        raise TypeError(f"generation_config has to be a GenerationConfig, not {type(given).__name__}")
+    return GenerationConfig.from_dict(given.to_dict())
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        raise ValueError(f"`{name}` has to be an integer of at least {least}, but is {value!r}.")
+
+
+def lengths(config: GenerationConfig, *, prompt_length: int) -> tuple[int, int]:
+    """Return how many tokens to generate at most and at least, after a prompt of `prompt_length` tokens.
+
+    `max_new_tokens` wins over `max_length`; without either a call makes 20 tokens, as in Transformers, and warns.
+    Raises ValueError where `max_length` leaves no room.
+    """
+    if config.max_new_tokens is not None:
+        most = config.max_new_tokens
+    elif config.max_length is not None:
+        most = config.max_length - prompt_length
+        if most <= 0:
+            raise ValueError(
+                f"The prompt has {prompt_length} tokens, but max_length is {config.max_length}, which counts it in. "
+                "Increase max_length, or better, set max_new_tokens."
+            )
+    else:
+        most = DEFAULT_NEW_TOKENS
+        warnings.warn(f"max_new_tokens is not set, so at most {most} tokens are generated.", stacklevel=4)
+    least = config.min_new_tokens if config.min_new_tokens is not None else (config.min_length or 0) - prompt_length
+    return most, max(least, 0)

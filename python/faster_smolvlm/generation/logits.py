@@ -1,0 +1,190 @@
+"""Logits processors: each takes the token ids so far and the scores of the next token, and returns new scores.
+
+Names and arithmetic are those of Transformers, so that a sampled sequence is the same for the same seed; each is
+written once for NumPy and torch. `ids` is int64 [rows, length], `scores` is float32 [rows, vocabulary]; the scores
+given are left as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from . import arrays
+from .arrays import Array
+from .config import GenerationConfig
+
+LogitsProcessor: TypeAlias = Callable[[Array, Array], Array]
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        hint = " For greedy decoding set do_sample=False." if name == "temperature" and value == 0 else ""
+        raise ValueError(f"`{name}` has to be a strictly positive float, but is {value!r}.{hint}")
+    return float(value)
+
+
+def _positive_int(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(f"`{name}` has to be a strictly positive integer, but is {value!r}.")
+    return value
+
+
+def _fraction(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"`{name}` has to be a number between 0 and 1, but is {value!r}.")
+    return float(value)
+
+
+def _remove(scores: Array, where: Array) -> Array:
+    return arrays.namespace(scores).where(where, -math.inf, scores)
+
+
+class TemperatureLogitsWarper:
+    """Divide the scores by `temperature`."""
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = _positive("temperature", temperature)
+
+    def __call__(self, ids: Array, scores: Array) -> Array:
+        """Return the new scores."""
+        return scores / self.temperature
+
+
+class TopKLogitsWarper:
+    """Keep the `top_k` highest scores of a row, and what ties with the last of them."""
+
+    def __init__(self, top_k: int) -> None:
+        self.top_k = _positive_int("top_k", top_k)
+
+    def __call__(self, ids: Array, scores: Array) -> Array:
+        """Return the new scores."""
+        k = min(self.top_k, scores.shape[-1])
+        return _remove(scores, scores < arrays.kth_largest(scores, k))
+
+
+class TopPLogitsWarper:
+    """Keep the smallest set of most probable tokens whose probabilities reach `top_p`, and at least one token."""
+
+    def __init__(self, top_p: float) -> None:
+        self.top_p = _fraction("top_p", top_p)
+
+    def __call__(self, ids: Array, scores: Array) -> Array:
+        """Return the new scores."""
+        rising, order = arrays.sort(scores)
+        remove = arrays.softmax(rising).cumsum(-1) <= 1 - self.top_p
+        remove[..., -1] = False
+        return _remove(scores, arrays.put(remove, order, remove))
+
+
+class MinPLogitsWarper:
+    """Keep the tokens at least `min_p` times as probable as the most probable one."""
+
+    def __init__(self, min_p: float) -> None:
+        self.min_p = _fraction("min_p", min_p)
+
+    def __call__(self, ids: Array, scores: Array) -> Array:
+        """Return the new scores."""
+        probabilities = arrays.softmax(scores)
+        return _remove(scores, probabilities < self.min_p * arrays.row_max(probabilities))
+
+
+class RepetitionPenaltyLogitsProcessor:
+    """Make each token of the prompt and of the answer less likely by the factor `penalty` (more likely where it is
+    below 1).
+
+    `prompt_ignore_length` holds for each row how many tokens at its start are padding and do not count.
+    """
+
+    def __init__(self, penalty: float, prompt_ignore_length: Sequence[int] | None = None) -> None:
+        self.penalty = _positive("repetition_penalty", penalty)
+        self.prompt_ignore_length = prompt_ignore_length
+
+    def __call__(self, ids: Array, scores: Array) -> Array:
+        """Return the new scores."""
+        if ids.shape[1] == 0:
+            return scores
+        xp = arrays.namespace(scores)
+        vocabulary = scores.shape[-1]
+        seen = xp.clip(ids, max=vocabulary)  # ids that the head cannot produce fall into a spare column
+        if self.prompt_ignore_length is not None:
+            ignored = arrays.ids_like(ids, self.prompt_ignore_length)
+            seen = xp.where(arrays.ids_like(ids, range(ids.shape[1])) < ignored[:, None], vocabulary, seen)
+        padded = arrays.concatenate([scores, scores[:, :1]], 1)
+        picked = arrays.take(padded, seen)
+        picked = xp.where(picked < 0, picked * self.penalty, picked / self.penalty)
+        return arrays.put(padded, seen, picked)[:, :vocabulary]
+
+
+class NoRepeatNGramLogitsProcessor:
+    """Forbid the tokens that would complete an n-gram for a second time."""
+
+    def __init__(self, ngram_size: int) -> None:
+        self.ngram_size = _positive_int("no_repeat_ngram_size", ngram_size)
+
+    def __call__(self, ids: Array, scores: Array) -> Array:
+        """Return the new scores."""
+        n, length, vocabulary = self.ngram_size, ids.shape[1], scores.shape[-1]
+        if length < n:
+            return scores
+        xp = arrays.namespace(scores)
+        last = ids[:, n - 1 :]  # the token that ended each n-gram so far
+        same = last == last
+        for offset in range(n - 1):
+            same = same & (ids[:, offset : length - n + 1 + offset] == ids[:, length - n + 1 + offset, None])
+        banned = arrays.copy(scores[:, :1]) * 0 != 0  # [rows, 1] of False; one spare column takes what does not match
+        banned = arrays.concatenate([scores != scores, banned], 1)
+        banned = arrays.put(banned, xp.where(same, xp.clip(last, max=vocabulary), vocabulary), last == last)
+        return _remove(scores, banned[:, :vocabulary])
+
+
+class MinNewTokensLengthLogitsProcessor:
+    """Forbid the end-of-sequence tokens until `min_new_tokens` tokens were generated."""
+
+    def __init__(self, prompt_length_to_skip: int, min_new_tokens: int, eos_token_id: Sequence[int]) -> None:
+        self.until = prompt_length_to_skip + min_new_tokens
+        self.eos_token_id = list(eos_token_id)
+
+    def __call__(self, ids: Array, scores: Array) -> Array:
+        """Return the new scores."""
+        if ids.shape[1] >= self.until:
+            return scores
+        scores = arrays.copy(scores)
+        scores[:, [token for token in self.eos_token_id if 0 <= token < scores.shape[1]]] = -math.inf
+        return scores
+
+
+def build_processors(
+    config: GenerationConfig,
+    *,
+    prompt_length: int,
+    padding: Sequence[int] | None,
+    custom: Sequence[LogitsProcessor] = (),
+) -> list[LogitsProcessor]:
+    """Return the processors that `config` asks for, in the order in which Transformers applies them.
+
+    `padding` holds the number of padding tokens at the start of each row. A `custom` processor replaces the one of
+    the same class name made here from an argument; the others come after those that limit and before those that shape
+    the distribution.
+    """
+    made: list[LogitsProcessor] = []
+    if config.repetition_penalty not in (None, 1.0):
+        made.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty, padding))
+    if config.no_repeat_ngram_size:
+        made.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+    if config.min_new_tokens and config.eos_ids:
+        made.append(MinNewTokensLengthLogitsProcessor(prompt_length, config.min_new_tokens, config.eos_ids))
+    replaced = {type(processor).__name__ for processor in custom}
+    made = [processor for processor in made if type(processor).__name__ not in replaced]
+    made.extend(custom)
+    if config.do_sample:
+        if config.temperature not in (None, 1.0):
+            made.append(TemperatureLogitsWarper(config.temperature))
+        if config.top_k:
+            made.append(TopKLogitsWarper(config.top_k))
+        if config.top_p is not None and config.top_p != 1.0:
+            made.append(TopPLogitsWarper(config.top_p))
+        if config.min_p is not None:
+            made.append(MinPLogitsWarper(config.min_p))
+    return made

@@ -1,0 +1,62 @@
+"""From scores to the next token of each row: the most likely one, or one drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import arrays
+from .arrays import Array
+
+
+class Sampler:
+    """Picks one token a row.
+
+    Drawing takes the argument of the largest p / e with e from the exponential distribution, which is how
+    `torch.multinomial` draws one sample: the same seed gives the same tokens. Noise is drawn for all `rows` of the
+    call at each step, so that what one row gets does not depend on when another one finished.
+    """
+
+    def __init__(self, do_sample: bool, rows: int, generator: Any = None) -> None:
+        self._do_sample = do_sample
+        self._rows = rows
+        self._generator = generator
+
+    def __call__(self, scores: Array, rows: Sequence[int]) -> Array:
+        """Return int64 [len(rows)] for float32 `scores` [len(rows), vocabulary]; `rows` says which of the call these
+        are.
+
+        Raises ValueError where a row has no token left to draw, or scores that are not numbers.
+        """
+        if not self._do_sample:
+            return scores.argmax(-1)
+        noise = arrays.exponential(scores, self._rows, self._generator)
+        if len(rows) != self._rows:
+            noise = noise[list(rows)]
+        probabilities = arrays.softmax(scores)
+        if not bool(arrays.namespace(scores).isfinite(probabilities.sum())):
+            raise ValueError(
+                "cannot draw a token: the scores of a row hold NaN or infinity, or a logits processor left no token "
+                "to choose. Check the processors, and the model's dtype."
+            )
+        return (probabilities / noise).argmax(-1)
+
+
+def make_generator(like: Array, seed: int | None, generator: Any) -> Any:
+    """Return the source of randomness for scores of the kind of `like`.
+
+    `generator` is taken as it is; `seed` starts a new one; with neither, torch's global generator serves tensors and
+    a freshly seeded one serves NumPy arrays.
+    """
+    if generator is not None and seed is not None:
+        raise ValueError("pass either seed or generator, not both")
+    if generator is not None:
+        return generator
+    if not arrays.is_torch(like):
+        import numpy as np
+
+        return np.random.default_rng(seed)
+    if seed is None:
+        return None
+    torch = arrays.namespace(like)
+    return torch.Generator(device=like.device).manual_seed(seed)

@@ -1,0 +1,113 @@
+"""When a row is finished: an end-of-sequence token, a stop string, its length, the time, or a caller's criterion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+from .arrays import Array
+from .config import GenerationConfig
+from .text import TokenBytes
+
+FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
+StoppingCriterion: TypeAlias = Callable[..., Any]
+
+
+class StopStrings:
+    """Finds stop strings across token borders by the bytes of the last few tokens of each row; costs no decoding.
+
+    As in Transformers, a string counts when it ends inside the newest token, even where it began in the prompt.
+    """
+
+    def __init__(self, strings: Sequence[str], tokens: TokenBytes, prompts: Sequence[Sequence[int]]) -> None:
+        if not strings or not all(isinstance(string, str) and string for string in strings):
+            raise ValueError(f"`stop_strings` has to be a non-empty string or a list of them, but is {strings!r}.")
+        self._strings = [string.encode() for string in strings]
+        self._tokens = tokens
+        longest = max(map(len, self._strings))
+        self._keep = longest - 1
+        self._tails = [self._tail(b"".join(tokens[i] for i in prompt[-longest:])) for prompt in prompts]
+
+    def _tail(self, text: bytes) -> bytes:
+        return text[-self._keep :] if self._keep else b""
+
+    def ends_with_stop(self, row: int, token: int) -> bool:
+        """Whether a stop string ends inside `token`, the newest one of `row`."""
+        before = self._tails[row]
+        text = before + self._tokens[token]
+        self._tails[row] = self._tail(text)
+        return any(text.find(string, max(0, len(before) - len(string) + 1)) >= 0 for string in self._strings)
+
+
+class StopRules:
+    """All the rules of one call. Finished rows stay finished; the loop asks only about tokens that count."""
+
+    def __init__(
+        self,
+        *,
+        eos_ids: Sequence[int],
+        max_new_tokens: int,
+        strings: StopStrings | None = None,
+        max_time: float | None = None,
+        criteria: Sequence[StoppingCriterion] = (),
+    ) -> None:
+        self._eos_ids = frozenset(eos_ids)
+        self._max_new_tokens = max_new_tokens
+        self._strings = strings
+        self._deadline = None if max_time is None else time.monotonic() + max_time
+        self._criteria = list(criteria)
+
+    def __call__(
+        self, rows: Sequence[int], tokens: Sequence[int], new_tokens: int, ids: Array, scores: tuple[Array, ...] | None
+    ) -> dict[int, FinishReason]:
+        """Return the rows that are finished now, with the reason.
+
+        `tokens` are the newest tokens of `rows`; `new_tokens` counts them in; `ids` [all rows, length] is what
+        criteria of the caller see, with the `scores` of all steps where those are collected.
+        """
+        finished: dict[int, FinishReason] = {}
+        for row, token in zip(rows, tokens, strict=True):
+            stopped = self._strings is not None and self._strings.ends_with_stop(row, token)
+            if stopped or token in self._eos_ids:
+                finished[row] = "stop"
+        for criterion in self._criteria:
+            done = criterion(ids, scores)
+            flags = done.reshape(-1).tolist() if hasattr(done, "reshape") else [bool(done)]
+            if len(flags) not in (1, ids.shape[0]):
+                raise ValueError(
+                    f"a stopping criterion has to return one bool, or one for each of the {ids.shape[0]} rows; "
+                    f"{type(criterion).__name__} returned {len(flags)}"
+                )
+            if len(flags) == 1:
+                flags = flags * ids.shape[0]
+            finished.update({row: "stop" for row in rows if flags[row]})
+        if new_tokens >= self._max_new_tokens or (self._deadline is not None and time.monotonic() > self._deadline):
+            finished = {row: finished.get(row, "length") for row in rows}
+        return finished
+
+
+def build_stop_rules(
+    config: GenerationConfig,
+    *,
+    max_new_tokens: int,
+    prompts: Sequence[Sequence[int]],
+    tokenizer: Any = None,
+    criteria: Sequence[StoppingCriterion] = (),
+) -> StopRules:
+    """Return the rules that `config` asks for. Raises ValueError where stop strings came without a tokenizer."""
+    strings = None
+    if config.stop_strings is not None:
+        if tokenizer is None:
+            raise ValueError(
+                "stop_strings need the tokenizer, to know which text the tokens are: pass tokenizer=processor.tokenizer"
+            )
+        given = [config.stop_strings] if isinstance(config.stop_strings, str) else list(config.stop_strings)
+        strings = StopStrings(given, TokenBytes(tokenizer), prompts)
+    return StopRules(
+        eos_ids=config.eos_ids,
+        max_new_tokens=max_new_tokens,
+        strings=strings,
+        max_time=config.max_time,
+        criteria=criteria,
+    )

@@ -1,0 +1,145 @@
+"""The engine over the torch modules: eager, any device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cache import KVCache
+
+# A cache starts with room for this many new tokens at most and doubles when they are used up: a limit of thousands of
+# tokens, set to be safe, costs memory only where it is reached.
+_FIRST_ROOM = 512
+
+
+@dataclass
+class ModelInputs:
+    """One batch of prompts: `input_ids` [rows, length] or `inputs_embeds` [rows, length, hidden], and what they need.
+
+    `attention_mask` [rows, length] is None where there is no padding. Pictures come as `pixel_values` [rows, pictures,
+    3, height, width] with their `pixel_attention_mask`, or encoded in `mm_encoder_outputs`.
+    """
+
+    input_ids: Tensor | None
+    inputs_embeds: Tensor | None = None
+    attention_mask: Tensor | None = None
+    pixel_values: Tensor | None = None
+    pixel_attention_mask: Tensor | None = None
+    mm_encoder_outputs: Any = None
+
+
+class TorchEngine:
+    """Keeps the cache, the mask and the positions of one batch; see `Engine` for its methods.
+
+    `model` is a `SmolVLMForConditionalGeneration`. `vision_seconds` is what encoding the pictures took. With
+    `use_cache=False` every step reads the whole sequence anew. `keep_cache` leaves the cache in `past_key_values` after
+    `free`.
+    """
+
+    def __init__(
+        self, model: Any, inputs: ModelInputs, *, max_new_tokens: int, use_cache: bool = True, keep_cache: bool = False
+    ) -> None:
+        self._model = model
+        self._inputs: ModelInputs | None = inputs
+        self._max_new_tokens = max_new_tokens
+        self._use_cache = use_cache
+        self._keep_cache = keep_cache
+        self._mask = inputs.attention_mask
+        self._positions: Tensor | None = None
+        self._embeds: Tensor | None = None
+        self.past_key_values: KVCache | None = None
+        self.vision_seconds = 0.0
+
+    @torch.no_grad()
+    def prefill(self) -> Tensor:
+        """Encode the pictures, once, and read the prompts."""
+        inputs = self._inputs
+        if inputs is None:
+            raise RuntimeError("prefill() was called before, or after free()")
+        self._inputs = None
+        images = self._encode(inputs)
+        embeds = inputs.inputs_embeds
+        if not self._use_cache:
+            embeds = self._embeds = self._merge(inputs, images)
+            images = None
+        rows, length = (inputs.input_ids if embeds is None else embeds).shape[:2]  # type: ignore[union-attr]
+        if self._mask is not None:
+            positions = self._mask.long().cumsum(-1) - 1
+            positions = positions.masked_fill(self._mask == 0, 0)
+            self._positions = positions[:, -1:]
+        else:
+            positions = None
+        if self._use_cache:
+            self.past_key_values = KVCache(
+                self._model.config.text_config,
+                rows,
+                length + min(self._max_new_tokens, _FIRST_ROOM),
+                dtype=self._model.dtype,
+                device=self._model.device,
+                growable=True,
+            )
+        return self._forward(
+            input_ids=inputs.input_ids if embeds is None else None,
+            inputs_embeds=embeds,
+            position_ids=positions,
+            mm_encoder_outputs=images,
+        )
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token to each row."""
+        tokens = tokens[:, None]
+        if self._mask is not None and self._positions is not None:
+            self._mask = torch.cat((self._mask, self._mask.new_ones(len(self._mask), 1)), 1)
+            self._positions = self._positions + 1
+        if self._embeds is None:
+            return self._forward(input_ids=tokens, position_ids=self._positions)
+        self._embeds = torch.cat((self._embeds, self._model.get_input_embeddings()(tokens)), 1)
+        positions = None
+        if self._mask is not None:
+            positions = (self._mask.long().cumsum(-1) - 1).masked_fill(self._mask == 0, 0)
+        return self._forward(inputs_embeds=self._embeds, position_ids=positions)
+
+    @torch.no_grad()
+    def select(self, rows: Sequence[int]) -> None:
+        """Make the state that of these rows."""
+        index = torch.tensor(rows, dtype=torch.int64, device=self._model.device)
+        if self.past_key_values is not None:
+            self.past_key_values.batch_select(index)
+        self._mask = None if self._mask is None else self._mask[index]
+        self._positions = None if self._positions is None else self._positions[index]
+        self._embeds = None if self._embeds is None else self._embeds[index]
+
+    def free(self) -> None:
+        """Drop the cache and the inputs."""
+        self._inputs = self._mask = self._positions = self._embeds = None
+        if not self._keep_cache:
+            self.past_key_values = None
+
+    def _encode(self, inputs: ModelInputs) -> Any:
+        if inputs.pixel_values is None:
+            return inputs.mm_encoder_outputs
+        start = time.perf_counter()
+        encoded = self._model.get_image_features(inputs.pixel_values, inputs.pixel_attention_mask, return_dict=True)
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)
+        self.vision_seconds = time.perf_counter() - start
+        return {"image": encoded}
+
+    def _merge(self, inputs: ModelInputs, images: Any) -> Tensor:
+        raise NotImplementedError
+
+    def _forward(self, **inputs: Any) -> Tensor:
+        logits: Tensor = self._model(
+            attention_mask=self._mask,
+            past_key_values=self.past_key_values,
+            use_cache=self._use_cache,
+            logits_to_keep=1,
+            **inputs,
+        ).logits
+        return logits[:, -1]
