@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import transformers
-
 from faster_smolvlm.generation import GenerationConfig
 from faster_smolvlm.generation.config import lengths, resolve
 
@@ -16,9 +15,10 @@ from faster_smolvlm.generation.config import lengths, resolve
 def test_arguments_win_over_the_given_config_over_the_models() -> None:
     model = GenerationConfig(eos_token_id=7, top_k=3, temperature=0.5, pad_token_id=2)
     given = transformers.GenerationConfig(top_k=4, temperature=0.6, do_sample=True)
-    config = resolve({"temperature": 0.9, "top_p": None}, given, model)
+    config = resolve({"temperature": 0.9}, given, model)
     assert (config.temperature, config.top_k, config.eos_ids, config.do_sample) == (0.9, 4, [7], True)
     assert (config.top_p, config.use_cache, config.num_return_sequences) == (1.0, True, 1)
+    assert resolve({"eos_token_id": None, "top_k": None}, given, model).eos_ids == [], "None turns a setting off"
     assert model.temperature == 0.5, "the model's own config stays as it is"
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-
 from faster_smolvlm.generation import logits as ours
 from faster_smolvlm.generation.config import GenerationConfig
 from faster_smolvlm.generation.sampling import Sampler
@@ -75,7 +74,9 @@ def test_processor_equals_transformers_on_both_kinds_of_arrays(mine: Any, theirs
 
 def test_repetition_penalty_without_history() -> None:
     scores, _ = scores_and_ids()
-    assert torch.equal(ours.RepetitionPenaltyLogitsProcessor(1.5)(torch.zeros(ROWS, 0, dtype=torch.int64), scores), scores)
+    assert torch.equal(
+        ours.RepetitionPenaltyLogitsProcessor(1.5)(torch.zeros(ROWS, 0, dtype=torch.int64), scores), scores
+    )
 
 
 @pytest.mark.parametrize(

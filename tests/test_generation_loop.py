@@ -1,4 +1,4 @@
-"""The loop over a table of logits: stop rules, rows that finish early, processors, cancelling; NumPy and torch alike."""
+"""The loop over a table of logits: stop rules, rows that finish early, processors, cancelling; NumPy and torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from faster_smolvlm.generation import Decoding, GenerationConfig
 from faster_smolvlm.generation.logits import build_processors
 from faster_smolvlm.generation.sampling import Sampler, make_generator
@@ -186,6 +185,9 @@ print(call.ids.shape)
     from pathlib import Path
 
     done = subprocess.run(
-        [sys.executable, "-c", code.format(tests=str(Path(__file__).parent))], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code.format(tests=str(Path(__file__).parent))],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout == "(4, 10)\n", done.stderr

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models
-
 from faster_smolvlm.generation import TextIteratorStreamer
 from faster_smolvlm.generation.stopping import StopStrings
 from faster_smolvlm.generation.text import IncrementalText, TokenBytes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
 
 from .generation_helpers import byte_level_tokenizer
 
@@ -76,7 +75,18 @@ def as_transformers(tokenizer: Tokenizer) -> transformers.PreTrainedTokenizerFas
 
 @pytest.mark.parametrize(
     "strings",
-    [["lo w"], ["o"], ["é"], ["🙂"], ["\n"], ["ell", "xyz"], ["hello world"], ["<end_of_utterance>"], ["of_utt"], ["wö"]],
+    [
+        ["lo w"],
+        ["o"],
+        ["é"],
+        ["🙂"],
+        ["\n"],
+        ["ell", "xyz"],
+        ["hello world"],
+        ["<end_of_utterance>"],
+        ["of_utt"],
+        ["wö"],
+    ],
 )
 def test_stop_strings_equal_transformers_at_every_position(strings: list[str]) -> None:
     tokenizer = as_transformers(SMALL)

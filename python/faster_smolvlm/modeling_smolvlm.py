@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from . import reference
 from .cache import KVCache
 from .configuration_smolvlm import SmolVLMConfig
+from .generation import GenerationConfig
+from .generation.mixin import GenerationMixin
 from .modeling_base import SmolVLMPreTrainedModel
 from .modeling_outputs import (
     BaseModelOutputWithPooling,
@@ -165,7 +167,7 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
         else:
             features = mm_encoder_outputs
         if features is not None:
-            inputs_embeds = self._merge(input_ids, inputs_embeds, features)
+            inputs_embeds = self.merge_image_features(input_ids, inputs_embeds, features)
 
         if use_cache is None:
             use_cache = self.config.use_cache
@@ -185,7 +187,9 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
             return_dict,
         )
 
-    def _merge(self, input_ids: Tensor | None, inputs_embeds: Tensor, features: Tensor | list[Tensor]) -> Tensor:
+    def merge_image_features(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor, features: Tensor | list[Tensor]
+    ) -> Tensor:
         """Overwrite the embeddings at the image tokens, in order, by the features of the pictures."""
         if isinstance(features, (list, tuple)):
             features = torch.cat(list(features))
@@ -204,7 +208,7 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
         return inputs_embeds.masked_scatter(places.unsqueeze(-1), features)
 
 
-class SmolVLMForConditionalGeneration(SmolVLMPreTrainedModel[SmolVLMConfig]):
+class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[SmolVLMConfig]):
     """SmolVLM with its language head: token ids and pictures to the scores of the next tokens."""
 
     config_class = SmolVLMConfig
@@ -212,6 +216,7 @@ class SmolVLMForConditionalGeneration(SmolVLMPreTrainedModel[SmolVLMConfig]):
 
     def __init__(self, config: SmolVLMConfig) -> None:
         super().__init__(config)
+        self.generation_config = GenerationConfig.from_model_config(config)
         self.model = SmolVLMModel(config)
         self.image_token_id = config.image_token_id
         self.vocab_size = config.text_config.vocab_size

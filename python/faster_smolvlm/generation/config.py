@@ -126,7 +126,11 @@ class GenerationConfig:
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike[str], **hub: Any) -> GenerationConfig:
         """Read `generation_config.json` of a directory or a hub repository; OSError, naming it, where it has none."""
-        path = checkpoint(name_or_dir, **hub).require(FILE_NAME)
+        return cls.from_file(checkpoint(name_or_dir, **hub).require(FILE_NAME))
+
+    @classmethod
+    def from_file(cls, path: Path) -> GenerationConfig:
+        """Read one JSON file; OSError where it does not hold a JSON object."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -216,10 +220,13 @@ def resolve(arguments: Mapping[str, Any], given: Any, model_default: GenerationC
         raise ValueError(
             f"generate() got argument(s) that it does not know: {', '.join(map(repr, unknown))}. Check the spelling."
         )
-    config = GenerationConfig.from_dict({name: value for name, value in arguments.items() if value is not None})
+    config = GenerationConfig()
     if given is not None:
         config = config.filled_from(given if isinstance(given, GenerationConfig) else _from_foreign(given))
     config = config.filled_from(model_default).filled_from(_DEFAULTS)
+    config.extra |= {name: value for name, value in arguments.items() if name not in SETTINGS}
+    for name in SETTINGS & arguments.keys():
+        setattr(config, name, arguments[name])  # a None that is written out turns the setting off
     config.validate()
     if not config.do_sample:
         unused = [name for name in ("temperature", "top_k", "top_p", "min_p") if arguments.get(name) not in (None, 1.0)]

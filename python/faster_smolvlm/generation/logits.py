@@ -101,6 +101,11 @@ class RepetitionPenaltyLogitsProcessor:
         self.penalty = _positive("repetition_penalty", penalty)
         self.prompt_ignore_length = prompt_ignore_length
 
+    def select(self, rows: Sequence[int]) -> None:
+        """Follow the loop, which goes on with these rows only."""
+        if self.prompt_ignore_length is not None:
+            self.prompt_ignore_length = [self.prompt_ignore_length[row] for row in rows]
+
     def __call__(self, ids: Array, scores: Array) -> Array:
         """Return the new scores."""
         if ids.shape[1] == 0:

@@ -69,6 +69,7 @@ class Decoding(Generic[EngineT]):
         self._ids[:, : self._length] = prompts if copies == 1 else prompts[_repeated(prompts.shape[0], copies)]
         self._live = list(range(rows))  # the rows that the engine still works on
         self._reasons: dict[int, FinishReason] = {}
+        self._lengths: dict[int, int] = {}
         self.returns_dict = bool(config.return_dict_in_generate)
         self.scores: tuple[Array, ...] | None = () if self.returns_dict and config.output_scores else None
         self.logits: tuple[Array, ...] | None = () if self.returns_dict and config.output_logits else None
@@ -84,6 +85,11 @@ class Decoding(Generic[EngineT]):
     def finish_reasons(self) -> list[FinishReason]:
         """For each row "stop" or "length"; "cancelled" where the call was ended before."""
         return [self._reasons.get(row, "cancelled") for row in range(self._ids.shape[0])]
+
+    @property
+    def lengths(self) -> list[int]:
+        """For each row the number of tokens generated so far, without the padding after its end."""
+        return [self._lengths.get(row, self._length - self.prompt_length) for row in range(self._ids.shape[0])]
 
     def __iter__(self) -> Iterator[Array]:
         return self._steps
@@ -138,7 +144,10 @@ class Decoding(Generic[EngineT]):
         self._length += 1
         rows = [row for row in self._live if row not in self._reasons]
         newest = [token for row, token in zip(self._live, tokens.tolist(), strict=True) if row not in self._reasons]
-        self._reasons.update(self._stop(rows, newest, self._length - self.prompt_length, self.ids, self.scores))
+        generated = self._length - self.prompt_length
+        finished = self._stop(rows, newest, generated, self.ids, self.scores)
+        self._reasons.update(finished)
+        self._lengths.update(dict.fromkeys(finished, generated))
         return self._ids[:, self._length - 1]
 
     def _drop_finished(self) -> bool:
@@ -149,6 +158,9 @@ class Decoding(Generic[EngineT]):
         if 4 * (len(self._live) - len(kept)) < max(len(self._live), 4):
             return False
         self.engine.select(kept)
+        for processor in self._processors:
+            if hasattr(processor, "select"):
+                processor.select(kept)
         self._live = [self._live[index] for index in kept]
         return True
 

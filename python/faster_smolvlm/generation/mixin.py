@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..hub import Checkpoint
 from ..modeling_outputs import ModelOutput
-from .config import GenerationConfig, lengths, resolve
+from .config import FILE_NAME, GenerationConfig, lengths, resolve
 from .logits import LogitsProcessor, build_processors
 from .loop import Decoding
 from .sampling import Sampler, make_generator
@@ -36,7 +37,11 @@ class GenerationMixin:
     """Adds `generate` to a model with `forward`, `get_image_features`, `config`, `device` and `dtype`."""
 
     generation_config: GenerationConfig
-    device: torch.device
+
+    def _read_extras(self, files: Checkpoint) -> None:
+        path = files.find(FILE_NAME)
+        if path is not None:
+            self.generation_config = GenerationConfig.from_file(path)
 
     def generate(
         self,
@@ -76,10 +81,11 @@ class GenerationMixin:
         finally:
             if streamer is not None:
                 streamer.end()
+        sequences: Tensor = call.ids
         if not call.returns_dict:
-            return call.ids
+            return sequences
         return GenerateOutput(
-            sequences=call.ids, scores=call.scores, logits=call.logits, past_key_values=call.engine.past_key_values
+            sequences=sequences, scores=call.scores, logits=call.logits, past_key_values=call.engine.past_key_values
         )
 
     def start_generation(
@@ -107,11 +113,14 @@ class GenerationMixin:
         if inputs is not None and input_ids is not None:
             raise ValueError("inputs and input_ids are the same argument: pass one of them.")
         input_ids = inputs if input_ids is None else input_ids
+        if pixel_values is not None and mm_encoder_outputs is not None:
+            raise ValueError("pass either pixel_values or mm_encoder_outputs, the pictures encoded, not both.")
         config = resolve(settings, generation_config, self.generation_config)
-        if config.num_beams != 1:
+        if (config.num_beams or 1) != 1:
             raise NotImplementedError(f"generate(): num_beams={config.num_beams} is not supported yet; leave it at 1.")
-        device = self.device
-        prompts = _check_prompts(input_ids, inputs_embeds).to(device)
+        device: torch.device = self.device  # type: ignore[attr-defined]
+        prompts = _check_prompts(input_ids, inputs_embeds, self.get_input_embeddings().num_embeddings)  # type: ignore[attr-defined]
+        prompts = prompts.to(device)
         eos_ids = config.eos_ids
         pad_id = config.pad_token_id if config.pad_token_id is not None else (eos_ids[0] if eos_ids else None)
         mask = _check_mask(attention_mask, prompts, inputs_embeds, pad_id, eos_ids)
@@ -134,7 +143,7 @@ class GenerationMixin:
                 mm_encoder_outputs=mm_encoder_outputs,
             ),
             max_new_tokens=most,
-            use_cache=bool(config.use_cache) or inputs_embeds is not None,
+            use_cache=config.use_cache is not False or inputs_embeds is not None,
             keep_cache=bool(config.return_dict_in_generate),
         )
         return Decoding(
@@ -163,7 +172,7 @@ def _on(device: torch.device, tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.to(device)
 
 
-def _check_prompts(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+def _check_prompts(input_ids: Tensor | None, inputs_embeds: Tensor | None, vocabulary: int) -> Tensor:
     """Return the ids [rows, length] that the answer is appended to; [rows, 0] for embeddings alone."""
     if inputs_embeds is not None and (inputs_embeds.ndim != 3 or inputs_embeds.shape[1] == 0):
         raise ValueError(
@@ -184,6 +193,11 @@ def _check_prompts(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Te
         )
     if input_ids.shape[1] == 0 and inputs_embeds is None:
         raise ValueError("input_ids is empty: the prompt needs at least one token.")
+    if input_ids.numel() > 0 and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocabulary:
+        raise ValueError(
+            f"input_ids has to hold ids from 0 to {vocabulary - 1}, but they go from {int(input_ids.min())} to "
+            f"{int(input_ids.max())}: the tokenizer is not that of the model."
+        )
     return input_ids.long()
 
 

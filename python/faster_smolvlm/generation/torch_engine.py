@@ -65,7 +65,7 @@ class TorchEngine:
         images = self._encode(inputs)
         embeds = inputs.inputs_embeds
         if not self._use_cache:
-            embeds = self._embeds = self._merge(inputs, images)
+            embeds = self._embeds = self._merged(inputs, images)
             images = None
         rows, length = (inputs.input_ids if embeds is None else embeds).shape[:2]  # type: ignore[union-attr]
         if self._mask is not None:
@@ -131,8 +131,15 @@ class TorchEngine:
         self.vision_seconds = time.perf_counter() - start
         return {"image": encoded}
 
-    def _merge(self, inputs: ModelInputs, images: Any) -> Tensor:
-        raise NotImplementedError
+    def _merged(self, inputs: ModelInputs, images: Any) -> Tensor:
+        """Embed the prompt with its pictures, so that later steps do not look for places of pictures again."""
+        embeds = inputs.inputs_embeds
+        if embeds is None:
+            embeds = self._model.get_input_embeddings()(inputs.input_ids)
+        features = images["image"].pooler_output if isinstance(images, dict) else images
+        if features is not None:
+            embeds = self._model.model.merge_image_features(inputs.input_ids, embeds, features)
+        return embeds
 
     def _forward(self, **inputs: Any) -> Tensor:
         logits: Tensor = self._model(
