@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 import jinja2
-import jinja2.ext
 import jinja2.meta
 import numpy as np
-from jinja2 import nodes
-from jinja2.parser import Parser
-from jinja2.runtime import Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from .sandbox import MAX_TEXT, Span, environment, tracked_blocks
 
 Message = dict[str, Any]
 Conversation = list[Message]
-Span = tuple[int, int]
 
 MAX_DEPTH = 64
 """How deep lists and mappings of a conversation may be nested."""
@@ -80,11 +72,9 @@ def render(
         messages = [_with_reasoning_names(_as_message(message)) for message in conversation]
         ending = _mark_ending(messages, continue_final_message, chat_template) if continue_final_message else None
         values = {"messages": messages, "add_generation_prompt": add_generation_prompt, **shared}
+        text, generated = _render(template, values)
         if track_generation:
-            text, generated = _render_tracked(template, values)
             spans.append(generated)
-        else:
-            text = template.render(values)
         texts.append(text if ending is None else _cut_at_mark(text, ending))
     return texts, spans
 
@@ -114,7 +104,7 @@ def assistant_masks(
 @lru_cache(maxsize=64)
 def template_variables(chat_template: str) -> frozenset[str]:
     """Return the names that the template reads from outside."""
-    return frozenset(jinja2.meta.find_undeclared_variables(_environment().parse(chat_template)))
+    return frozenset(jinja2.meta.find_undeclared_variables(environment().parse(chat_template)))
 
 
 def plain_data(value: Any, depth: int = 0) -> Any:
@@ -197,109 +187,22 @@ def _cut_at_mark(text: str, ending: str) -> str:
     return kept if text.startswith(_CONTINUE_MARK, place) else kept.rstrip()
 
 
-def _render_tracked(template: jinja2.Template, values: dict[str, Any]) -> tuple[str, list[Span]]:
+def _render(template: jinja2.Template, values: dict[str, Any]) -> tuple[str, list[Span]]:
+    """Return the text and the spans of its generation blocks; the place of one is the length of what came before it."""
     blocks: list[str] = []
-    spans: list[Span] = []
-    with _tracking(blocks, spans):
-        # one by one: the place of a generation block is the length of what was rendered before it
+    with tracked_blocks(blocks) as spans:
+        length = 0
         for block in template.generate(values):
-            blocks.append(block)  # noqa: PERF402
+            blocks.append(block)
+            length += len(block)
+            if length > MAX_TEXT:
+                raise jinja2.exceptions.SecurityError(f"a chat template may write at most {MAX_TEXT} characters")
     return "".join(blocks), spans
-
-
-_tracker: ContextVar[tuple[list[str], list[Span]] | None] = ContextVar("_tracker", default=None)
-
-
-@contextmanager
-def _tracking(blocks: list[str], spans: list[Span]) -> Iterator[None]:
-    token = _tracker.set((blocks, spans))
-    try:
-        yield
-    finally:
-        _tracker.reset(token)
-
-
-class _GenerationBlock(jinja2.ext.Extension):
-    """`{% generation %} … {% endgeneration %}`: marks what the assistant said."""
-
-    tags = {"generation"}  # noqa: RUF012 - the interface of jinja2
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_note_span"), [], [], body).set_lineno(line)
-
-    def _note_span(self, caller: Macro) -> str:
-        text = str(caller())
-        tracker = _tracker.get()
-        if tracker is not None:
-            blocks, spans = tracker
-            start = sum(map(len, blocks))
-            spans.append((start, start + len(text)))
-        return text
-
-
-class _DictBuilder:
-    """`dict(…)` for templates, without the attributes of the type."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        """Return a dict with the given keys."""
-        return dict.fromkeys(*args, **kwargs)
-
-
-class _Namespace(jinja2.utils.Namespace):
-    """`namespace(…)` for templates, without names that begin with an underscore."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        self, values = args[0], dict(*args[1:], **kwargs)
-        for name in values:
-            _refuse_private(name)
-        jinja2.utils.Namespace.__init__(self, values)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _refuse_private(name)
-        super().__setitem__(name, value)
-
-
-def _refuse_private(name: Any) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a chat template cannot store the underscore-prefixed name {name!r}")
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # jinja2's own filter escapes HTML, which a prompt is not
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.exceptions.TemplateError(message)
-
-
-def _strftime_now(layout: str) -> str:
-    return datetime.now().strftime(layout)
-
-
-@lru_cache(maxsize=1)
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals.update(
-        raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_DictBuilder(), namespace=_Namespace
-    )
-    return environment
 
 
 @lru_cache(maxsize=64)
 def _compile(chat_template: str) -> jinja2.Template:
-    return _environment().from_string(chat_template)
+    try:
+        return environment().from_string(chat_template)
+    except (RecursionError, MemoryError):
+        raise jinja2.TemplateSyntaxError("the chat template is nested too deeply", lineno=1) from None

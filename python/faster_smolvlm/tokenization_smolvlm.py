@@ -333,11 +333,10 @@ class SmolVLMTokenizer:
         if verbose and limit is None:
             self.warn_if_too_long(columns["input_ids"])
         self._pad_columns(columns, pads, max_length, pad_to_multiple_of, padding_side)
-        if return_length:
-            columns["length"] = [len(ids) for ids in columns["input_ids"]]
+        lengths = {"length": [len(ids) for ids in columns["input_ids"]]} if return_length else {}
         if return_tensors is not None:
-            return BatchFeature(as_tensors(columns, return_tensors))
-        return BatchFeature(columns if batched else {key: value[0] for key, value in columns.items()})
+            return BatchFeature(as_tensors({**columns, **lengths}, return_tensors))
+        return BatchFeature({**(columns if batched else {key: rows[0] for key, rows in columns.items()}), **lengths})
 
     def encode(self, text: str, *, return_tensors: str | None = None, **kwargs: Any) -> Any:
         """Return the ids of one text: a list, or with `return_tensors` an int64 array of shape (1, length)."""
