@@ -58,27 +58,6 @@ OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets"})
 
 _GROUPS = {"text_kwargs": TEXT, "images_kwargs": IMAGES, "videos_kwargs": VIDEOS, "audio_kwargs": frozenset[str]()}
 
-# Set by a call's validation: what a value may be, besides None. bool is an int, hence the order of the checks.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "add_special_tokens": (bool,),
-    "max_length": (int,),
-    "pad_to_multiple_of": (int,),
-    "padding": (bool, str),
-    "padding_side": (str,),
-    "return_attention_mask": (bool,),
-    "return_length": (bool,),
-    "return_offsets_mapping": (bool,),
-    "return_special_tokens_mask": (bool,),
-    "return_token_type_ids": (bool,),
-    "truncation": (bool, str),
-    "verbose": (bool,),
-}
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "padding": ("longest", "max_length", "do_not_pad"),
-    "padding_side": ("left", "right"),
-    "truncation": ("longest_first", "only_first", "only_second", "do_not_truncate"),
-}
-
 Sorted = dict[str, dict[str, Any]]
 
 
@@ -102,8 +81,6 @@ def sort_kwargs(kwargs: dict[str, Any], tokenizer_defaults: dict[str, Any]) -> S
             groups["own"][key] = value
         elif not _add_flat(groups, key, value) and key != "common_kwargs":
             _LOG.warning("Keyword argument `%s` is not a valid argument for this processor and will be ignored.", key)
-    for key, value in groups["text_kwargs"].items():
-        _check_text_argument(key, value)
     return groups
 
 
@@ -124,21 +101,3 @@ def _add_group(groups: Sorted, group: str, values: dict[str, Any], kwargs: dict[
             )
         else:
             groups[group][key] = value
-
-
-def _check_text_argument(key: str, value: Any) -> None:
-    value = getattr(value, "value", value)  # the enums of Transformers
-    if value is None or key not in _TYPES:
-        return
-    kinds = _TYPES[key]
-    problem = None
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        problem = f"expected {' or '.join(kind.__name__ for kind in kinds)}, got {type(value).__name__}: {value!r}"
-    elif isinstance(value, str) and value not in _CHOICES[key]:
-        problem = f"expected one of {', '.join(_CHOICES[key])}, got {value!r}"
-    elif isinstance(value, int) and value < 0:
-        problem = f"expected a positive integer, got {value}"
-    if problem is not None:
-        from huggingface_hub.errors import StrictDataclassFieldValidationError
-
-        raise StrictDataclassFieldValidationError(key, ValueError(problem))

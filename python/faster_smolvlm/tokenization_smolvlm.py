@@ -308,6 +308,7 @@ class SmolVLMTokenizer:
         texts = [text] if isinstance(text, str) else list(text)
         if not all(isinstance(item, str) for item in texts):
             raise ValueError("text input must be of type `str` (single example) or `list[str]` (batch).")
+        _check_lengths(max_length, pad_to_multiple_of)
         pads = PaddingStrategy.of(padding)
         truncates = TruncationStrategy.of(truncation, max_length, pads)
         limit = max_length
@@ -431,6 +432,7 @@ class SmolVLMTokenizer:
         """
         if isinstance(encoded_inputs, (list, tuple)):
             encoded_inputs = {key: [item[key] for item in encoded_inputs] for key in encoded_inputs[0]}
+        _check_lengths(max_length, pad_to_multiple_of)
         if "input_ids" not in encoded_inputs:
             raise ValueError(
                 "You should supply an encoding or a list of encodings to this method that includes input_ids, but you "
@@ -526,6 +528,16 @@ def _side(settings: dict[str, Any], name: str) -> str:
     if side not in ("left", "right"):
         raise ValueError(f"{name} must be 'left' or 'right', got {side!r}")
     return str(side)
+
+
+def _check_lengths(max_length: Any, pad_to_multiple_of: Any) -> None:
+    for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an integer, got {type(value).__name__}: {value!r}")
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
 
 
 def _chat_template(template: Any) -> str | dict[str, str] | None:
