@@ -19,8 +19,8 @@ def causal_mask(
     """Return a mask for `ops.attention`, or None where plain causal attention is meant.
 
     `attention_mask` is None, (batch, past + queries) with 1 for tokens and 0 for padding, or 4-D, which is used as it
-    is (bool or additive). Without a mask and a cache, `position_ids` (batch or 1, queries) that jump mark
-    sequences packed into one row, which do not see each other. Raises ValueError for another number of dimensions or another length.
+    is (bool or additive). Without a mask and a cache, `position_ids` (batch or 1, queries) that jump mark sequences
+    packed into one row, which do not see each other. Raises ValueError for another number of dimensions or length.
     """
     if attention_mask is not None and attention_mask.ndim == 4:
         return attention_mask.to(device)

@@ -239,6 +239,24 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
         """Replace the language head."""
         self.lm_head = value  # type: ignore[assignment]
 
+    def resize_token_embeddings(self, new_num_tokens: int, pad_to_multiple_of: int | None = None) -> nn.Embedding:
+        """Change the size of the vocabulary, in the embeddings, the language head and the config.
+
+        New rows are the mean of the old ones, so that a new token begins as an average one. Returns the embeddings.
+        """
+        if pad_to_multiple_of is not None:
+            new_num_tokens = -(-new_num_tokens // pad_to_multiple_of) * pad_to_multiple_of
+        if new_num_tokens < 1:
+            raise ValueError(f"a vocabulary needs at least one token, got {new_num_tokens}.")
+        embeddings, head = self.get_input_embeddings(), self.lm_head
+        embeddings.weight = _resized(embeddings.weight, new_num_tokens)
+        embeddings.num_embeddings = new_num_tokens
+        head.weight = _resized(head.weight, new_num_tokens)
+        head.out_features = new_num_tokens
+        self.tie_weights()
+        self.vocab_size = self.config.text_config.vocab_size = new_num_tokens
+        return embeddings
+
     def get_image_features(
         self, pixel_values: Tensor, pixel_attention_mask: Tensor | None = None, **flags: Any
     ) -> BaseModelOutputWithPooling:
@@ -318,6 +336,13 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
             ),
             return_dict,
         )
+
+
+def _resized(weight: nn.Parameter, rows: int) -> nn.Parameter:
+    """Return the first `rows` rows of a (tokens, width) weight, filled up with the mean of all."""
+    old = weight.detach()
+    new = torch.cat((old[:rows], old.mean(0, keepdim=True).expand(max(rows - len(old), 0), -1)))
+    return nn.Parameter(new, requires_grad=weight.requires_grad)
 
 
 def _keep(hidden_states: Tensor, positions: int | Tensor) -> Tensor:

@@ -119,7 +119,8 @@ def save(state: Mapping[str, torch.Tensor], directory: Path, *, max_shard_size: 
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
-    plan = split_torch_state_dict_into_shards(dict(state), max_shard_size=max_shard_size)
+    # By name, as Transformers sorts them: which tensor is in which shard is part of the layout.
+    plan = split_torch_state_dict_into_shards(dict(sorted(state.items())), max_shard_size=max_shard_size)
     for filename, names in plan.filename_to_tensors.items():
         partial = directory / f"{filename}.partial"
         try:
