@@ -338,7 +338,7 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
         )
 
 
-def _resized(weight: nn.Parameter, rows: int) -> nn.Parameter:
+def _resized(weight: Tensor, rows: int) -> nn.Parameter:
     """Return the first `rows` rows of a (tokens, width) weight, filled up with the mean of all."""
     old = weight.detach()
     new = torch.cat((old[:rows], old.mean(0, keepdim=True).expand(max(rows - len(old), 0), -1)))
