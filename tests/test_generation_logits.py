@@ -34,6 +34,10 @@ CASES += [(f"top_k {k}", ours.TopKLogitsWarper(k), transformers.TopKLogitsWarper
 CASES += [(f"top_p {p}", ours.TopPLogitsWarper(p), transformers.TopPLogitsWarper(p)) for p in (0.0, 0.3, 0.9, 0.999)]
 CASES += [(f"min_p {p}", ours.MinPLogitsWarper(p), transformers.MinPLogitsWarper(p)) for p in (0.0, 0.05, 0.5, 1.0)]
 CASES += [
+    (name, getattr(ours, name)(value, min_tokens_to_keep=4), getattr(transformers, name)(value, min_tokens_to_keep=4))
+    for name, value in (("TopKLogitsWarper", 2), ("TopPLogitsWarper", 0.01), ("MinPLogitsWarper", 1.0))
+]
+CASES += [
     (
         f"repetition_penalty {penalty} {padding}",
         ours.RepetitionPenaltyLogitsProcessor(penalty, padding),

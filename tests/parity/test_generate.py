@@ -154,7 +154,7 @@ def test_mask_is_worked_out_from_padding_tokens(models: Any) -> None:
 @pytest.mark.parametrize("copies", [1, 3])
 def test_drawing_with_the_same_seed_gives_the_same_ids(models: Any, settings: dict[str, Any], copies: int) -> None:
     inputs = batch(4, 7)
-    for seed in range(3):
+    for seed in range(2):
         ids = equal(
             models, inputs, seed=seed, do_sample=True, num_return_sequences=copies, max_new_tokens=12, **settings
         )
@@ -420,3 +420,45 @@ def test_right_padding_is_a_warning(models: Any) -> None:
     flipped = {**inputs, **{key: inputs[key].flip(1) for key in ("input_ids", "attention_mask")}}
     with pytest.warns(UserWarning, match="padding_side"):
         models[1].generate(**flipped, max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 3},
+        {"num_beams": 4, "num_return_sequences": 3},
+        {"num_beams": 3, "early_stopping": True},
+        {"num_beams": 3, "early_stopping": "never", "length_penalty": 0.3},
+        {"num_beams": 3, "length_penalty": -1.5},
+        {"num_beams": 3, "repetition_penalty": 1.3, "min_new_tokens": 4, "no_repeat_ngram_size": 2},
+        {"num_beams": 3, "do_sample": True, "top_k": 20, "temperature": 1.5},
+        {"num_beams": 2, "do_sample": True, "top_k": 0, "top_p": 0.6, "min_p": 0.1},
+    ],
+    ids=str,
+)
+def test_beam_search(models: Any, settings: dict[str, Any]) -> None:
+    inputs = batch(5, 9)
+    ends = {an_early_token(models, inputs, step) for step in (2, 4)}
+    for eos in (EOS, sorted(ends), list(range(20, 80))):
+        outputs = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+        theirs, ours = both(models, inputs, seed=4, max_new_tokens=11, eos_token_id=eos, **settings, **outputs)
+        assert torch.equal(theirs.sequences, ours.sequences)
+        assert torch.equal(theirs.beam_indices, ours.beam_indices)
+        torch.testing.assert_close(ours.sequences_scores, theirs.sequences_scores, atol=1e-4, rtol=1e-5)
+        for name in ("scores", "logits"):
+            for expected, actual in zip(theirs[name], ours[name], strict=True):
+                torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_beam_search_with_stop_strings_and_without_pictures_or_cache(models: Any) -> None:
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=byte_level_tokenizer())
+    equal(models, batch(4, 9), num_beams=3, max_new_tokens=9, stop_strings=["a", "b", "e"], tokenizer=tokenizer)
+    equal(models, batch(4, 9, pictures=0), num_beams=3, max_new_tokens=9)
+    equal(models, batch(4, 9), num_beams=3, max_new_tokens=6, use_cache=False)
+
+
+def test_beam_search_does_not_stream(models: Any) -> None:
+    with pytest.raises(ValueError, match="streamer"):
+        models[1].generate(
+            **batch(4), num_beams=2, max_new_tokens=3, streamer=TextIteratorStreamer(byte_level_tokenizer())
+        )

@@ -55,8 +55,8 @@ class TemperatureLogitsWarper:
 class TopKLogitsWarper:
     """Keep the `top_k` highest scores of a row, and what ties with the last of them."""
 
-    def __init__(self, top_k: int) -> None:
-        self.top_k = _positive_int("top_k", top_k)
+    def __init__(self, top_k: int, min_tokens_to_keep: int = 1) -> None:
+        self.top_k = max(_positive_int("top_k", top_k), min_tokens_to_keep)
 
     def __call__(self, ids: Array, scores: Array) -> Array:
         """Return the new scores."""
@@ -65,29 +65,33 @@ class TopKLogitsWarper:
 
 
 class TopPLogitsWarper:
-    """Keep the smallest set of most probable tokens whose probabilities reach `top_p`, and at least one token."""
+    """Keep the smallest set of most probable tokens whose probabilities reach `top_p`."""
 
-    def __init__(self, top_p: float) -> None:
+    def __init__(self, top_p: float, min_tokens_to_keep: int = 1) -> None:
         self.top_p = _fraction("top_p", top_p)
+        self.min_tokens_to_keep = min_tokens_to_keep
 
     def __call__(self, ids: Array, scores: Array) -> Array:
         """Return the new scores."""
         rising, order = arrays.sort(scores)
         remove = arrays.softmax(rising).cumsum(-1) <= 1 - self.top_p
-        remove[..., -1] = False
+        remove[..., -self.min_tokens_to_keep :] = False
         return _remove(scores, arrays.put(remove, order, remove))
 
 
 class MinPLogitsWarper:
     """Keep the tokens at least `min_p` times as probable as the most probable one."""
 
-    def __init__(self, min_p: float) -> None:
+    def __init__(self, min_p: float, min_tokens_to_keep: int = 1) -> None:
         self.min_p = _fraction("min_p", min_p)
+        self.min_tokens_to_keep = min_tokens_to_keep
 
     def __call__(self, ids: Array, scores: Array) -> Array:
         """Return the new scores."""
         probabilities = arrays.softmax(scores)
-        return _remove(scores, probabilities < self.min_p * arrays.row_max(probabilities))
+        remove = probabilities < self.min_p * arrays.row_max(probabilities)
+        kept = arrays.top_k(probabilities, min(self.min_tokens_to_keep, scores.shape[-1]))[1]
+        return _remove(scores, arrays.put(remove, kept, kept < 0))
 
 
 class RepetitionPenaltyLogitsProcessor:
@@ -184,12 +188,14 @@ def build_processors(
     made = [processor for processor in made if type(processor).__name__ not in replaced]
     made.extend(custom)
     if config.do_sample:
+        # Beam search goes on with the beams that did not end, so it needs more tokens than there are ways to end.
+        least = 1 if (config.num_beams or 1) == 1 else max(2, len(config.eos_ids) + 1)
         if config.temperature not in (None, 1.0):
             made.append(TemperatureLogitsWarper(config.temperature))
         if config.top_k:
-            made.append(TopKLogitsWarper(config.top_k))
+            made.append(TopKLogitsWarper(config.top_k, least))
         if config.top_p is not None and config.top_p != 1.0:
-            made.append(TopPLogitsWarper(config.top_p))
+            made.append(TopPLogitsWarper(config.top_p, least))
         if config.min_p is not None:
-            made.append(MinPLogitsWarper(config.min_p))
+            made.append(MinPLogitsWarper(config.min_p, least))
     return made

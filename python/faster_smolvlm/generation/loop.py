@@ -66,13 +66,13 @@ class Decoding(Generic[EngineT]):
         rows = prompts.shape[0] * copies
         self._length = self.prompt_length = prompts.shape[1]
         self._ids = arrays.full_ids(prompts, (rows, self._length + max_new_tokens), 0 if pad_id is None else pad_id)
-        self._ids[:, : self._length] = prompts if copies == 1 else prompts[_repeated(prompts.shape[0], copies)]
+        self._ids[:, : self._length] = prompts if copies == 1 else prompts[repeated(prompts.shape[0], copies)]
         self._live = list(range(rows))  # the rows that the engine still works on
         self._reasons: dict[int, FinishReason] = {}
         self._lengths: dict[int, int] = {}
-        self.returns_dict = bool(config.return_dict_in_generate)
-        self.scores: tuple[Array, ...] | None = () if self.returns_dict and config.output_scores else None
-        self.logits: tuple[Array, ...] | None = () if self.returns_dict and config.output_logits else None
+        collects = bool(config.return_dict_in_generate)
+        self.scores: tuple[Array, ...] | None = () if collects and config.output_scores else None
+        self.logits: tuple[Array, ...] | None = () if collects and config.output_logits else None
         self._may_drop = pad_id is not None and not sees_every_row
         self._steps = self._run()
 
@@ -108,7 +108,7 @@ class Decoding(Generic[EngineT]):
         try:
             logits = self.engine.prefill()
             if self._copies > 1:
-                rows = _repeated(logits.shape[0], self._copies)
+                rows = repeated(logits.shape[0], self._copies)
                 self.engine.select(rows)
                 logits = logits[rows]
             while True:
@@ -165,5 +165,6 @@ class Decoding(Generic[EngineT]):
         return True
 
 
-def _repeated(rows: int, copies: int) -> list[int]:
+def repeated(rows: int, copies: int) -> list[int]:
+    """Index that repeats each of `rows` rows `copies` times."""
     return [row for row in range(rows) for _ in range(copies)]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,24 +11,29 @@ from torch import Tensor
 
 from ..hub import Checkpoint
 from ..modeling_outputs import ModelOutput
+from .beam import BeamSearch
 from .config import FILE_NAME, GenerationConfig, lengths, resolve
+from .inputs import ModelInputs, check_mask, check_prompts
 from .logits import LogitsProcessor, build_processors
 from .loop import Decoding
 from .sampling import Sampler, make_generator
-from .stopping import StoppingCriterion, build_stop_rules
+from .stopping import StoppingCriterion, StopRules, build_stop_rules
 from .streamers import Streamer
-from .torch_engine import ModelInputs, TorchEngine
+from .torch_engine import TorchEngine
 
 
 class GenerateOutput(ModelOutput):
     """What `generate(return_dict_in_generate=True)` returns: `sequences` int64 [rows, length], padded after their end.
 
     `scores` (after the processors) and `logits` (before) hold one float32 [rows, vocabulary] a step where asked for.
+    Beam search adds `sequences_scores` [rows] and `beam_indices` [rows, new tokens].
     """
 
     sequences: Tensor
+    sequences_scores: Tensor | None
     scores: tuple[Tensor, ...] | None
     logits: tuple[Tensor, ...] | None
+    beam_indices: Tensor | None
     past_key_values: Any
 
 
@@ -69,8 +73,12 @@ class GenerationMixin:
         settings of Transformers that this package does not have.
         """
         try:
-            call = self.start_generation(inputs, generation_config, logits_processor, stopping_criteria, **arguments)
-            with call:
+            prepared = self._prepare(inputs, generation_config, logits_processor, stopping_criteria, **arguments)
+            if (prepared.config.num_beams or 1) > 1:
+                if streamer is not None:
+                    raise ValueError("beam search knows its answer only at the end: leave out streamer, or num_beams.")
+                return _search(prepared)
+            with _decode(prepared) as call:
                 if streamer is not None:
                     streamer.put(call.ids.cpu())
                 for tokens in call:
@@ -82,13 +90,19 @@ class GenerationMixin:
             if streamer is not None:
                 streamer.end()
         sequences: Tensor = call.ids
-        if not call.returns_dict:
+        if not prepared.config.return_dict_in_generate:
             return sequences
-        return GenerateOutput(
-            sequences=sequences, scores=call.scores, logits=call.logits, past_key_values=call.engine.past_key_values
-        )
+        cache = prepared.engine.past_key_values
+        return GenerateOutput(sequences=sequences, scores=call.scores, logits=call.logits, past_key_values=cache)
 
-    def start_generation(
+    def start_generation(self, *arguments: Any, **named: Any) -> Decoding[TorchEngine]:
+        """Check the arguments of `generate` and return the call, whose steps are made by iterating over it."""
+        prepared = self._prepare(*arguments, **named)
+        if (prepared.config.num_beams or 1) > 1:
+            raise ValueError("beam search knows its answer only at the end: it cannot be made step by step.")
+        return _decode(prepared)
+
+    def _prepare(
         self,
         inputs: Tensor | None = None,
         generation_config: Any = None,
@@ -106,123 +120,107 @@ class GenerationMixin:
         generator: torch.Generator | None = None,
         seed: int | None = None,
         **settings: Any,
-    ) -> Decoding[TorchEngine]:
-        """Check the arguments of `generate` and return the call, whose steps are made by iterating over it."""
+    ) -> _Prepared:
         if past_key_values is not None:
             raise NotImplementedError("generate() makes its own cache: past_key_values is not supported. Leave it out.")
         if inputs is not None and input_ids is not None:
             raise ValueError("inputs and input_ids are the same argument: pass one of them.")
-        input_ids = inputs if input_ids is None else input_ids
         if pixel_values is not None and mm_encoder_outputs is not None:
             raise ValueError("pass either pixel_values or mm_encoder_outputs, the pictures encoded, not both.")
         config = resolve(settings, generation_config, self.generation_config)
-        if (config.num_beams or 1) != 1:
-            raise NotImplementedError(f"generate(): num_beams={config.num_beams} is not supported yet; leave it at 1.")
-        device: torch.device = self.device  # type: ignore[attr-defined]
-        prompts = _check_prompts(input_ids, inputs_embeds, self.get_input_embeddings().num_embeddings)  # type: ignore[attr-defined]
-        prompts = prompts.to(device)
+        vocabulary = self.get_input_embeddings().num_embeddings  # type: ignore[attr-defined]
+        prompts = check_prompts(inputs if input_ids is None else input_ids, inputs_embeds, vocabulary)
         eos_ids = config.eos_ids
         pad_id = config.pad_token_id if config.pad_token_id is not None else (eos_ids[0] if eos_ids else None)
-        mask = _check_mask(attention_mask, prompts, inputs_embeds, pad_id, eos_ids)
-        length = prompts.shape[1] if inputs_embeds is None else inputs_embeds.shape[1]
-        most, least = lengths(config, prompt_length=length)
+        mask = check_mask(attention_mask, prompts, inputs_embeds, pad_id, eos_ids)
+        most, least = lengths(config, prompt_length=(prompts if inputs_embeds is None else inputs_embeds).shape[1])
         config = replace(config, min_new_tokens=least)
 
-        copies = config.num_return_sequences or 1
-        rows = prompts.shape[0] * copies
-        expanded = prompts.repeat_interleave(copies, 0)
-        padding = None if mask is None else (mask != 0).int().argmax(1).repeat_interleave(copies).tolist()
+        device: torch.device = self.device  # type: ignore[attr-defined]
+        prompts = prompts.to(device)
+        model_inputs = ModelInputs(
+            input_ids=prompts if inputs_embeds is None else None,
+            inputs_embeds=inputs_embeds,
+            attention_mask=mask,
+            pixel_values=pixel_values,
+            pixel_attention_mask=pixel_attention_mask,
+            mm_encoder_outputs=mm_encoder_outputs,
+        )
         engine = TorchEngine(
             self,
-            ModelInputs(
-                input_ids=None if inputs_embeds is not None else prompts,
-                inputs_embeds=_on(device, inputs_embeds),
-                attention_mask=None if mask is None or bool((mask != 0).all()) else mask.to(device),
-                pixel_values=_on(device, pixel_values),
-                pixel_attention_mask=_on(device, pixel_attention_mask),
-                mm_encoder_outputs=mm_encoder_outputs,
-            ),
+            model_inputs.to(device),
             max_new_tokens=most,
             use_cache=config.use_cache is not False or inputs_embeds is not None,
             keep_cache=bool(config.return_dict_in_generate),
         )
-        return Decoding(
-            engine,
-            prompts,
-            copies=copies,
-            max_new_tokens=most,
-            pad_id=pad_id if eos_ids else None,
-            processors=build_processors(
-                config, prompt_length=prompts.shape[1], padding=padding, custom=list(logits_processor or ())
-            ),
-            sees_every_row=bool(logits_processor or stopping_criteria or config.return_dict_in_generate),
-            sampler=Sampler(bool(config.do_sample), rows, make_generator(prompts, seed, generator)),
-            stop=build_stop_rules(
-                config,
-                max_new_tokens=most,
-                prompts=expanded.tolist() if config.stop_strings is not None else [],
-                tokenizer=tokenizer,
-                criteria=list(stopping_criteria or ()),
-            ),
+        copies = max(config.num_beams or 1, config.num_return_sequences or 1)
+        padding = None if mask is None else (mask != 0).int().argmax(1).repeat_interleave(copies).tolist()
+        custom = list(logits_processor or ())
+        criteria = list(stopping_criteria or ())
+        return _Prepared(
+            engine=engine,
+            prompts=prompts,
             config=config,
+            max_new_tokens=most,
+            pad_id=pad_id,
+            processors=build_processors(config, prompt_length=prompts.shape[1], padding=padding, custom=custom),
+            stop=build_stop_rules(config, max_new_tokens=most, tokenizer=tokenizer, criteria=criteria),
+            generator=make_generator(prompts, seed, generator),
+            has_callables=bool(custom or criteria),
         )
 
 
-def _on(device: torch.device, tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.to(device)
+@dataclass
+class _Prepared:
+    """The arguments of one call, checked."""
+
+    engine: TorchEngine
+    prompts: Tensor
+    config: GenerationConfig
+    max_new_tokens: int
+    pad_id: int | None
+    processors: list[LogitsProcessor]
+    stop: StopRules
+    generator: torch.Generator | None
+    has_callables: bool
 
 
-def _check_prompts(input_ids: Tensor | None, inputs_embeds: Tensor | None, vocabulary: int) -> Tensor:
-    """Return the ids [rows, length] that the answer is appended to; [rows, 0] for embeddings alone."""
-    if inputs_embeds is not None and (inputs_embeds.ndim != 3 or inputs_embeds.shape[1] == 0):
-        raise ValueError(
-            f"inputs_embeds has to be of shape (rows, length, hidden_size), got {tuple(inputs_embeds.shape)}."
-        )
-    if input_ids is None:
-        if inputs_embeds is None:
-            raise ValueError("generate() needs a prompt: pass input_ids (from the processor) or inputs_embeds.")
-        return torch.zeros(inputs_embeds.shape[0], 0, dtype=torch.int64)
-    if not isinstance(input_ids, Tensor):
-        raise ValueError(
-            f"input_ids has to be a tensor, got {type(input_ids).__name__}: call the processor with return_tensors='pt'"
-        )
-    if input_ids.ndim != 2 or input_ids.shape[0] == 0 or input_ids.dtype not in (torch.int64, torch.int32):
-        raise ValueError(
-            "input_ids has to hold integers in the shape (rows, length), got "
-            f"{input_ids.dtype} of shape {tuple(input_ids.shape)}."
-        )
-    if input_ids.shape[1] == 0 and inputs_embeds is None:
-        raise ValueError("input_ids is empty: the prompt needs at least one token.")
-    if input_ids.numel() > 0 and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocabulary:
-        raise ValueError(
-            f"input_ids has to hold ids from 0 to {vocabulary - 1}, but they go from {int(input_ids.min())} to "
-            f"{int(input_ids.max())}: the tokenizer is not that of the model."
-        )
-    return input_ids.long()
+def _decode(call: _Prepared) -> Decoding[TorchEngine]:
+    copies = call.config.num_return_sequences or 1
+    return Decoding(
+        call.engine,
+        call.prompts,
+        copies=copies,
+        max_new_tokens=call.max_new_tokens,
+        pad_id=call.pad_id if call.config.eos_ids else None,
+        processors=call.processors,
+        sees_every_row=call.has_callables or bool(call.config.return_dict_in_generate),
+        sampler=Sampler(bool(call.config.do_sample), len(call.prompts) * copies, call.generator),
+        stop=call.stop,
+        config=call.config,
+    )
 
 
-def _check_mask(
-    attention_mask: Tensor | None,
-    prompts: Tensor,
-    inputs_embeds: Tensor | None,
-    pad_id: int | None,
-    eos_ids: Sequence[int],
-) -> Tensor | None:
-    """Return the mask of the prompts, worked out from padding tokens where none was passed; None without padding."""
-    if attention_mask is None:
-        if prompts.shape[1] == 0 or pad_id is None or pad_id in eos_ids:
-            return None
-        mask = (prompts != pad_id).long()
-        return None if bool(mask.all()) else mask
-    expected = prompts.shape if inputs_embeds is None else inputs_embeds.shape[:2]
-    if attention_mask.shape != expected:
-        raise ValueError(
-            f"attention_mask has to be of shape {tuple(expected)}, as the prompt, got {tuple(attention_mask.shape)}."
-        )
-    if bool((attention_mask[:, -1] == 0).any()):
-        warnings.warn(
-            "The prompts are padded on the right, so answers would continue the padding. Set "
-            "processor.tokenizer.padding_side = 'left' to generate.",
-            stacklevel=4,
-        )
-    return attention_mask
+def _search(call: _Prepared) -> Tensor | GenerateOutput:
+    search = BeamSearch(
+        call.engine,
+        call.prompts,
+        max_new_tokens=call.max_new_tokens,
+        pad_id=call.pad_id,
+        processors=call.processors,
+        generator=call.generator,
+        stop=call.stop,
+        config=call.config,
+    )
+    search.run()
+    sequences: Tensor = search.ids
+    if not call.config.return_dict_in_generate:
+        return sequences
+    return GenerateOutput(
+        sequences=sequences,
+        sequences_scores=search.sequences_scores if call.config.output_scores else None,
+        scores=search.scores,
+        logits=search.logits,
+        beam_indices=search.beam_indices,
+        past_key_values=call.engine.past_key_values,
+    )

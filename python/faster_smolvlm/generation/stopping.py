@@ -15,28 +15,23 @@ StoppingCriterion: TypeAlias = Callable[..., Any]
 
 
 class StopStrings:
-    """Finds stop strings across token borders by the bytes of the last few tokens of each row; costs no decoding.
+    """Finds stop strings across token borders by the bytes of the last few tokens; nothing is decoded.
 
     As in Transformers, a string counts when it ends inside the newest token, even where it began in the prompt.
     """
 
-    def __init__(self, strings: Sequence[str], tokens: TokenBytes, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, strings: Sequence[str], tokens: TokenBytes) -> None:
         if not strings or not all(isinstance(string, str) and string for string in strings):
             raise ValueError(f"`stop_strings` has to be a non-empty string or a list of them, but is {strings!r}.")
         self._strings = [string.encode() for string in strings]
         self._tokens = tokens
-        longest = max(map(len, self._strings))
-        self._keep = longest - 1
-        self._tails = [self._tail(b"".join(tokens[i] for i in prompt[-longest:])) for prompt in prompts]
+        self.longest = max(map(len, self._strings))
+        """How many tokens at the end can matter: one for each byte of the longest string."""
 
-    def _tail(self, text: bytes) -> bytes:
-        return text[-self._keep :] if self._keep else b""
-
-    def ends_with_stop(self, row: int, token: int) -> bool:
-        """Whether a stop string ends inside `token`, the newest one of `row`."""
-        before = self._tails[row]
-        text = before + self._tokens[token]
-        self._tails[row] = self._tail(text)
+    def end(self, ids: Sequence[int]) -> bool:
+        """Whether a stop string ends inside the last of `ids`, the last `longest` tokens of a row or more."""
+        before = b"".join(self._tokens[token] for token in ids[-self.longest : -1])
+        text = before + self._tokens[ids[-1]]
         return any(text.find(string, max(0, len(before) - len(string) + 1)) >= 0 for string in self._strings)
 
 
@@ -68,9 +63,12 @@ class StopRules:
         """
         finished: dict[int, FinishReason] = {}
         for row, token in zip(rows, tokens, strict=True):
-            stopped = self._strings is not None and self._strings.ends_with_stop(row, token)
-            if stopped or token in self._eos_ids:
+            if token in self._eos_ids:
                 finished[row] = "stop"
+        if self._strings is not None:
+            for row, tail in enumerate(ids[:, -self._strings.longest :].tolist()):
+                if row in rows and self._strings.end(tail):
+                    finished[row] = "stop"
         for criterion in self._criteria:
             done = criterion(ids, scores)
             flags = done.reshape(-1).tolist() if hasattr(done, "reshape") else [bool(done)]
@@ -91,7 +89,6 @@ def build_stop_rules(
     config: GenerationConfig,
     *,
     max_new_tokens: int,
-    prompts: Sequence[Sequence[int]],
     tokenizer: Any = None,
     criteria: Sequence[StoppingCriterion] = (),
 ) -> StopRules:
@@ -103,7 +100,7 @@ def build_stop_rules(
                 "stop_strings need the tokenizer, to know which text the tokens are: pass tokenizer=processor.tokenizer"
             )
         given = [config.stop_strings] if isinstance(config.stop_strings, str) else list(config.stop_strings)
-        strings = StopStrings(given, TokenBytes(tokenizer), prompts)
+        strings = StopStrings(given, TokenBytes(tokenizer))
     return StopRules(
         eos_ids=config.eos_ids,
         max_new_tokens=max_new_tokens,

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..cache import KVCache
+from .inputs import ModelInputs
 
 # A cache starts with room for this many new tokens at most and doubles when they are used up: a limit of thousands of
 # tokens, set to be safe, costs memory only where it is reached.
 _FIRST_ROOM = 512
-
-
-@dataclass
-class ModelInputs:
-    """One batch of prompts: `input_ids` [rows, length] or `inputs_embeds` [rows, length, hidden], and what they need.
-
-    `attention_mask` [rows, length] is None where there is no padding. Pictures come as `pixel_values` [rows, pictures,
-    3, height, width] with their `pixel_attention_mask`, or encoded in `mm_encoder_outputs`.
-    """
-
-    input_ids: Tensor | None
-    inputs_embeds: Tensor | None = None
-    attention_mask: Tensor | None = None
-    pixel_values: Tensor | None = None
-    pixel_attention_mask: Tensor | None = None
-    mm_encoder_outputs: Any = None
 
 
 class TorchEngine:
@@ -108,9 +92,14 @@ class TorchEngine:
     @torch.no_grad()
     def select(self, rows: Sequence[int]) -> None:
         """Make the state that of these rows."""
+        cache = self.past_key_values
+        if cache is not None and list(rows) == list(range(cache.batch_size)):
+            return
         index = torch.tensor(rows, dtype=torch.int64, device=self._model.device)
-        if self.past_key_values is not None:
-            self.past_key_values.batch_select(index)
+        if cache is not None and len(rows) == cache.batch_size:
+            cache.reorder(index)
+        elif cache is not None:
+            cache.batch_select(index)
         self._mask = None if self._mask is None else self._mask[index]
         self._positions = None if self._positions is None else self._positions[index]
         self._embeds = None if self._embeds is None else self._embeds[index]
