@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 VERSION: str
 BUILD_PROFILE: str
 
@@ -25,3 +28,34 @@ class FrameStream:
     ) -> FrameStream: ...
     def offer(self, time: float, is_key: bool) -> tuple[bool, list[int]]: ...
     def finish(self) -> list[int]: ...
+
+def layout(
+    height: int,
+    width: int,
+    *,
+    longest_edge: int | None,
+    exact: tuple[int, int] | None,
+    tile: int,
+    split: bool,
+) -> tuple[tuple[int, int], tuple[int, int], int, int]: ...
+def preprocess(
+    images: Sequence[NDArray[np.uint8]],
+    places: Sequence[int],
+    out: NDArray[np.float32],
+    *,
+    longest_edge: int | None,
+    exact: tuple[int, int] | None,
+    split: bool,
+    resample: int,
+    arithmetic: str,
+    table: NDArray[np.float32],
+) -> None: ...
+def resize(
+    image: NDArray[np.uint8], height: int, width: int, *, resample: int, arithmetic: str
+) -> NDArray[np.uint8]: ...
+def resize_float32(
+    image: NDArray[np.float32], height: int, width: int, *, resample: int
+) -> NDArray[np.float32]: ...
+def resize_float64(
+    image: NDArray[np.float64], height: int, width: int, *, resample: int
+) -> NDArray[np.float64]: ...

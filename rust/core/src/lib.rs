@@ -1,3 +1,11 @@
 //! Pixels, frames and (on the CPU) the model of faster-smolvlm: slices in, slices out, no Python.
 
+pub mod error;
 pub mod frames;
+pub mod geometry;
+pub mod image;
+pub mod preprocess;
+pub mod resize;
+pub mod tile;
+
+pub use error::Error;

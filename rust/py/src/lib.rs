@@ -2,6 +2,8 @@
 use pyo3::prelude::*;
 
 mod frames;
+mod gate;
+mod image;
 
 /// Native half of faster_smolvlm: all that Python can see.
 #[pymodule(gil_used = false)]
@@ -11,6 +13,8 @@ mod _rust {
         FrameStream, explicit_frames, frames_at_rate, frames_at_times, key_frames, sample_frames,
         uniform_frames,
     };
+    #[pymodule_export]
+    use crate::image::{layout, preprocess_batch, resize_float32, resize_float64, resize_uint8};
 
     /// Version of the native code, equal to the package's.
     #[pymodule_export]

@@ -1,0 +1,144 @@
+"""From what a caller passes as pictures to nested lists of (channels, height, width) arrays."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .image_arithmetic import Array, BFloat16
+from .media.image import is_array, is_pil_image, is_tensor
+
+_LOG = logging.getLogger(__name__)
+FIRST, LAST = "channels_first", "channels_last"
+
+
+def is_image(value: Any) -> bool:
+    """Whether `value` is a PIL image, a NumPy array or a torch tensor."""
+    return is_pil_image(value) or is_array(value)
+
+
+def nest(images: Any) -> list[list[Any]]:
+    """Return pictures as samples of pictures: one picture or a flat list is one sample, a list of lists a batch.
+
+    An array with four dimensions is a sample. Raises ValueError for any other shape, and where there is no picture.
+    """
+    nested = _nest(images)
+    if not any(len(sample) for sample in nested):
+        raise ValueError("No images found in the batch; pass at least one picture.")
+    return nested
+
+
+def _nest(images: Any) -> list[list[Any]]:
+    if isinstance(images, (list, tuple)):
+        if all(isinstance(sample, (list, tuple)) and all(map(is_image, sample)) for sample in images):
+            return [list(sample) for sample in images]
+        if all(map(is_image, images)):
+            if is_pil_image(images[0]) or images[0].ndim == 3:
+                return [list(images)]
+            if images[0].ndim == 4:
+                return [list(image) for image in images]
+    elif is_image(images):
+        if is_pil_image(images) or images.ndim == 3:
+            return [[images]]
+        if images.ndim == 4:
+            return [list(images)]
+    raise ValueError("Invalid input type. Must be a single image, a list of images, or a list of batches of images.")
+
+
+def infer_layout(shape: tuple[int, ...], channels: tuple[int, ...] = (1, 3, 4)) -> str:
+    """Which of three dimensions holds the channels; the first wins where both could."""
+    first, last = shape[0] in channels, shape[-1] in channels
+    if first and last:
+        _LOG.warning(
+            "The channel dimension is ambiguous. Got image shape %s. Assuming channels are the first dimension. Use the "
+            "input_data_format parameter to assign the channel dimension.",
+            tuple(shape),
+        )
+    if first:
+        return FIRST
+    if last:
+        return LAST
+    raise ValueError(f"Unable to infer channel dimension format: none of (1, 3, 4) channels in shape {tuple(shape)}")
+
+
+def to_planes(
+    image: Any, *, do_convert_rgb: bool | None, input_data_format: Any, rgba: Callable[[Array], Array]
+) -> Array:
+    """Return one picture as a (channels, height, width) array, three channels where `do_convert_rgb`.
+
+    `rgba` composes a (4, height, width) array onto white. Raises ValueError for pictures without pixels, of unusable
+    type, or that hold NaN or infinity.
+    """
+    if is_pil_image(image):
+        planes = pil_planes(image, do_convert_rgb)
+    else:
+        planes = _array_planes(image, input_data_format)
+        if do_convert_rgb and planes.shape[0] == 1:
+            planes = np.broadcast_to(planes, (3, *planes.shape[1:]))
+        elif do_convert_rgb and planes.shape[0] == 4:
+            planes = rgba(planes)
+    if 0 in planes.shape:
+        raise ValueError(f"the picture has no pixels (shape {planes.shape}); height and width must be at least 1")
+    return planes
+
+
+def pil_planes(image: Any, do_convert_rgb: bool | None) -> Array:
+    """The pixels of a PIL image; transparency is composed onto white where it is converted."""
+    if do_convert_rgb and image.mode != "RGB":
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            from PIL import Image
+
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        image = image.convert("RGB")
+    elif do_convert_rgb and image.info.get("transparency") is not None:
+        from PIL import Image
+
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _array_planes(image: Any, input_data_format: Any) -> Array:
+    array = _to_numpy(image)
+    if array.ndim == 2:
+        return array[None]
+    if array.ndim != 3:
+        raise ValueError(f"a picture has two or three dimensions, got an array of shape {array.shape}")
+    layout = input_data_format and str(getattr(input_data_format, "value", input_data_format))
+    if layout is None and 0 in array.shape:
+        raise ValueError(f"the picture has no pixels (shape {array.shape}); height and width must be at least 1")
+    if (layout or infer_layout(array.shape)) == LAST:
+        array = array.transpose(2, 0, 1)
+    return array
+
+
+def _to_numpy(image: Any) -> Array:
+    if is_tensor(image):
+        image = image.detach().cpu()
+        bfloat16 = str(image.dtype) == "torch.bfloat16"
+        array: Array = image.float().numpy().view(BFloat16) if bfloat16 else image.numpy()
+    else:
+        array = np.asarray(image)
+    if array.dtype.kind not in "buif" or array.dtype.name in ("uint16", "uint32", "uint64", "longdouble"):
+        raise ValueError(
+            f"pictures of {array.dtype} values are not supported; pass uint8 in 0..255 (16-bit values divided by 257) "
+            "or floats"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("the picture holds NaN or infinite values")
+    return array
+
+
+def warn_if_scaled(planes: Array, do_rescale: bool | None) -> None:
+    """Warn about a picture that was scaled to 0..1 and is about to be scaled again."""
+    if do_rescale and planes.dtype.kind in "bf" and planes.min() >= 0 and planes.max() <= 1:
+        warnings.warn(
+            "a picture with values in 0..1 is rescaled again and becomes almost black; pass do_rescale=False",
+            stacklevel=2,
+        )

@@ -1,0 +1,139 @@
+"""The settings of an image processor: their names, what they may be, and how they are brought into one form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .image_size import SizeDict, size_dict
+
+Check = Callable[[Any], bool]
+
+
+def _bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _numbers(value: Any) -> bool:
+    return _number(value) or (isinstance(value, (list, tuple)) and all(map(_number, value)))
+
+
+def _size(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(key in SizeDict.__dataclass_fields__ and _int(side) for key, side in value.items())
+    return isinstance(value, SizeDict) or _int(value) or (isinstance(value, (list, tuple)) and all(map(_int, value)))
+
+
+def _max_image_size(value: Any) -> bool:
+    return isinstance(value, (dict, SizeDict)) and _int(value.get("longest_edge")) and value["longest_edge"] > 0
+
+
+def _resample(value: Any) -> bool:
+    return _int(value) and 0 <= value <= 5
+
+
+def _layout(value: Any) -> bool:
+    return str(getattr(value, "value", value)) in ("channels_first", "channels_last", "none")
+
+
+def _tensor_type(value: Any) -> bool:
+    return str(getattr(value, "value", value)) in ("pt", "np")
+
+
+def _device(value: Any) -> bool:
+    return _int(value) or str(value).split(":")[0] in ("cpu", "cuda", "xla", "xpu", "mps", "meta")
+
+
+# What each setting may be beside None, in words for the message.
+_CHECKS: dict[str, tuple[Check, str]] = {
+    "do_convert_rgb": (_bool, "a bool"),
+    "do_resize": (_bool, "a bool"),
+    "size": (_size, "an int, two ints or a dict with 'longest_edge' or with 'height' and 'width'"),
+    "default_to_square": (_bool, "a bool"),
+    "crop_size": (_size, "an int, two ints or a dict"),
+    "resample": (_resample, "a PIL.Image.Resampling or its number, 0 to 5"),
+    "do_rescale": (_bool, "a bool"),
+    "rescale_factor": (_number, "a number"),
+    "do_normalize": (_bool, "a bool"),
+    "image_mean": (_numbers, "a number or one for each channel"),
+    "image_std": (_numbers, "a number or one for each channel"),
+    "do_pad": (_bool, "a bool"),
+    "pad_size": (_size, "an int, two ints or a dict"),
+    "do_center_crop": (_bool, "a bool"),
+    "data_format": (_layout, "'channels_first' or 'channels_last'"),
+    "input_data_format": (_layout, "'channels_first' or 'channels_last'"),
+    "device": (_device, "a device"),
+    "return_tensors": (_tensor_type, "one of ['pt', 'np']"),
+    "disable_grouping": (_bool, "a bool"),
+    "image_seq_length": (_int, "an int"),
+    "do_image_splitting": (_bool, "a bool"),
+    "max_image_size": (_max_image_size, "a dict with a positive 'longest_edge'"),
+    "return_row_col_info": (_bool, "a bool"),
+}
+# These three have no None in their type.
+_REQUIRED = {"do_image_splitting", "max_image_size", "return_row_col_info"}
+
+NAMES = tuple(_CHECKS)
+
+
+def validate(kwargs: dict[str, Any]) -> None:
+    """Check names and types of the keyword arguments of a call.
+
+    Raises TypeError for an unknown name and, as Transformers, `StrictDataclassFieldValidationError` for a wrong value.
+    """
+    for name, value in kwargs.items():
+        if name not in _CHECKS:
+            raise TypeError(f"got an unexpected keyword argument {name!r}; known are {', '.join(NAMES)}")
+        check, expected = _CHECKS[name]
+        if (value is None and name not in _REQUIRED) or (value is not None and check(value)):
+            continue
+        from huggingface_hub.errors import StrictDataclassFieldValidationError
+
+        problem = TypeError(f"Field {name!r} expected {expected}, got {type(value).__name__} (value: {value!r})")
+        if name == "return_tensors":
+            problem = TypeError(f"{value} is not a valid TensorType, please select one of ['pt', 'np']")
+        raise StrictDataclassFieldValidationError(name, problem)
+
+
+def standardize(settings: dict[str, Any]) -> dict[str, Any]:
+    """Bring sizes into `SizeDict`s and lists of numbers into tuples."""
+    settings = dict(settings)
+    square = settings.get("default_to_square")
+    if settings.get("size") is not None:
+        settings["size"] = size_dict(settings["size"], default_to_square=square)
+    for name in ("crop_size", "pad_size"):
+        if settings.get(name) is not None:
+            settings[name] = size_dict(settings[name], name=name)
+    for name in ("image_mean", "image_std"):
+        if isinstance(settings.get(name), list):
+            settings[name] = tuple(settings[name])
+    return settings
+
+
+def check_complete(settings: dict[str, Any]) -> None:
+    """Raise ValueError where a step is asked for without what it needs."""
+    if settings["do_rescale"] and settings["rescale_factor"] is None:
+        raise ValueError("`rescale_factor` must be specified if `do_rescale` is `True`.")
+    if settings["do_normalize"] and (settings["image_mean"] is None or settings["image_std"] is None):
+        raise ValueError("`image_mean` and `image_std` must both be specified if `do_normalize` is `True`.")
+    if settings["do_resize"] and (settings["size"] is None or settings["resample"] is None):
+        raise ValueError("`size` and `resample` must be specified if `do_resize` is `True`.")
+
+
+def target_size(size: Any) -> dict[str, Any]:
+    """What stage A resizes to, as the arguments of the native functions."""
+    if not isinstance(size, SizeDict):
+        size = size_dict(size)
+    if size.longest_edge:
+        return {"longest_edge": size.longest_edge, "exact": None}
+    if size.height and size.width:
+        return {"longest_edge": None, "exact": (size.height, size.width)}
+    raise ValueError("size must be a dictionary with key 'longest_edge' or 'height' and 'width'.")

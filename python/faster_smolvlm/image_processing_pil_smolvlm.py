@@ -1,0 +1,98 @@
+"""The image processor of SmolVLM with the arithmetic of Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import _rust
+from .image_arithmetic import Array, BFloat16, Numbers, Pillow
+from .image_inputs import to_planes
+from .image_kwargs import target_size
+from .image_processing_base import SmolVLMImageProcessorBase
+
+
+class SmolVLMImageProcessorPil(SmolVLMImageProcessorBase):
+    """Pictures to frames, bit-equal to Transformers' class of this name under Pillow 13.
+
+    Arrays are returned as NumPy arrays unless `return_tensors="pt"` asks for tensors. The single steps below take and
+    return (channels, height, width) arrays.
+    """
+
+    backend = "pil"
+    arithmetic = Pillow()
+
+    def process_image(
+        self, image: Any, do_convert_rgb: bool | None = None, input_data_format: Any = None, **kwargs: Any
+    ) -> Array:
+        """Return one picture as a (channels, height, width) array."""
+        return to_planes(
+            image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, rgba=self.arithmetic.rgba
+        )
+
+    def resize(self, image: Array, size: Any, resample: int | None = 1, **kwargs: Any) -> Array:
+        """Resize to the longest edge of `size`, or to its height and width."""
+        (height, width), *_ = _rust.layout(*image.shape[-2:], tile=1, split=True, **target_size(size))
+        return self.arithmetic.resize(image, height, width, resample)
+
+    def resize_for_vision_encoder(self, image: Array, vision_encoder_max_size: int, resample: int | None = None) -> Array:
+        """Raise both sides to multiples of `vision_encoder_max_size`."""
+        keep: dict[str, Any] = {"longest_edge": None, "exact": None}
+        _, (height, width), *_ = _rust.layout(*image.shape[-2:], tile=vision_encoder_max_size, split=True, **keep)
+        return self.arithmetic.resize(image, height, width, resample)
+
+    def split_images(
+        self, image: Array, max_image_size: dict[str, int], resample: int | None = None
+    ) -> tuple[list[Array], int, int]:
+        """Cut into tiles and a global view: (frames, rows, cols)."""
+        tile = max_image_size["longest_edge"]
+        _, height, width = image.shape
+        if height <= tile and width <= tile:
+            return [image], 0, 0
+        rows, cols = (height - tile) // tile + 1, (width - tile) // tile + 1
+        frames = [
+            image[:, row * tile : (row + 1) * tile, col * tile : (col + 1) * tile]
+            for row in range(rows)
+            for col in range(cols)
+        ]
+        return [*frames, self.resize(image, {"height": tile, "width": tile}, resample)], rows, cols
+
+    def pad(
+        self, image: Array, padded_size: tuple[int, int], fill: int = 0, return_pixel_mask: bool = True
+    ) -> tuple[Array, Array | None]:
+        """Pad at the right and bottom; return the picture and the mask (height, width) or None."""
+        height, width = image.shape[-2:]
+        below, right = padded_size[0] - height, padded_size[1] - width
+        if below < 0 or right < 0:
+            raise ValueError(
+                "Padding dimensions are negative. Please make sure that the padded size is larger than the original "
+                f"size. Got padded size: {padded_size}, original size: {(height, width)}."
+            )
+        padded = np.pad(image, ((0, 0), (0, below), (0, right)), constant_values=fill)
+        if not return_pixel_mask:
+            return padded, None
+        mask = np.zeros(padded_size, dtype=np.int64)
+        mask[:height, :width] = 1
+        return padded, mask
+
+    def rescale(self, image: Array, scale: float, **kwargs: Any) -> Array:
+        """Multiply by `scale`."""
+        return self.arithmetic.rescale(image, scale)
+
+    def normalize(self, image: Array, mean: Numbers, std: Numbers, **kwargs: Any) -> Array:
+        """Subtract the mean and divide by the standard deviation of each channel."""
+        return self.arithmetic.normalize(image, mean, std)
+
+    def _planes(self, image: Any, settings: dict[str, Any], place: str) -> Array:
+        planes = super()._planes(image, settings, place)
+        if isinstance(planes, BFloat16):
+            raise TypeError(f"{place}: bfloat16 pictures are not supported by {type(self).__name__}; pass float32")
+        return planes
+
+    def _keeps_uint8(self, do_pad: bool, padded: bool) -> bool:
+        return not (do_pad and padded)
+
+    def _wrapper(self, settings: dict[str, Any]) -> Callable[[Array], Any]:
+        return lambda array: array

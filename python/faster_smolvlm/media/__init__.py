@@ -1,0 +1,28 @@
+"""The one gate for pictures and videos from outside: what they may be, how large, and how they are fetched and decoded."""
+
+from .errors import (
+    MediaDecodeError,
+    MediaError,
+    MediaFetchError,
+    MediaLimitError,
+    MediaNotFoundError,
+    MediaRefusedError,
+    MediaTypeError,
+)
+from .image import load_image
+from .policy import MediaPolicy
+from .source import Source, read_source
+
+__all__ = [
+    "MediaDecodeError",
+    "MediaError",
+    "MediaFetchError",
+    "MediaLimitError",
+    "MediaNotFoundError",
+    "MediaPolicy",
+    "MediaRefusedError",
+    "MediaTypeError",
+    "Source",
+    "load_image",
+    "read_source",
+]

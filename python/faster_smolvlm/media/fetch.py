@@ -1,0 +1,116 @@
+"""Fetching over http(s) within limits: bytes, time, redirects, domains and addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from .errors import MediaFetchError, MediaLimitError, MediaRefusedError
+from .policy import MediaPolicy
+from .source import check_bytes, url_label
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+def fetch(url: str, label: str, policy: MediaPolicy) -> bytes:
+    """Return the body of `url`. Every redirect passes the same checks as the first request.
+
+    Raises MediaRefusedError, MediaLimitError or MediaFetchError.
+    """
+    import httpx2
+
+    deadline = time.monotonic() + policy.total_timeout
+    timeout = httpx2.Timeout(policy.total_timeout, connect=policy.connect_timeout)
+    # Through a proxy the address would be resolved elsewhere, after the check.
+    with httpx2.Client(timeout=timeout, trust_env=policy.allow_private_addresses, follow_redirects=False) as client:
+        for _ in range(policy.max_redirects + 1):
+            try:
+                request = _request(client, httpx2.URL(url), label, policy)
+                response = client.send(request, stream=True)
+                try:
+                    if not response.has_redirect_location:
+                        return _body(response, label, deadline, policy)
+                    url = str(httpx2.URL(url).join(response.headers["location"]))
+                finally:
+                    response.close()
+            except httpx2.InvalidURL:
+                raise MediaFetchError(f"{label} is not a valid URL") from None
+            except httpx2.TimeoutException:
+                raise MediaFetchError(f"{label} did not answer in time{_time_limits(policy)}") from None
+            except httpx2.HTTPError as error:
+                raise MediaFetchError(f"{label} could not be fetched ({type(error).__name__})") from None
+            if time.monotonic() > deadline:
+                raise MediaFetchError(f"{label} did not answer in time{_time_limits(policy)}")
+    raise MediaLimitError(
+        f"{label} redirects more than {policy.max_redirects} times; raise MediaPolicy.max_redirects to allow it"
+    )
+
+
+def _request(client: httpx2.Client, url: httpx2.URL, label: str, policy: MediaPolicy) -> httpx2.Request:
+    """A request that has passed the policy; bound to the checked address where private ones are refused."""
+    if not policy.allow_urls:
+        raise MediaRefusedError(f"{label}: URLs are not allowed; set MediaPolicy.allow_urls=True to fetch them")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise MediaRefusedError(f"{label} leads to {url_label(str(url))}; only http:// and https:// are fetched")
+    host = url.host.rstrip(".").lower()
+    if policy.allowed_domains is not None and not any(
+        host == domain.lower() or host.endswith(f".{domain.lower()}") for domain in policy.allowed_domains
+    ):
+        raise MediaRefusedError(f"{label}: the domain {host!r} is not in MediaPolicy.allowed_domains")
+    if policy.allow_private_addresses:
+        return client.build_request("GET", url)
+    address = _public_address(host, url.port or (443 if url.scheme == "https" else 80), label)
+    headers = {"Host": url.netloc.decode("ascii")}
+    extensions = {"sni_hostname": host}
+    return client.build_request("GET", url.copy_with(host=address), headers=headers, extensions=extensions)
+
+
+def _public_address(host: str, port: int, label: str) -> str:
+    """One address of the host, provided that all of them are public."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise MediaFetchError(f"{label}: the host {host!r} is not known") from None
+    addresses = [str(entry[4][0]) for entry in found]
+    for address in addresses:
+        if not _is_public(ipaddress.ip_address(address.split("%")[0])):
+            raise MediaRefusedError(
+                f"{label}: the host {host!r} has an address that is not public; "
+                "set MediaPolicy.allow_private_addresses=True to fetch from it"
+            )
+    return addresses[0]
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    if inner is not None:
+        return _is_public(inner)
+    # The translation prefix carries an IPv4 address that a gateway would connect to.
+    if address in _NAT64:
+        return _is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
+    return address.is_global and not address.is_multicast
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def _body(response: httpx2.Response, label: str, deadline: float, policy: MediaPolicy) -> bytes:
+    if response.status_code >= 400:
+        raise MediaFetchError(f"{label} answered with status {response.status_code}")
+    declared = response.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit():
+        check_bytes(int(declared), label, policy)
+    body = bytearray()
+    for chunk in response.iter_bytes(1 << 16):
+        body += chunk
+        check_bytes(len(body), label, policy)
+        if time.monotonic() > deadline:
+            raise MediaFetchError(f"{label} took too long{_time_limits(policy)}")
+    return bytes(body)
+
+
+def _time_limits(policy: MediaPolicy) -> str:
+    return f" ({policy.connect_timeout} s to connect, {policy.total_timeout} s in all; see MediaPolicy)"

@@ -1,0 +1,185 @@
+//! How large a picture becomes and how it is cut: stage A, stage B, rows and columns. No pixels are touched here.
+
+use crate::Error;
+
+/// Pictures are never made larger than this in stage A.
+const MAX_EDGE: usize = 4096;
+
+/// What stage A resizes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// The longest edge becomes this, the other follows the aspect ratio, rounded up to even.
+    LongestEdge(usize),
+    /// Exactly this, whatever the aspect ratio.
+    #[allow(missing_docs)]
+    Exact { height: usize, width: usize },
+    /// Stage A is skipped.
+    Keep,
+}
+
+/// How pictures become frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// Stage A.
+    pub target: Target,
+    /// The side of a frame.
+    pub tile: usize,
+    /// Cut into tiles and a global view, rather than one frame a picture.
+    pub split: bool,
+}
+
+/// The sizes of one picture on its way, as (height, width), and the grid that it is cut into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// After stage A.
+    pub stage_a: (usize, usize),
+    /// After stage B: multiples of the tile.
+    pub stage_b: (usize, usize),
+    /// Rows of tiles; 0 where the picture is one frame.
+    pub rows: usize,
+    /// Columns of tiles; 0 where the picture is one frame.
+    pub cols: usize,
+}
+
+impl Layout {
+    /// The layout of a picture of `height` × `width`.
+    pub fn new(height: usize, width: usize, settings: &Settings) -> Result<Self, Error> {
+        if height == 0 || width == 0 {
+            return Err(Error::EmptyImage { height, width });
+        }
+        if settings.tile == 0 {
+            return Err(Error::ZeroSetting {
+                name: "the tile size",
+            });
+        }
+        let stage_a = stage_a(height, width, settings.target)?;
+        let tile = settings.tile;
+        let stage_b = if settings.split {
+            stage_b(stage_a.0, stage_a.1, tile)
+        } else {
+            (tile, tile)
+        };
+        let (rows, cols) = if stage_b.0 > tile || stage_b.1 > tile {
+            (stage_b.0 / tile, stage_b.1 / tile)
+        } else {
+            (0, 0)
+        };
+        Ok(Self {
+            stage_a,
+            stage_b,
+            rows,
+            cols,
+        })
+    }
+
+    /// Frames that the picture yields: its tiles and the global view, or one.
+    pub fn frames(&self) -> usize {
+        self.rows * self.cols + 1
+    }
+}
+
+fn stage_a(height: usize, width: usize, target: Target) -> Result<(usize, usize), Error> {
+    match target {
+        Target::Keep => Ok((height, width)),
+        Target::Exact { height, width } if height > 0 && width > 0 => Ok((height, width)),
+        Target::Exact { height, width } => Err(Error::EmptyTarget { height, width }),
+        Target::LongestEdge(0) => Err(Error::ZeroSetting {
+            name: "the longest edge",
+        }),
+        Target::LongestEdge(edge) => Ok(longest_edge(height, width, edge)),
+    }
+}
+
+/// Scale so that the longest edge becomes `edge` and the other is even, then cap at `MAX_EDGE` (no longer even).
+fn longest_edge(height: usize, width: usize, edge: usize) -> (usize, usize) {
+    let even = |side: usize| side + side % 2;
+    let (height, width) = match follow(height, width, edge) {
+        (h, w) if width >= height => (even(h), w),
+        (h, w) => (h, even(w)),
+    };
+    let (height, width) = (height.max(1), width.max(1));
+    if height.max(width) <= MAX_EDGE {
+        return (height, width);
+    }
+    let (height, width) = follow(height, width, MAX_EDGE);
+    (height.max(1), width.max(1))
+}
+
+/// Raise both sides to multiples of the tile; the aspect ratio bends.
+fn stage_b(height: usize, width: usize, tile: usize) -> (usize, usize) {
+    let longest = height.max(width).next_multiple_of(tile);
+    let (height, width) = follow(height, width, longest);
+    (height.next_multiple_of(tile), width.next_multiple_of(tile))
+}
+
+/// The longest edge becomes `edge`, the other follows in float64 and is truncated (it can reach 0).
+fn follow(height: usize, width: usize, edge: usize) -> (usize, usize) {
+    let aspect_ratio = width as f64 / height as f64;
+    if width >= height {
+        ((edge as f64 / aspect_ratio) as usize, edge)
+    } else {
+        (edge, (edge as f64 * aspect_ratio) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(height: usize, width: usize, edge: usize, tile: usize) -> Layout {
+        let settings = Settings {
+            target: Target::LongestEdge(edge),
+            tile,
+            split: true,
+        };
+        Layout::new(height, width, &settings).expect("valid sizes")
+    }
+
+    #[test]
+    fn known_sizes() {
+        let full_hd = layout(1080, 1920, 2048, 512);
+        assert_eq!(
+            (full_hd.stage_a, full_hd.stage_b),
+            ((1152, 2048), (1536, 2048))
+        );
+        assert_eq!((full_hd.rows, full_hd.cols, full_hd.frames()), (3, 4, 13));
+        assert_eq!(layout(1, 1, 2048, 512).frames(), 17);
+        assert_eq!(layout(10_000, 1, 2048, 512).stage_b, (2048, 512));
+        assert_eq!(layout(300, 400, 5000, 512).stage_a, (3072, 4096));
+    }
+
+    #[test]
+    fn zero_is_an_error() {
+        let settings = Settings {
+            target: Target::LongestEdge(2048),
+            tile: 512,
+            split: true,
+        };
+        assert!(matches!(
+            Layout::new(0, 5, &settings),
+            Err(Error::EmptyImage { .. })
+        ));
+        assert!(
+            Layout::new(
+                5,
+                5,
+                &Settings {
+                    tile: 0,
+                    ..settings
+                }
+            )
+            .is_err()
+        );
+        assert!(
+            Layout::new(
+                5,
+                5,
+                &Settings {
+                    target: Target::LongestEdge(0),
+                    ..settings
+                }
+            )
+            .is_err()
+        );
+    }
+}
