@@ -23,6 +23,8 @@ class Arithmetic(Protocol):
 
     name: str
 
+    def __hash__(self) -> int: ...
+
     def rgba(self, planes: Array) -> Array:
         """Compose (4, height, width) onto white."""
 
@@ -58,7 +60,8 @@ def as_bfloat16(values: Array) -> Array:
     """float32 values rounded to what bfloat16 can hold, ties to even."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.ndarray).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
-    return rounded.view(np.float32).view(BFloat16)
+    out: Array = rounded.view(np.float32).view(BFloat16)
+    return out
 
 
 def _cast(values: Array, like: Array) -> Array:
@@ -104,7 +107,8 @@ class Torch:
     def rescale(self, planes: Array, factor: float) -> Array:
         """Integers become float32, floats keep their type."""
         if planes.dtype == np.float64:
-            return planes * factor
+            wide: Array = planes * factor
+            return wide
         out: Array = planes.astype(np.float32) * np.float32(factor)
         return _cast(out, planes) if planes.dtype.kind == "f" else out
 
@@ -189,10 +193,10 @@ class Pillow:
             return False
         low, high = planes.min(), planes.max()
         if np.allclose(planes, planes.astype(int)):
-            if 0 <= low and high <= 255:
+            if low >= 0 and high <= 255:
                 return False
             expected = "[0, 255]"
-        elif 0 <= low and high <= 1:
+        elif low >= 0 and high <= 1:
             return True
         else:
             expected = "[0, 1]"

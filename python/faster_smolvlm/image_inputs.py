@@ -54,8 +54,8 @@ def infer_layout(shape: tuple[int, ...], channels: tuple[int, ...] = (1, 3, 4)) 
     first, last = shape[0] in channels, shape[-1] in channels
     if first and last:
         _LOG.warning(
-            "The channel dimension is ambiguous. Got image shape %s. Assuming channels are the first dimension. Use the "
-            "input_data_format parameter to assign the channel dimension.",
+            "The channel dimension is ambiguous. Got image shape %s. Assuming channels are the first dimension. "
+            "Use the input_data_format parameter to assign the channel dimension.",
             tuple(shape),
         )
     if first:

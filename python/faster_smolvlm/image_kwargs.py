@@ -33,7 +33,8 @@ def _size(value: Any) -> bool:
 
 
 def _max_image_size(value: Any) -> bool:
-    return isinstance(value, (dict, SizeDict)) and _int(value.get("longest_edge")) and value["longest_edge"] > 0
+    edge: Any = value.get("longest_edge") if isinstance(value, (dict, SizeDict)) else None
+    return _int(edge) and edge > 0
 
 
 def _resample(value: Any) -> bool:

@@ -21,7 +21,7 @@ from .image_arithmetic import Arithmetic, Array
 from .image_inputs import nest, to_planes, warn_if_scaled
 from .image_kwargs import NAMES, check_complete, standardize, target_size, validate
 from .image_size import SizeDict
-from .media import MediaError, MediaLimitError, MediaPolicy, load_image
+from .media import MediaLimitError, MediaPolicy, load_image
 
 Self = TypeVar("Self", bound="SmolVLMImageProcessorBase")
 
@@ -78,11 +78,11 @@ class SmolVLMImageProcessorBase:
     def preprocess(self, images: Any, **kwargs: Any) -> BatchFeature:
         """Return the frames of `images`.
 
-        `images` is a picture, a list of pictures (one sample) or a list of lists (a batch); a picture is a PIL image, an
-        array or tensor (height, width, channels) or (channels, height, width), a path, URL, data URI, base64 string or
-        bytes. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile), `pixel_attention_mask`,
-        int64 (batch, frames, tile, tile), 1 where a frame is, and with `return_row_col_info` the nested lists `rows` and
-        `cols`. `return_tensors` is "pt", "np" or None.
+        `images` is a picture, a list of pictures (one sample) or a list of lists (a batch); a picture is a PIL
+        image, an array or tensor (height, width, channels) or (channels, height, width), a path, URL, data URI, base64
+        string or bytes. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
+        `pixel_attention_mask`, int64 (batch, frames, tile, tile), 1 where a frame is, and with `return_row_col_info`
+        the nested lists `rows` and `cols`. `return_tensors` is "pt", "np" or None.
 
         Raises TypeError for unknown arguments, `StrictDataclassFieldValidationError` for values of a wrong type,
         ValueError for pictures and settings that cannot be used, and a `MediaError` for sources that cannot be read.
@@ -102,13 +102,11 @@ class SmolVLMImageProcessorBase:
         """Replace paths, URLs, data URIs, base64 strings and bytes, at any depth, by decoded pictures."""
         if not isinstance(image_url_or_urls, (list, tuple)):
             return load_image(image_url_or_urls, self.media_policy)
-        fetched = []
-        for index, item in enumerate(image_url_or_urls):
-            try:
-                fetched.append(self.fetch_images(item))
-            except MediaError as error:
-                raise error.at(f"image {index}") from None
-        return fetched
+        return [self._fetch(item, index) for index, item in enumerate(image_url_or_urls)]
+
+    def _fetch(self, item: Any, index: int) -> Any:
+        with _naming(f"image {index}"):
+            return self.fetch_images(item)
 
     def _planes(self, image: Any, settings: dict[str, Any], place: str) -> Array:
         with _naming(place):
@@ -150,8 +148,8 @@ class SmolVLMImageProcessorBase:
         needed, allowed = 4 * math.prod(shape), self.media_policy.max_output_bytes
         if needed > allowed:
             raise MediaLimitError(
-                f"the frames of this call, {shape[0]} × {shape[1]} of {shape[2]}×{shape[3]}×{shape[4]}, take {needed} bytes, "
-                f"allowed are {allowed}; pass fewer pictures at a time, or raise MediaPolicy.max_output_bytes"
+                f"the frames of this call, {shape[0]} × {shape[1]} of {shape[2]}×{shape[3]}×{shape[4]}, take {needed} "
+                f"bytes, allowed are {allowed}; pass fewer pictures at a time, or raise MediaPolicy.max_output_bytes"
             )
 
     def _native_frames(
@@ -185,7 +183,7 @@ class SmolVLMImageProcessorBase:
         return out.reshape(shape)
 
     def _reference_frames(self, samples: list[list[Array]], shape: tuple[int, ...], settings: dict[str, Any]) -> Array:
-        """The same in single steps: for pictures that are not uint8, whose arithmetic is the reference's floating point."""
+        """The same in single steps, for pictures that are not uint8."""
         out = np.zeros(shape, dtype=np.float32)
         tile = settings["max_image_size"]["longest_edge"]
         for row, sample in enumerate(samples):
@@ -203,7 +201,12 @@ class SmolVLMImageProcessorBase:
         if settings["do_resize"]:
             (height, width), *_ = _rust.layout(*image.shape[1:], tile=tile, split=True, **target_size(settings["size"]))
             image = resize(image, height, width, resample)
-        keep = {"longest_edge": None, "exact": None, "tile": tile, "split": bool(settings["do_image_splitting"])}
+        keep: dict[str, Any] = {
+            "longest_edge": None,
+            "exact": None,
+            "tile": tile,
+            "split": bool(settings["do_image_splitting"]),
+        }
         _, (height, width), rows, cols = _rust.layout(*image.shape[1:], **keep)
         image = resize(image, height, width, resample)
         for row in range(rows):
@@ -230,7 +233,9 @@ class SmolVLMImageProcessorBase:
                 f"Unable to convert output 'pixel_values' to one tensor: the samples have {frames} frames; "
                 "pass do_pad=True to stack them"
             )
-        return {"pixel_values": [[wrap(frame) for frame in row[:count]] for row, count in zip(pixels, frames, strict=True)]}
+        return {
+            "pixel_values": [[wrap(frame) for frame in row[:count]] for row, count in zip(pixels, frames, strict=True)]
+        }
 
     def _keeps_uint8(self, do_pad: bool, padded: bool) -> bool:
         """Whether pixels that are neither rescaled nor normalised stay uint8."""
@@ -376,4 +381,3 @@ def _naming(place: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, RuntimeError) as error:
         raise type(error)(f"{place}: {error}") from None
-

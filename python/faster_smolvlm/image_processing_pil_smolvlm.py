@@ -37,7 +37,9 @@ class SmolVLMImageProcessorPil(SmolVLMImageProcessorBase):
         (height, width), *_ = _rust.layout(*image.shape[-2:], tile=1, split=True, **target_size(size))
         return self.arithmetic.resize(image, height, width, resample)
 
-    def resize_for_vision_encoder(self, image: Array, vision_encoder_max_size: int, resample: int | None = None) -> Array:
+    def resize_for_vision_encoder(
+        self, image: Array, vision_encoder_max_size: int, resample: int | None = None
+    ) -> Array:
         """Raise both sides to multiples of `vision_encoder_max_size`."""
         keep: dict[str, Any] = {"longest_edge": None, "exact": None}
         _, (height, width), *_ = _rust.layout(*image.shape[-2:], tile=vision_encoder_max_size, split=True, **keep)

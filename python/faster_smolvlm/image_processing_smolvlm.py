@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
     """Pictures to frames, bit-equal to Transformers' class of this name; neither torch nor torchvision computes.
 
-    Arrays are returned as torch tensors, as there, unless `return_tensors="np"` asks for NumPy or torch is not installed.
-    The single steps below take and return tensors (…, channels, height, width), or arrays for arrays.
+    Arrays are returned as torch tensors, as there, unless `return_tensors="np"` asks for NumPy or torch is not
+    installed. The single steps below take and return tensors (…, channels, height, width), or arrays for arrays.
     """
 
     backend = "torchvision"
@@ -52,7 +52,7 @@ class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
     def split_images(
         self, images: Any, max_image_size: dict[str, int], resample: int | None = None
     ) -> tuple[Any, list[int], list[int]]:
-        """Cut (batch, channels, height, width) into tiles and a global view: (frames, rows, cols), one of each a picture."""
+        """Cut (batch, channels, height, width) into tiles and a global view: (frames, rows, cols)."""
         tile = max_image_size["longest_edge"]
         batch, channels, height, width = images.shape
         if height <= tile and width <= tile:

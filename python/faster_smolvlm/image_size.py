@@ -42,7 +42,8 @@ class SizeDict:
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the entry, or `default` where it is absent."""
-        return self[key] if key in self else default
+        value = self[key] if key in _NAMES else None
+        return default if value is None else value
 
     def keys(self) -> list[str]:
         """Names of the entries that are there."""
@@ -80,7 +81,7 @@ class SizeDict:
 
     def to_dict(self) -> dict[str, int]:
         """A plain dict of the entries that are there."""
-        return {name: value for name, value in self}
+        return {name: getattr(self, name) for name in self.keys()}
 
 
 _NAMES = tuple(field.name for field in fields(SizeDict))

@@ -1,4 +1,4 @@
-"""The one gate for pictures and videos from outside: what they may be, how large, and how they are fetched and decoded."""
+"""The one gate for pictures and videos from outside: what they may be, fetching and decoding."""
 
 from .errors import (
     MediaDecodeError,

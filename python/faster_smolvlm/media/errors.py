@@ -11,10 +11,6 @@ from __future__ import annotations
 class MediaError(ValueError):
     """A picture or a video that cannot be used; the other classes say why."""
 
-    def at(self, place: str) -> MediaError:
-        """The same error, saying in front which item of a batch it is about."""
-        return type(self)(f"{place}: {self}")
-
 
 class MediaTypeError(MediaError, TypeError):
     """An object of a kind that is no picture and no source of one."""

@@ -23,8 +23,8 @@ def load_image(source: Any, policy: MediaPolicy | None = None) -> Any:
     """Return a picture for `source`, checked against `policy`.
 
     A path, http(s) URL, data URI, base64 string or bytes is decoded to an upright RGB `PIL.Image.Image` (first frame,
-    EXIF orientation applied, alpha dropped, 16-bit greys scaled to 8), as Transformers does. A PIL image, NumPy array or
-    torch tensor is returned as it is. Raises a `MediaError` that names the source.
+    EXIF orientation applied, alpha dropped, 16-bit greys scaled to 8), as Transformers does. A PIL image, NumPy array
+    or torch tensor is returned as it is. Raises a `MediaError` that names the source.
     """
     policy = policy or _DEFAULT
     if isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
@@ -37,7 +37,7 @@ def load_image(source: Any, policy: MediaPolicy | None = None) -> Any:
             check_array(source.shape, policy)
         return source
     raise MediaTypeError(
-        f"only a single or a list of entries is supported but got type={type(source).__module__}.{type(source).__name__}; "
+        f"only a single or a list of entries is supported but got type={type(source)!r}; "
         "a picture may be a PIL image, NumPy array, torch tensor, path, http(s) URL, data URI, base64 string or bytes"
     )
 
@@ -106,12 +106,15 @@ def _open(stream: Any, label: str, policy: MediaPolicy) -> PIL.Image.Image:
     except Image.DecompressionBombError:
         raise _bomb(label) from None
     except Exception:  # as above
-        raise MediaDecodeError(f"{label} is not a picture, or not in an allowed format ({', '.join(formats)})") from None
+        raise MediaDecodeError(
+            f"{label} is not a picture, or not in an allowed format ({', '.join(formats)})"
+        ) from None
 
 
 def _bomb(label: str) -> MediaLimitError:
     return MediaLimitError(
-        f"{label} has more pixels than Pillow allows; raise PIL.Image.MAX_IMAGE_PIXELS and MediaPolicy.max_pixels to allow it"
+        f"{label} has more pixels than Pillow allows; raise PIL.Image.MAX_IMAGE_PIXELS and MediaPolicy.max_pixels "
+        "to allow it"
     )
 
 

@@ -25,7 +25,7 @@ class Source:
     data: bytes | None = None
 
 
-def read_source(source: str | os.PathLike[str] | bytes, policy: MediaPolicy) -> Source:
+def read_source(source: str | os.PathLike[str] | bytes | bytearray | memoryview, policy: MediaPolicy) -> Source:
     """Turn a path, http(s) URL, data URI, base64 string or bytes into a `Source`; URLs are fetched.
 
     Raises a `MediaError` that says why where that is not possible or not allowed.
@@ -36,9 +36,7 @@ def read_source(source: str | os.PathLike[str] | bytes, policy: MediaPolicy) -> 
     if isinstance(source, os.PathLike):
         return _file(os.fspath(source), policy)
     if not isinstance(source, str):
-        raise MediaTypeError(
-            f"expected a path, URL, data URI, base64 string or bytes, got {type(source).__module__}.{type(source).__name__}"
-        )
+        raise MediaTypeError(f"expected a path, URL, data URI, base64 string or bytes, got {type(source)!r}")
     if source.startswith(("http://", "https://")):
         from .fetch import fetch
 
@@ -51,8 +49,8 @@ def read_source(source: str | os.PathLike[str] | bytes, policy: MediaPolicy) -> 
     data = _bare_base64(source, policy)
     if data is None:
         raise MediaNotFoundError(
-            f"Incorrect image source: {_short(source)} is no existing file, no http:// or https:// URL, no data URI and "
-            "no base64 string. Check the path."
+            f"Incorrect image source: {_short(source)} is no existing file, no http:// or https:// URL, no data URI "
+            "and no base64 string. Check the path."
         )
     return Source(f"base64 string of {len(source)} characters", data=data)
 
