@@ -112,18 +112,19 @@ def plain_data(value: Any, depth: int = 0) -> Any:
 
     Raises ValueError where it is nested deeper than `MAX_DEPTH`.
     """
-    if value is None or type(value) in (str, int, float, bool):
+    kind = type(value)
+    if value is None or kind in (str, int, float, bool):
         return value
     if depth > MAX_DEPTH:
         raise ValueError(f"the conversation is nested deeper than {MAX_DEPTH} levels")
-    for kind in (str, int, float):  # a subclass may carry methods of its own
-        if isinstance(value, kind):
-            return kind.__str__(value) if kind is str else kind(value)
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {plain_data(key, depth + 1): plain_data(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         items = [plain_data(item, depth + 1) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
+    for plain in (str, int, float):  # a subclass may carry methods of its own
+        if isinstance(value, plain):
+            return str.__str__(value) if plain is str else plain(value)
     if isinstance(value, np.generic):
         return plain_data(value.item(), depth + 1)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

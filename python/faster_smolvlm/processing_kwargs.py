@@ -53,7 +53,7 @@ IMAGES = _PIXELS | {
     "pad_size",
     "return_row_col_info",
 }
-VIDEOS = _PIXELS | {"do_sample_frames", "fps", "num_frames", "return_metadata", "video_metadata"}
+VIDEOS = _PIXELS | {"do_sample_frames", "fast", "fps", "num_frames", "return_metadata", "video_metadata"}
 OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets"})
 
 _GROUPS = {"text_kwargs": TEXT, "images_kwargs": IMAGES, "videos_kwargs": VIDEOS, "audio_kwargs": frozenset[str]()}
@@ -70,7 +70,7 @@ def sort_kwargs(kwargs: dict[str, Any], tokenizer_defaults: dict[str, Any]) -> S
     """
     groups: Sorted = {group: {} for group in _GROUPS}
     groups["own"] = {}
-    groups["text_kwargs"].update({key: value for key, value in tokenizer_defaults.items() if key in TEXT})
+    groups["text_kwargs"].update(tokenizer_defaults)
     common = kwargs.get("common_kwargs") or {}
     for group in _GROUPS:
         groups[group].update(common)

@@ -13,7 +13,7 @@ from .feature import BatchFeature
 from .frame_rows import merge_frames
 from .media_layout import count_videos, nest_images
 from .processing_files import read_processor, write_processor
-from .processing_kwargs import Sorted, sort_kwargs
+from .processing_kwargs import TEXT, Sorted, sort_kwargs
 from .prompt import Clip, Grid, MediaTokens
 from .prompt_encoding import PromptEncoder, prompt_parts
 from .tokenization_smolvlm import SmolVLMTokenizer
@@ -151,7 +151,8 @@ class SmolVLMProcessor:
         )
 
     def _arguments(self, kwargs: dict[str, Any]) -> Sorted:
-        defaults = {key: getattr(self.tokenizer, key, value) for key, value in self.tokenizer.init_kwargs.items()}
+        settings = self.tokenizer.init_kwargs
+        defaults = {key: getattr(self.tokenizer, key, settings[key]) for key in TEXT if key in settings}
         return sort_kwargs(kwargs, defaults)
 
     def _check_counts(self, texts: list[str] | None, images: list[list[Any]] | None, videos: Any) -> None:

@@ -21,6 +21,9 @@ NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
 UNLIMITED = int(1e30)
 """`model_max_length` of a tokenizer that states none."""
 
+# Below it, waking the threads of the library costs more than they save.
+_PARALLEL_CHARACTERS = 1 << 12
+
 _PRIVATE_KEYS = frozenset({"name_or_path", "vocab_file", "tokenizer_file", "is_local", "local_files_only", "backend"})
 
 
@@ -349,10 +352,10 @@ class SmolVLMTokenizer:
 
     def encode_rows(self, texts: list[str], add_special_tokens: bool = True) -> list[list[int]]:
         """Return the ids of each text, without padding or truncation."""
-        if len(texts) == 1:  # the batch functions start threads
-            return [self.backend_tokenizer.encode(texts[0], add_special_tokens=add_special_tokens).ids]
-        encodings = self.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
-        return [encoding.ids for encoding in encodings]
+        backend = self.backend_tokenizer
+        if sum(map(len, texts)) < _PARALLEL_CHARACTERS:
+            return [backend.encode(text, add_special_tokens=add_special_tokens).ids for text in texts]
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
 
     def encode_fragment(self, text: str) -> list[int]:
         """Return the ids of a piece of a prompt that begins and ends with special tokens.
@@ -497,11 +500,10 @@ class SmolVLMTokenizer:
         ids = _as_list(token_ids["input_ids"] if hasattr(token_ids, "keys") else token_ids)
         try:
             if isinstance(ids, int):
-                return self.backend_tokenizer.decode([ids], skip_special_tokens=skip_special_tokens)
-            if ids and hasattr(ids[0], "__len__"):
-                rows = [list(map(int, _as_list(row))) for row in ids]
-                return list(self.backend_tokenizer.decode_batch(rows, skip_special_tokens=skip_special_tokens))
-            return self.backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=skip_special_tokens)
+                return self.backend_tokenizer.decode([ids], skip_special_tokens)
+            if len(ids) > 0 and hasattr(ids[0], "__len__"):
+                return [self.backend_tokenizer.decode(_as_list(row), skip_special_tokens) for row in ids]
+            return self.backend_tokenizer.decode(ids, skip_special_tokens)
         except OverflowError:
             raise OverflowError("token ids must be in 0…2³²−1; are there labels (-100) among them?") from None
 

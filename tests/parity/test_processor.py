@@ -14,11 +14,10 @@ import PIL.Image
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from faster_smolvlm.processing_smolvlm import SmolVLMProcessor
 from faster_smolvlm.tokenization_smolvlm import SmolVLMTokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 Pair = tuple[SmolVLMProcessor, Any]
 
@@ -166,23 +165,22 @@ def test_errors(name: str, pair: Pair) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "error"),
     [
-        {"padding": "yes"},
-        {"padding": 3},
-        {"max_length": -1},
-        {"max_length": "9"},
-        {"padding_side": "top"},
-        {"truncation": "some"},
-        {"return_offsets_mapping": "yes"},
+        ({"padding": "yes"}, ValueError),
+        ({"padding": 3}, ValueError),
+        ({"truncation": "some"}, ValueError),
+        ({"max_length": "9"}, TypeError),
+        ({"max_length": -1}, ValueError),  # Transformers lets the OverflowError of the tokenizers library through
+        ({"padding": True, "padding_side": "top"}, ValueError),
     ],
 )
-def test_types_of_arguments(arguments: dict[str, Any], pair: Pair) -> None:
-    from huggingface_hub.errors import StrictDataclassFieldValidationError
-
-    for processor in pair:
-        with pytest.raises(StrictDataclassFieldValidationError, match=next(iter(arguments))):
-            processor(text="a", **arguments)
+def test_bad_text_arguments(arguments: dict[str, Any], error: type[Exception], pair: Pair) -> None:
+    with pytest.raises(error):
+        pair[0](text="a", **arguments)
+    if arguments.get("max_length") != -1:
+        with pytest.raises(error):
+            pair[1](text=["a", "b c"], **arguments)
 
 
 @pytest.mark.parametrize("bad", [5, b"text", {"a": 1}, object()])
@@ -199,6 +197,9 @@ def test_audio(pair: Pair) -> None:
 def test_unknown_arguments_are_logged(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     pair[0](text="a", no_such_argument=1)
     assert "no_such_argument" in caplog.text
+
+
+PIECES = ["<image>", "\n", " ", "<row_1_col_1>", "<fake_token_around_image>", "</s>", "\u0301"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -220,7 +221,7 @@ def test_arbitrary_text(texts: list[list[str]], pair: Pair) -> None:
 
 @pytest.mark.parametrize("size", ["256m", "500m", "2.2b"])
 def test_real_prompts(size: str, data_dir: Path, real_checkpoint: Callable[[str], Path]) -> None:
-    """Every picture of the test data, split and unsplit; the ids depend on its size only, so a blank one stands for it."""
+    """Every picture of the test data, split and unsplit; ids depend on its size only, so a blank one stands for it."""
     ours, reference = load_pair(real_checkpoint(size))
     sizes = set()
     for path in sorted((data_dir / "images").iterdir()):
@@ -236,7 +237,7 @@ def test_real_prompts(size: str, data_dir: Path, real_checkpoint: Callable[[str]
         _, rows, cols = reference.image_processor.get_number_of_image_patches(height, width)
         grids.setdefault((rows, cols), PIL.Image.new("RGB", (width, height)))
     images = list(grids.values())
-    assert len(images) > 5
+    assert len(images) >= 5
     for splitting in (True, False):
         singles = []
         for image in images:
@@ -347,7 +348,7 @@ def test_parts_of_another_kind(part: Any, position: int, pair: Pair) -> None:
     parts: list[Any] = [pair[0].image_processor, pair[0].tokenizer, None]
     wrong = pair[0].tokenizer if position != 1 else pair[0].image_processor
     parts[position] = wrong if part == "swapped" else part
-    with pytest.raises(TypeError, match="but an? "):
+    with pytest.raises(TypeError, match=r"but an? "):
         SmolVLMProcessor(*parts)
 
 
