@@ -54,7 +54,7 @@ IMAGES = _PIXELS | {
     "return_row_col_info",
 }
 VIDEOS = _PIXELS | {"do_sample_frames", "fast", "fps", "num_frames", "return_metadata", "video_metadata"}
-OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets"})
+OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets", "sanitize_control_tokens"})
 
 _GROUPS = {"text_kwargs": TEXT, "images_kwargs": IMAGES, "videos_kwargs": VIDEOS, "audio_kwargs": frozenset[str]()}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import chat_template as chat_rendering
 from . import conversation as chat
+from .control_tokens import mark, without_marked
 from .feature import BatchFeature
 from .frame_rows import merge_frames
 from .media_layout import count_videos, nest_images
@@ -124,14 +125,13 @@ class SmolVLMProcessor:
         """
         if audio is not None:
             raise ValueError("SmolVLM takes no audio")
-        if kwargs.get("sanitize_control_tokens"):
-            raise NotImplementedError("sanitize_control_tokens is not implemented")
         texts = None if text is None else _as_texts(text)
         nested = None if images is None else nest_images(images)
-        self._check_counts(texts, nested, videos)
+        arguments = self._arguments(kwargs)
+        sanitize = bool(arguments["own"].get("sanitize_control_tokens"))
+        self._check_counts(list(map(without_marked, texts)) if texts and sanitize else texts, nested, videos)
         if videos is not None and self.video_processor is None:
             raise NotImplementedError("this processor has no video processor: it takes pictures and text only")
-        arguments = self._arguments(kwargs)
 
         pictures, grids = self._process_images(nested, arguments["images_kwargs"])
         clips_pixels, clips = self._process_videos(videos, arguments["videos_kwargs"])
@@ -207,7 +207,10 @@ class SmolVLMProcessor:
                 "Defaulting to `fps=24`. Please provide `video_metadata` for more accurate results."
             )
             fps = 24
-        return Clip(fps, metadata.duration, metadata.frames_indices, padded_frames)
+        indices = metadata.frames_indices
+        return Clip(
+            fps, metadata.duration, None if indices is None else [int(index) for index in indices], padded_frames
+        )
 
     @property
     def _media_tokens(self) -> MediaTokens:
@@ -260,8 +263,11 @@ class SmolVLMProcessor:
         """
         if load_audio_from_video:
             raise ValueError("SmolVLM takes no audio: load_audio_from_video must be False")
-        if sanitize_control_tokens:
-            raise NotImplementedError("sanitize_control_tokens is not implemented")
+        if sanitize_control_tokens and (not tokenize or return_assistant_tokens_mask):
+            raise ValueError(
+                "`sanitize_control_tokens=True` requires `tokenize=True` and is not compatible with "
+                "`return_assistant_tokens_mask=True`."
+            )
         if continue_final_message and add_generation_prompt:
             raise ValueError(
                 "continue_final_message and add_generation_prompt are not compatible. Use continue_final_message when "
@@ -274,15 +280,18 @@ class SmolVLMProcessor:
         template = self._template_for(chat_template, conversations)
         if return_assistant_tokens_mask and not chat_rendering.tracks_generation(template):
             _LOG.warning("return_assistant_tokens_mask is set, but the chat template has no {%% generation %%} block.")
+        shown: list[Any] = [conversations, tools, documents, kwargs]
+        if sanitize_control_tokens:
+            shown = mark(chat_rendering.plain_data(shown), self.tokenizer.control_tokens(template))
         prompts, spans = chat_rendering.render(
-            conversations,
+            shown[0],
             template,
-            tools=tools,
-            documents=documents,
+            tools=shown[1],
+            documents=shown[2],
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             track_generation=return_assistant_tokens_mask,
-            **{**self.tokenizer.special_tokens_map, **kwargs},
+            **{**self.tokenizer.special_tokens_map, **shown[3]},
         )
         _warn_of_lost_text(conversations, prompts)
         if not tokenize:
@@ -293,6 +302,8 @@ class SmolVLMProcessor:
             call["add_special_tokens"] = False
         if return_assistant_tokens_mask:
             call.update(return_offsets_mapping=True, return_text_replacement_offsets=True)
+        if sanitize_control_tokens:
+            call["sanitize_control_tokens"] = True
         call["return_tensors"] = None if return_assistant_tokens_mask else return_tensors
         images, videos = zip(*map(chat.media, conversations), strict=True)
         if given := call.pop("images", None):

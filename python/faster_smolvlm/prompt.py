@@ -8,6 +8,8 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from .control_tokens import UNMARKED
+
 Grid = tuple[int, int]
 """Rows and columns of the tiles of a picture; (0, 0) where it is one frame."""
 
@@ -127,7 +129,7 @@ def find_placeholders(text: str, tokens: dict[str, str]) -> list[Placeholder]:
     """Return the places of media in a text, in order; `tokens` maps each kind to its token."""
     if not tokens:
         return []
-    pattern = re.compile("|".join(f"(?P<{kind}>{re.escape(token)})" for kind, token in tokens.items()))
+    pattern = re.compile("|".join(f"(?P<{kind}>{UNMARKED}{re.escape(token)})" for kind, token in tokens.items()))
     return [Placeholder(str(match.lastgroup), *match.span()) for match in pattern.finditer(text)]
 
 

@@ -79,6 +79,7 @@ class PromptEncoder(NamedTuple):
         *,
         return_mm_token_type_ids: bool = False,
         return_text_replacement_offsets: bool = False,
+        sanitize_control_tokens: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """Return what the tokenizer returns for the expanded texts; `options` are the arguments of its call.
@@ -86,7 +87,9 @@ class PromptEncoder(NamedTuple):
         `mm_token_type_ids` are 1 at image tokens and 0 elsewhere. Raises ValueError where truncation cuts image tokens.
         """
         if self._can_splice(options) and not return_text_replacement_offsets:
-            features = self._splice(texts, parts, options)
+            features = self._splice(texts, parts, options, sanitize_control_tokens)
+        elif sanitize_control_tokens:
+            raise ValueError("sanitize_control_tokens cannot be combined with truncation or offsets")
         else:
             features = self._expand(texts, parts, options, return_text_replacement_offsets)
         if return_mm_token_type_ids:
@@ -107,9 +110,12 @@ class PromptEncoder(NamedTuple):
             and self.tokenizer.cuts_text_at(self.tokens.fake_image)
         )
 
-    def _splice(self, texts: list[str], parts: list[list[PromptPart]], options: dict[str, Any]) -> dict[str, Any]:
+    def _splice(
+        self, texts: list[str], parts: list[list[PromptPart]], options: dict[str, Any], sanitize: bool
+    ) -> dict[str, Any]:
         short = [_with_clips(text, sample, self.tokens.image) for text, sample in zip(texts, parts, strict=True)]
-        rows = self.tokenizer.encode_rows(short, add_special_tokens=options.get("add_special_tokens") is not False)
+        special = options.get("add_special_tokens") is not False
+        rows = self.tokenizer.encode_rows(short, add_special_tokens=special, sanitize=sanitize)
         long = [
             _fill_in(row, self.image_token_id, self._fragments(sample)) for row, sample in zip(rows, parts, strict=True)
         ]

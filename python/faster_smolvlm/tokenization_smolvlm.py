@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
+from .control_tokens import encode_marked
 from .feature import BatchFeature
 from .hub import Checkpoint, checkpoint
 from .padding import PaddingStrategy, TruncationStrategy, as_tensors, pad_sequences
@@ -350,12 +351,27 @@ class SmolVLMTokenizer:
         """Return the tokens of one text."""
         return list(self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens).tokens)
 
-    def encode_rows(self, texts: list[str], add_special_tokens: bool = True) -> list[list[int]]:
-        """Return the ids of each text, without padding or truncation."""
+    def encode_rows(self, texts: list[str], add_special_tokens: bool = True, sanitize: bool = False) -> list[list[int]]:
+        """Return the ids of each text, without padding or truncation.
+
+        With `sanitize`, tokens that `control_tokens.mark` marked are encoded as plain text.
+        """
         backend = self.backend_tokenizer
+        if sanitize:
+            if add_special_tokens and backend.num_special_tokens_to_add(False):
+                raise NotImplementedError("`sanitize_control_tokens=True` needs a template that writes special tokens")
+            return [encode_marked(backend, text) for text in texts]
         if sum(map(len, texts)) < _PARALLEL_CHARACTERS:
             return [backend.encode(text, add_special_tokens=add_special_tokens).ids for text in texts]
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
+
+    def control_tokens(self, chat_template: str) -> list[str]:
+        """Return the tokens that a user must not write: special ones, and added ones that the template writes."""
+        return [
+            token.content
+            for token in self.added_tokens_decoder.values()
+            if token.special or (token.content in chat_template and not token.content.isspace())
+        ]
 
     def encode_fragment(self, text: str) -> list[int]:
         """Return the ids of a piece of a prompt that begins and ends with special tokens.

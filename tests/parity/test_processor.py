@@ -219,7 +219,7 @@ def test_arbitrary_text(texts: list[list[str]], pair: Pair) -> None:
     assert pair[0](**arguments)["input_ids"] == pair[1](**arguments)["input_ids"]
 
 
-@pytest.mark.parametrize("size", ["256m", "500m", "2.2b"])
+@pytest.mark.parametrize("size", ["256m", "2.2b"])  # 500m has the settings of 256m
 def test_real_prompts(size: str, data_dir: Path, real_checkpoint: Callable[[str], Path]) -> None:
     """Every picture of the test data, split and unsplit; ids depend on its size only, so a blank one stands for it."""
     ours, reference = load_pair(real_checkpoint(size))

@@ -1,0 +1,67 @@
+"""Keeping special tokens that a user wrote apart from those that the chat template writes.
+
+A token that stands in a conversation is put between two private characters before the template is rendered; what stands
+between them is encoded as plain text afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from tokenizers import Tokenizer
+
+_START, _END = "\U000f0000", "\U000f0001"
+_MARKED = re.compile(f"{_START}(.*?){_END}", re.DOTALL)
+_MARKS = re.compile(f"[{_START}{_END}]")
+
+UNMARKED = f"(?<!{_START})"
+"""Put before a pattern, it refuses a marked token."""
+
+
+def mark(value: Any, tokens: Iterable[str]) -> Any:
+    """Mark the tokens in every text of `value`, at any depth; keys of dicts are left as they are."""
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return _mark(value, re.compile("|".join(map(re.escape, longest_first)) or "(?!)"))
+
+
+def _mark(value: Any, tokens: re.Pattern[str]) -> Any:
+    if isinstance(value, str):
+        return tokens.sub(f"{_START}\\g<0>{_END}", _MARKS.sub("", value))  # marks in it would be forged ones
+    if isinstance(value, dict):
+        return {key: _mark(item, tokens) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_mark(item, tokens) for item in value]
+    return value
+
+
+def without_marked(text: str) -> str:
+    """Remove marked tokens."""
+    return _MARKED.sub("", text)
+
+
+def encode_marked(backend: Tokenizer, text: str) -> list[int]:
+    """Encode a text with marked tokens, those as plain text.
+
+    Raises ValueError where the tokenizer makes such a token from plain text too.
+    """
+    ids: list[int] = []
+    for place, piece in enumerate(_MARKED.split(text)):
+        if place % 2 == 0:
+            for rest in _MARKS.split(piece):  # a lone mark, which a template made by cutting texts, still parts them
+                ids += backend.encode(rest, add_special_tokens=False).ids
+            continue
+        plain = _encode_as_text(backend, piece)
+        if backend.token_to_id(piece) in plain:
+            raise ValueError(f"Can't sanitize {piece!r}: the tokenizer produces it from plain text")
+        ids += plain
+    return ids
+
+
+def _encode_as_text(backend: Tokenizer, text: str) -> list[int]:
+    normalized = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+    words = [normalized]
+    if backend.pre_tokenizer is not None:
+        words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalized)]
+    return [token.id for word in words for token in backend.model.tokenize(word)]
