@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 import transformers
+from faster_smolvlm import SmolVLMForConditionalGeneration
 
 from benches.timing import alternate, machine, table
-from faster_smolvlm import SmolVLMForConditionalGeneration
 
 TEXT = {
     "256m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9},

@@ -107,7 +107,7 @@ class SmolVLMTextMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, hidden_size) to the same."""
-        out: Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(ops.multiply(self.act_fn(self.gate_proj(x)), self.up_proj(x)))
         return out
 
 
@@ -126,8 +126,8 @@ class SmolVLMDecoderLayer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map (batch, S, hidden_size) to the same, and give the attention weights where there are any."""
         attended, weights = self.self_attn(self.input_layernorm(hidden_states), cos, sin, mask, cache)
-        hidden_states = hidden_states + attended
-        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states)), weights
+        hidden_states = ops.add(attended, hidden_states)
+        return ops.add(self.mlp(self.post_attention_layernorm(hidden_states)), hidden_states), weights
 
 
 class SmolVLMTextModel(nn.Module):

@@ -128,8 +128,8 @@ class SmolVLMEncoderLayer(nn.Module):
     def forward(self, hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Map (images, patches, hidden_size) to the same, and give the attention weights where there are any."""
         attended, weights = self.self_attn(self.layer_norm1(hidden_states), mask)
-        hidden_states = hidden_states + attended
-        return hidden_states + self.mlp(self.layer_norm2(hidden_states)), weights
+        hidden_states = ops.add(attended, hidden_states)
+        return ops.add(self.mlp(self.layer_norm2(hidden_states)), hidden_states), weights
 
 
 class SmolVLMEncoder(nn.Module):

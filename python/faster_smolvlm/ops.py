@@ -1,32 +1,69 @@
-"""The numerical steps that have more than one implementation, and the one place that chooses between them."""
+"""The numerical steps that have more than one implementation, and the one place that chooses between them.
+
+Where no gradients are recorded, steps whose input nobody needs afterwards overwrite it: on a CPU a fresh large tensor
+costs more in page faults than the arithmetic that fills it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import reference
 
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh") if torch.is_grad_enabled() else torch.ops.aten.gelu_(x, approximate="tanh")
+
+
+def _relu(x: Tensor) -> Tensor:
+    return F.relu(x, inplace=not torch.is_grad_enabled())
+
+
+def _silu(x: Tensor) -> Tensor:
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
+    "gelu": _gelu,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": _relu,
+    "silu": _silu,
 }
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """Return the elementwise function that a config calls `hidden_act`; an unknown name is a ValueError."""
+    """Return the elementwise function that a config calls `hidden_act`; it may overwrite its input.
+
+    An unknown name is a ValueError.
+    """
     if name not in ACTIVATIONS:
         raise ValueError(f"hidden_act {name!r} is not supported; known are {', '.join(sorted(ACTIVATIONS))}.")
     return ACTIVATIONS[name]
 
 
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """x + y; may overwrite `x`."""
+    return x + y if torch.is_grad_enabled() or x.dtype != y.dtype else x.add_(y)  # dtypes differ under autocast
+
+
+def multiply(x: Tensor, y: Tensor) -> Tensor:
+    """x · y; may overwrite `x`."""
+    return x * y if torch.is_grad_enabled() or x.dtype != y.dtype else x.mul_(y)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See `reference.rms_norm`."""
-    return reference.rms_norm(x, weight, eps)
+    if x.dtype == torch.float32:
+        return F.rms_norm(x, weight.shape, weight, eps)
+    return reference.rms_norm(x, weight, eps)  # torch's own rounds once at the end, Llama before the weight too
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -36,7 +73,13 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """See `reference.rotate`."""
-    return reference.rotate(x, cos, sin)
+    if torch.is_grad_enabled() or x.shape[2] == 1:
+        return reference.rotate(x, cos, sin)
+    half = x.shape[-1] // 2
+    out = x * cos
+    out[..., :half] -= x[..., half:] * sin[..., :half]
+    out[..., half:] += x[..., :half] * sin[..., half:]
+    return out
 
 
 def attention(
