@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from .hub import Checkpoint, checkpoint
 from .processing_kwargs import IMAGES, VIDEOS
-from .tokenization_smolvlm import SmolVLMTokenizer, read_json
+from .tokenization_smolvlm import SmolVLMTokenizer
+from .tokenizer_config import read_json
 
 if TYPE_CHECKING:
     from .processing_smolvlm import SmolVLMProcessor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -15,10 +14,19 @@ from .control_tokens import encode_marked
 from .feature import BatchFeature
 from .hub import Checkpoint, checkpoint
 from .padding import PaddingStrategy, TruncationStrategy, as_tensors, pad_sequences
+from .tokenizer_config import (
+    NAMED_TOKENS,
+    added_token,
+    chat_template_of,
+    read_backend,
+    read_json,
+    side,
+    special_tokens,
+    to_json,
+)
 
 _LOG = logging.getLogger(__name__)
 
-NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 UNLIMITED = int(1e30)
 """`model_max_length` of a tokenizer that states none."""
 
@@ -50,12 +58,12 @@ class SmolVLMTokenizer:
         self._take_over_backend_settings()
         settings = self.init_kwargs
         self.name_or_path: str = settings.get("name_or_path", "")
-        self.padding_side = _side(settings, "padding_side")
-        self.truncation_side = _side(settings, "truncation_side")
+        self.padding_side = side(settings, "padding_side")
+        self.truncation_side = side(settings, "truncation_side")
         self.model_max_length: int = settings.get("model_max_length") or settings.get("max_len") or UNLIMITED
         self.clean_up_tokenization_spaces = bool(settings.get("clean_up_tokenization_spaces", False))
-        self.chat_template = _chat_template(settings.get("chat_template"))
-        self._special_tokens, self.extra_special_tokens = _special_tokens(settings)
+        self.chat_template = chat_template_of(settings.get("chat_template"))
+        self._special_tokens, self.extra_special_tokens = special_tokens(settings)
         self._add_missing_tokens()
         self._fragments: dict[str, list[int]] = {}
         self._cuts: dict[str, bool] = {}
@@ -84,7 +92,7 @@ class SmolVLMTokenizer:
         listed = self.init_kwargs.get("added_tokens_decoder") or {}
         special = {*self._special_tokens.values(), *self.extra_special_tokens}
         missing = []
-        for index, token in sorted(((int(index), _added_token(token)) for index, token in listed.items())):
+        for index, token in sorted(((int(index), added_token(token)) for index, token in listed.items())):
             if index not in known:
                 token.special = token.special or token.content in special
                 missing.append(token)
@@ -123,7 +131,7 @@ class SmolVLMTokenizer:
                 local_files_only=local_files_only,
             )
         )
-        backend = _read_backend(source.require("tokenizer.json"))
+        backend = read_backend(source.require("tokenizer.json"))
         config = read_json(source.find("tokenizer_config.json"))
         if "added_tokens_decoder" not in config:
             config.update(read_json(source.find("special_tokens_map.json")))
@@ -152,7 +160,7 @@ class SmolVLMTokenizer:
         )
         config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
         files = [folder / "tokenizer_config.json", folder / "tokenizer.json"]
-        files[0].write_text(_to_json(config), encoding="utf-8")
+        files[0].write_text(to_json(config), encoding="utf-8")
         self.backend_tokenizer.save(str(files[1]))
         if isinstance(self.chat_template, str):
             files.append(folder / "chat_template.jinja")
@@ -541,13 +549,6 @@ class SmolVLMTokenizer:
         )
 
 
-def _side(settings: dict[str, Any], name: str) -> str:
-    side = settings.get(name) or "right"
-    if side not in ("left", "right"):
-        raise ValueError(f"{name} must be 'left' or 'right', got {side!r}")
-    return str(side)
-
-
 def _check_lengths(max_length: Any, pad_to_multiple_of: Any) -> None:
     for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
         if value is None:
@@ -556,41 +557,6 @@ def _check_lengths(max_length: Any, pad_to_multiple_of: Any) -> None:
             raise TypeError(f"{name} must be an integer, got {type(value).__name__}: {value!r}")
         if value < 0:
             raise ValueError(f"{name} must not be negative, got {value}")
-
-
-def _chat_template(template: Any) -> str | dict[str, str] | None:
-    if isinstance(template, (list, tuple)):
-        return {entry["name"]: entry["template"] for entry in template}
-    return template  # type: ignore[no-any-return]
-
-
-def _special_tokens(config: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """Return the special tokens with a name, and those without, of a tokenizer_config.json."""
-    named: dict[str, str] = {}
-    for key, value in config.items():
-        if key.endswith("_token") and value is not None:
-            if isinstance(value, (str, AddedToken, dict)):
-                named[key] = _added_token(value).content
-            elif key in NAMED_TOKENS:
-                raise TypeError(f"Special token {key} has to be either str or AddedToken but got: {type(value)}")
-    extra = config.get("extra_special_tokens") or {}
-    for nested in (extra, config.get("model_specific_special_tokens") or {}):
-        if isinstance(nested, dict):
-            named.update({key: _added_token(value).content for key, value in nested.items()})
-    unnamed = extra if isinstance(extra, (list, tuple)) and extra else config.get("additional_special_tokens") or []
-    ordered = {name: named[name] for name in [*(n for n in NAMED_TOKENS if n in named), *named]}
-    return ordered, [_added_token(token).content for token in unnamed]
-
-
-def _added_token(token: Any) -> AddedToken:
-    if isinstance(token, AddedToken):
-        return token
-    if isinstance(token, str):
-        return AddedToken(token, special=True, normalized=False)
-    if isinstance(token, dict):
-        fields = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
-        return AddedToken(**{key: token[key] for key in fields if key in token})
-    raise TypeError(f"a special token must be a string or an AddedToken, got {type(token).__name__}")
 
 
 def _as_list(value: Any) -> Any:
@@ -603,32 +569,3 @@ def _tensor_type_of(value: Any) -> str | None:
     if not hasattr(value, "tolist"):
         return None
     return "np" if type(value).__module__.split(".")[0] == "numpy" else "pt"
-
-
-def _read_backend(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises a plain Exception
-        raise OSError(f"{path} is not a tokenizer of the tokenizers library: {error}") from error
-
-
-def read_json(path: Path | None) -> dict[str, Any]:
-    """Return the JSON object in a file, {} for no file; a broken one is an OSError that names it."""
-    if path is None:
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise OSError(f"It looks like the config file at '{path}' is not a valid JSON file.") from error
-    if not isinstance(content, dict):
-        raise OSError(f"{path} must hold a JSON object, found {type(content).__name__}")
-    return content
-
-
-def _to_json(config: dict[str, Any]) -> str:
-    def encode(value: Any) -> Any:
-        if isinstance(value, AddedToken):
-            return {**value.__getstate__(), "__type": "AddedToken"}  # type: ignore[operator]
-        raise TypeError(f"{type(value).__name__} cannot be written to tokenizer_config.json")
-
-    return json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, default=encode) + "\n"
