@@ -1,0 +1,25 @@
+"""Importing the package is quick because nothing heavy comes along."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "triton", "transformers", "av", "tokenizers", "PIL", "huggingface_hub", "jinja2")
+
+
+@pytest.mark.parametrize(
+    ("statement", "allowed"),
+    [
+        ("import faster_smolvlm", ()),
+        ("from faster_smolvlm import GenerationConfig, MediaPolicy", ()),
+        ("from faster_smolvlm import SmolVLM, TextIteratorStreamer", ()),
+        ("from faster_smolvlm.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass", ()),
+    ],
+)
+def test_what_an_import_brings_along(statement: str, allowed: tuple[str, ...]) -> None:
+    code = f"{statement}\nimport sys\nprint('found:', sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"found: {sorted(allowed)}"
