@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .hub import Checkpoint, checkpoint
 from .processing_kwargs import IMAGES, VIDEOS
 from .tokenization_smolvlm import SmolVLMTokenizer
-from .tokenizer_config import read_json
+from .tokenizer_config import read_optional_json
 
 if TYPE_CHECKING:
     from .processing_smolvlm import SmolVLMProcessor
@@ -34,7 +34,7 @@ def read_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) 
     rest = {key: value for key, value in kwargs.items() if key not in _IGNORED}
     hub = {key: rest.pop(key) for key in _HUB if key in rest}
     source = checkpoint(name_or_dir, **hub)
-    settings = read_json(source.find("processor_config.json"))
+    settings = read_optional_json(source.find("processor_config.json"))
     own = {key: rest.pop(key) for key in _OWN if key in rest}
     image_class = image_processor_class(rest.pop("backend", None), kwargs.get("use_fast"))
     tokenizer = {key: rest.pop(key) for key in list(rest) if key in _TOKENIZER}
@@ -71,7 +71,7 @@ def _chat_template(source: Checkpoint) -> str | dict[str, str] | None:
                 f"{source.name!r} has both a legacy chat_template.json and additional_chat_templates/*.jinja; replace "
                 "the former by a chat_template.jinja."
             )
-        template = read_json(legacy).get("chat_template")
+        template = read_optional_json(legacy).get("chat_template")
         if not isinstance(template, str):
             raise OSError(f"{legacy} holds no 'chat_template'")
         return template

@@ -19,7 +19,7 @@ from .tokenizer_config import (
     added_token,
     chat_template_of,
     read_backend,
-    read_json,
+    read_optional_json,
     side,
     special_tokens,
     to_json,
@@ -132,9 +132,9 @@ class SmolVLMTokenizer:
             )
         )
         backend = read_backend(source.require("tokenizer.json"))
-        config = read_json(source.find("tokenizer_config.json"))
+        config = read_optional_json(source.find("tokenizer_config.json"))
         if "added_tokens_decoder" not in config:
-            config.update(read_json(source.find("special_tokens_map.json")))
+            config.update(read_optional_json(source.find("special_tokens_map.json")))
         template = source.find("chat_template.jinja")
         if template is not None:
             config["chat_template"] = template.read_text(encoding="utf-8")

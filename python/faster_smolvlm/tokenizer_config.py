@@ -8,6 +8,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from .configuration_base import read_json
+
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -64,17 +66,9 @@ def read_backend(path: Path) -> Tokenizer:
         raise OSError(f"{path} is not a tokenizer of the tokenizers library: {error}") from error
 
 
-def read_json(path: Path | None) -> dict[str, Any]:
+def read_optional_json(path: Path | None) -> dict[str, Any]:
     """Return the JSON object in a file, {} for no file; a broken one is an OSError that names it."""
-    if path is None:
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise OSError(f"It looks like the config file at '{path}' is not a valid JSON file.") from error
-    if not isinstance(content, dict):
-        raise OSError(f"{path} must hold a JSON object, found {type(content).__name__}")
-    return content
+    return {} if path is None else read_json(path)
 
 
 def to_json(config: dict[str, Any]) -> str:
