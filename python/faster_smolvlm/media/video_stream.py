@@ -1,0 +1,224 @@
+"""One opened video stream: its packets, and the frames decoded from them."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Union
+
+import numpy as np
+
+from .errors import MediaDecodeError, MediaLimitError
+from .image import check_size
+from .packets import JUMP_PACKETS, SEEK_PACKETS, PacketTable, read_table, skippable
+from .policy import MediaPolicy
+from .source import read_source
+
+VideoSource = Union[str, "os.PathLike[str]", bytes, BinaryIO]
+
+# Containers of video and animation. Playlists are not among them: they make the reader open files that they name.
+_FORMATS = "mov,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,flv,ogg,asf,ivf,h264,hevc,m4v,obu"
+
+
+class BrokenStreamError(Exception):
+    """The packets did not give the frames that the table promised."""
+
+
+class ShortStreamError(Exception):
+    """Fewer frames decode than were expected."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A path or bytes, what messages call it, what it may be, and when (`time.monotonic`) its decoding must be over."""
+
+    name: str
+    path: str | None
+    data: bytes | None
+    policy: MediaPolicy
+    deadline: float
+
+    @classmethod
+    def find(cls, source: VideoSource, policy: MediaPolicy) -> VideoFile:
+        """Resolve a path, URL, data URI, bytes or a binary file; raises a `MediaError` where `policy` refuses it."""
+        deadline = time.monotonic() + policy.max_decode_seconds
+        if isinstance(source, (str, bytes, os.PathLike)):
+            found = read_source(source, policy)
+            return cls(found.label, found.path, found.data, policy, deadline)
+        source.seek(0)
+        data = source.read(policy.max_bytes + 1)
+        return cls("video file object", None, read_source(data, policy).data, policy, deadline)
+
+    def broken(self, problem: str) -> MediaDecodeError:
+        """Return the error for a file that cannot be used."""
+        return MediaDecodeError(f"{self.name} {problem}")
+
+    def limit(self, problem: str, limit: str) -> MediaLimitError:
+        """Return the error for a file above a limit of the policy."""
+        return MediaLimitError(
+            f"{self.name} {problem}, allowed are {getattr(self.policy, limit)}; raise MediaPolicy.{limit} to allow it"
+        )
+
+
+class VideoStream:
+    """The first video stream of a file, decoded by `threads` threads; close it, or use it in a `with` statement."""
+
+    def __init__(self, file: VideoFile, threads: int) -> None:
+        import av
+
+        self._file = file
+        # "file:", so that no name is taken for a protocol
+        opened = io.BytesIO(file.data or b"") if file.path is None else f"file:{os.path.abspath(file.path)}"
+        options = {
+            "format_whitelist": _FORMATS,
+            "protocol_whitelist": "file",
+            "max_pixels": str(file.policy.max_pixels),
+        }
+        try:
+            self._container: Any = av.open(opened, options=options, timeout=file.policy.max_decode_seconds)
+        except (av.FFmpegError, OSError, ValueError):
+            # The decoder's own words may hold addresses and pieces of the input.
+            raise file.broken("is not a video that can be read: unknown, damaged or cut off") from None
+        if not self._container.streams.video:
+            kinds = sorted({stream.type for stream in self._container.streams})
+            self._container.close()
+            raise file.broken(f"has no video stream (only {', '.join(kinds) or 'nothing'})")
+        self.stream: Any = self._container.streams.video[0]
+        if hasattr(av.stream, "Discard"):  # newer PyAV can leave the other streams unread
+            for stream in self._container.streams:
+                if stream is not self.stream:
+                    stream.discard = av.stream.Discard.all
+        self.stream.thread_count = threads
+        self.stream.thread_type = "AUTO"
+
+    def __enter__(self) -> VideoStream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._container.close()
+
+    def packet_table(self) -> PacketTable:
+        """Read every packet; the stream is at its end afterwards."""
+        context = self.stream.codec_context
+        return read_table(self._packets(), context.name, context.extradata)
+
+    def decode_needed(self, table: PacketTable, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+        """Yield (index, frame) for ascending indices, sending only the packets that those frames need.
+
+        Raises `BrokenStreamError` where a frame does not come out. The stream must have been opened just before.
+        """
+        import av
+
+        context = self.stream.codec_context
+        index_of = {int(table.pts[packet]): index for index, packet in zip(wanted, table.order[wanted], strict=True)}
+        needed = set(table.order[wanted].tolist())
+        is_skippable = skippable(context.name, context.extradata)
+        packets = self._packets()
+
+        def arrived(frames: list[Any]) -> Iterator[tuple[int, Any]]:
+            for frame in frames:
+                index = index_of.pop(frame.pts, None)
+                if index is not None:
+                    yield index, self._checked(frame)
+
+        try:
+            # The first packet may tell which encoder wrote the stream, and the decoder minds that encoder's faults.
+            yield from arrived(context.decode(next(packets, None)))
+            position = 1  # the packet that comes next
+            for start, targets in table.groups(wanted):
+                from_reset = start - position > JUMP_PACKETS
+                if from_reset:
+                    yield from arrived(context.decode(None))
+                    context.flush_buffers()
+                    if start - position > SEEK_PACKETS:
+                        packets, position = self._seek(table, start)
+                while position <= max(targets) and index_of:
+                    packet = next(packets, None)
+                    if packet is None:
+                        break
+                    leading = from_reset and (position < start or table.pts[position] < table.pts[start])
+                    if not leading and (position in needed or not is_skippable(packet)):
+                        yield from arrived(context.decode(packet))
+                    position += 1
+                if not index_of:
+                    return
+            yield from arrived(context.decode(None))
+        except av.FFmpegError as error:
+            raise BrokenStreamError from error
+        if index_of:
+            raise BrokenStreamError
+
+    def decode_all(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+        """Yield (index, frame) for ascending indices, decoding from the start and counting what comes out.
+
+        Packets that do not decode are passed over. Raises `ShortStreamError` where fewer frames come out.
+        """
+        import av
+
+        remaining = set(wanted)
+        index = 0
+        packets = self._packets()
+        while True:
+            packet = next(packets, None)
+            try:
+                frames = self.stream.codec_context.decode(packet)
+            except av.FFmpegError:
+                frames = []
+            for frame in frames:
+                if index in remaining:
+                    remaining.remove(index)
+                    yield index, self._checked(frame)
+                index += 1
+            if not remaining:
+                return
+            if packet is None:
+                raise ShortStreamError(index)
+
+    def _seek(self, table: PacketTable, start: int) -> tuple[Iterator[Any], int]:
+        """Move to the packet `start` or shortly before it; returns the packets from there, and the first's position."""
+        self._container.seek(int(table.pts[start]), stream=self.stream)
+        packets = self._packets()
+        first = next(packets, None)
+        found = np.flatnonzero(table.pts == first.pts) if first is not None and first.pts is not None else []
+        if len(found) != 1 or found[0] > start:
+            raise BrokenStreamError
+
+        def from_first() -> Iterator[Any]:
+            yield first
+            yield from packets
+
+        return from_first(), int(found[0])
+
+    def _packets(self) -> Iterator[Any]:
+        """Yield the packets that hold data, watching the clock; a read error ends the stream."""
+        import av
+
+        file, count = self._file, 0
+        packets = self._container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                return
+            if packet is None:
+                return
+            if not packet.size:
+                continue
+            if not count and packet.has_sidedata("encryption_info"):
+                raise file.broken("is encrypted; decrypt it first")
+            count += 1
+            if count > file.policy.max_decoded_frames:
+                raise file.limit(f"has {count} frames or more", "max_decoded_frames")
+            if time.monotonic() > file.deadline:
+                raise file.limit("takes too many seconds to decode", "max_decode_seconds")
+            yield packet
+
+    def _checked(self, frame: Any) -> Any:
+        check_size(frame.height, frame.width, self._file.name, self._file.policy)
+        return frame
