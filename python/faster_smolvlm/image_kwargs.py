@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .image_size import SizeDict, size_dict
@@ -54,7 +54,7 @@ def _device(value: Any) -> bool:
 
 
 # What each setting may be beside None, in words for the message.
-_CHECKS: dict[str, tuple[Check, str]] = {
+CHECKS: dict[str, tuple[Check, str]] = {
     "do_convert_rgb": (_bool, "a bool"),
     "do_resize": (_bool, "a bool"),
     "size": (_size, "an int, two ints or a dict with 'longest_edge' or with 'height' and 'width'"),
@@ -82,18 +82,18 @@ _CHECKS: dict[str, tuple[Check, str]] = {
 # These three have no None in their type.
 _REQUIRED = {"do_image_splitting", "max_image_size", "return_row_col_info"}
 
-NAMES = tuple(_CHECKS)
+NAMES = tuple(CHECKS)
 
 
-def validate(kwargs: dict[str, Any]) -> None:
+def validate(kwargs: dict[str, Any], checks: Mapping[str, tuple[Check, str]] = CHECKS) -> None:
     """Check names and types of the keyword arguments of a call.
 
     Raises TypeError for an unknown name and, as Transformers, `StrictDataclassFieldValidationError` for a wrong value.
     """
     for name, value in kwargs.items():
-        if name not in _CHECKS:
-            raise TypeError(f"got an unexpected keyword argument {name!r}; known are {', '.join(NAMES)}")
-        check, expected = _CHECKS[name]
+        if name not in checks:
+            raise TypeError(f"got an unexpected keyword argument {name!r}; known are {', '.join(checks)}")
+        check, expected = checks[name]
         if (value is None and name not in _REQUIRED) or (value is not None and check(value)):
             continue
         from huggingface_hub.errors import StrictDataclassFieldValidationError

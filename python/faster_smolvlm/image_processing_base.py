@@ -25,7 +25,7 @@ from .media import MediaLimitError, MediaPolicy, load_image
 
 Self = TypeVar("Self", bound="SmolVLMImageProcessorBase")
 
-_HUB = ("revision", "token", "cache_dir", "local_files_only")
+HUB = ("revision", "token", "cache_dir", "local_files_only")
 _FILE = "preprocessor_config.json"
 # Tables of one process-wide set of settings are small (3 kB); different ones are few.
 _TABLES = 32
@@ -138,7 +138,7 @@ class SmolVLMImageProcessorBase:
         else:
             pixels = self._reference_frames(samples, shape, settings)
         data = self._pack(pixels, frames, settings)
-        features = BatchFeature(data, tensor_type=_tensor_type(settings["return_tensors"]))
+        features = BatchFeature(data, tensor_type=tensor_type(settings["return_tensors"]))
         if settings["return_row_col_info"]:
             features["rows"] = [[rows for _, _, rows, _ in sample] for sample in layouts]
             features["cols"] = [[cols for _, _, _, cols in sample] for sample in layouts]
@@ -191,7 +191,7 @@ class SmolVLMImageProcessorBase:
             for column, image in enumerate(sample):
                 with _naming(f"image {column} of sample {row}"):
                     for frame in self._frames(image, tile, settings):
-                        out[row, place] = self.arithmetic.rescale_and_normalize(frame, *_rescaling(settings))
+                        out[row, place] = self.arithmetic.rescale_and_normalize(frame, *rescaling(settings))
                         place += 1
         return out
 
@@ -216,7 +216,7 @@ class SmolVLMImageProcessorBase:
 
     def _table(self, channels: int, settings: dict[str, Any]) -> Array:
         """What each byte of each channel becomes, (channels, 256) float32."""
-        return _table(self.arithmetic, channels, *map(_hashable, _rescaling(settings)))
+        return pixel_table(self.arithmetic, channels, settings)
 
     def _pack(self, pixels: Array, frames: list[int], settings: dict[str, Any]) -> dict[str, Any]:
         """The entries of the result, in the containers that the settings ask for."""
@@ -228,7 +228,7 @@ class SmolVLMImageProcessorBase:
             return {"pixel_values": wrap(pixels), "pixel_attention_mask": wrap(mask)}
         if settings["return_tensors"] is not None and len(set(frames)) == 1:
             return {"pixel_values": wrap(pixels)}
-        if _tensor_type(settings["return_tensors"]) == "pt":
+        if tensor_type(settings["return_tensors"]) == "pt":
             raise ValueError(
                 f"Unable to convert output 'pixel_values' to one tensor: the samples have {frames} frames; "
                 "pass do_pad=True to stack them"
@@ -312,18 +312,20 @@ class SmolVLMImageProcessorBase:
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the settings in the files of a checkpoint, and the keyword arguments that were not about files."""
-        hub = {name: kwargs.pop(name) for name in _HUB if name in kwargs}
+        hub = {name: kwargs.pop(name) for name in HUB if name in kwargs}
         for ignored in ("force_download", "proxies", "_from_auto", "_from_pipeline", "use_fast", "trust_remote_code"):
             kwargs.pop(ignored, None)
         folder = kwargs.pop("subfolder", "")
         name = os.fspath(pretrained_model_name_or_path)
         if os.path.isfile(name):
-            return _read_json(Path(name)), kwargs
+            return read_settings(Path(name)), kwargs
         source = checkpoint(name, **hub)
         path = source.find(os.path.join(folder, "processor_config.json"))
-        if path is not None and "image_processor" in (nested := _read_json(path)):
+        if path is not None and "image_processor" in (nested := read_settings(path)):
             return nested["image_processor"], kwargs
-        return _read_json(source.require(os.path.join(folder, kwargs.pop("image_processor_filename", _FILE)))), kwargs
+        return read_settings(
+            source.require(os.path.join(folder, kwargs.pop("image_processor_filename", _FILE)))
+        ), kwargs
 
     @classmethod
     def from_dict(cls: type[Self], image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -336,13 +338,19 @@ class SmolVLMImageProcessorBase:
     @classmethod
     def from_json_file(cls: type[Self], json_file: str | os.PathLike[str]) -> Self:
         """Make a processor from a JSON file."""
-        return cls(**_read_json(Path(json_file)))
+        return cls(**read_settings(Path(json_file)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
 
 
-def _rescaling(settings: dict[str, Any]) -> tuple[Any, ...]:
+def pixel_table(arithmetic: Arithmetic, channels: int, settings: dict[str, Any]) -> Array:
+    """What each byte of each channel becomes, (channels, 256) float32."""
+    return _table(arithmetic, channels, *map(_hashable, rescaling(settings)))
+
+
+def rescaling(settings: dict[str, Any]) -> tuple[Any, ...]:
+    """The settings that `Arithmetic.rescale_and_normalize` takes, in its order."""
     names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
     return tuple(settings[name] for name in names)
 
@@ -360,11 +368,13 @@ def _table(arithmetic: Arithmetic, channels: int, *rescaling: Any) -> Array:
     return table
 
 
-def _tensor_type(value: Any) -> str | None:
+def tensor_type(value: Any) -> str | None:
+    """The plain name of what `return_tensors` asks for."""
     return None if value is None else str(getattr(value, "value", value))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a JSON object; OSError where the file holds none."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError):

@@ -112,11 +112,16 @@ class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
         return not do_pad
 
     def _wrapper(self, settings: dict[str, Any]) -> Callable[[Array], Any]:
-        asked = settings["return_tensors"]
-        if str(getattr(asked, "value", asked)) == "np" or (asked is None and not _has_torch()):
-            return lambda array: array
-        device = settings["device"]
-        return _tensor if device is None else lambda array: _tensor(array).to(device)
+        return wrapper(settings)
+
+
+def wrapper(settings: dict[str, Any]) -> Callable[[Array], Any]:
+    """What turns an array into what the settings ask for; torch where nothing is asked for and it is installed."""
+    asked = settings["return_tensors"]
+    if str(getattr(asked, "value", asked)) == "np" or (asked is None and not _has_torch()):
+        return lambda array: array
+    device = settings["device"]
+    return _tensor if device is None else lambda array: _tensor(array).to(device)
 
 
 def _has_torch() -> bool:

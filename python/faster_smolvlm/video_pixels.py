@@ -1,0 +1,131 @@
+"""From the frames of one clip to pixels, a frame at a time, on several threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from . import _rust
+from .image_arithmetic import Array, Torch
+from .image_inputs import to_planes
+from .image_kwargs import target_size
+from .image_processing_base import pixel_table, rescaling
+from .media import MediaLimitError, MediaPolicy
+from .media.video import Sampler, VideoReader
+from .media.video_metadata import VideoMetadata
+
+MAX_LONGEST_EDGE = 4096
+_ARITHMETIC = Torch()
+
+
+class FramePixels:
+    """Resizes to the longest edge, then to (tile, tile), rescales and normalises, as `settings` say."""
+
+    def __init__(self, settings: dict[str, Any], tile: int, policy: MediaPolicy) -> None:
+        self._settings, self._tile, self._policy = settings, tile, policy
+        self._target: dict[str, Any] = {"longest_edge": None, "exact": None}
+        if settings["do_resize"]:
+            self._target = _target(settings["size"])
+
+    def of_file(self, reader: VideoReader, sampler: Sampler, fast: bool) -> tuple[Array, VideoMetadata]:
+        """Decode the sampled frames, each straight into its place; returns (frames, 3, height, width)."""
+        out: list[Array | None] = []
+
+        def sampled(metadata: VideoMetadata) -> Any:
+            indices = sampler(metadata=metadata)
+            out[:] = [self._allocate(len(np.unique(indices)), metadata.height or 1, metadata.width or 1)]
+            return indices
+
+        def convert(rank: int, frame: Any) -> Array:
+            if fast and self._settings["do_resize"]:
+                rgb = reader.to_rgb(frame, side=self._tile)
+            else:
+                rgb = reader.to_rgb(frame)
+            return self._of_rgb(rgb, None if out[0] is None else out[0][rank])
+
+        frames, metadata = reader.read(sampled, convert)
+        whole = out[0]
+        if whole is not None and len(frames) == len(whole) and all(map(_follows, frames, whole)):
+            return whole, metadata
+        return np.stack(frames), metadata
+
+    def of_array(self, clip: Sequence[Any], layout: str, pool: Executor) -> Array:
+        """Take frames of any type, channels where `layout` says; returns (frames, 3, height, width)."""
+        height, width = clip[0].shape[:2] if layout == "channels_last" else clip[0].shape[1:]
+        out = self._allocate(len(clip), height, width)
+
+        def of_frame(rank: int) -> Array:
+            planes = to_planes(
+                clip[rank], do_convert_rgb=self._settings["do_convert_rgb"], input_data_format=layout, rgba=_on_white
+            )
+            target = None if out is None else out[rank]
+            if planes.dtype == np.uint8 and planes.shape[0] == 3:
+                return self._of_rgb(np.ascontiguousarray(planes.transpose(1, 2, 0)), target)
+            return self._of_planes(planes)
+
+        frames = list(pool.map(of_frame, range(len(clip))))
+        return out if out is not None and all(map(_follows, frames, out)) else np.stack(frames)
+
+    def _of_rgb(self, rgb: Array, out: Array | None) -> Array:
+        """uint8 (height, width, 3), natively."""
+        table = pixel_table(_ARITHMETIC, 3, self._settings)
+        if out is None:
+            return np.stack([table[channel][rgb[..., channel]] for channel in range(3)])
+        _rust.preprocess(
+            [rgb],
+            [0],
+            out[None],
+            split=False,
+            resample=int(self._settings["resample"]),
+            arithmetic=_ARITHMETIC.name,
+            table=table,
+            **self._target,
+        )
+        return out
+
+    def _of_planes(self, planes: Array) -> Array:
+        """Any other type, in single steps."""
+        if self._settings["do_resize"]:
+            (height, width), *_ = _rust.layout(*planes.shape[1:], tile=self._tile, split=False, **self._target)
+            for side in ((height, width), (self._tile, self._tile)):
+                planes = _ARITHMETIC.resize(planes, *side, self._settings["resample"])
+        return _ARITHMETIC.rescale_and_normalize(planes, *rescaling(self._settings))
+
+    def _allocate(self, count: int, height: int, width: int) -> Array | None:
+        """Return room for frames of known size, None where it is not known; refuses more than the policy allows."""
+        if self._settings["do_resize"]:
+            height = width = self._tile
+        needed, allowed = count * 3 * height * width * 4, self._policy.max_output_bytes
+        if needed > allowed:
+            raise MediaLimitError(
+                f"{count} frames of {height}×{width} take {needed} bytes, allowed are {allowed}; sample fewer frames by "
+                "num_frames or fps, or raise MediaPolicy.max_output_bytes"
+            )
+        return np.empty((count, 3, height, width), dtype=np.float32) if self._settings["do_resize"] else None
+
+
+def _target(size: Any) -> dict[str, Any]:
+    try:
+        target = target_size(size)
+    except ValueError:
+        raise ValueError(f"Size must contain 'height' and 'width' keys, or 'longest_edge' key. Got {size!r}.") from None
+    if target["longest_edge"] is not None:
+        target["longest_edge"] = min(MAX_LONGEST_EDGE, target["longest_edge"])
+    return target
+
+
+def _follows(frame: Array, place: Array) -> bool:
+    """Whether a frame was written into its place."""
+    return frame.ctypes.data == place.ctypes.data
+
+
+def _on_white(planes: Array) -> Array:
+    """Blend (4, height, width) onto white, in float32 and not rounded; opaque frames only lose their alpha."""
+    if not (planes[3] < 255).any():
+        return planes[:3]
+    alpha = planes[3:].astype(np.float32) / np.float32(255)
+    blended: Array = (np.float32(1) - alpha) * np.float32(255) + alpha * planes[:3]
+    return blended
