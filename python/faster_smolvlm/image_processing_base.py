@@ -105,11 +105,11 @@ class SmolVLMImageProcessorBase:
         return [self._fetch(item, index) for index, item in enumerate(image_url_or_urls)]
 
     def _fetch(self, item: Any, index: int) -> Any:
-        with _naming(f"image {index}"):
+        with naming(f"image {index}"):
             return self.fetch_images(item)
 
     def _planes(self, image: Any, settings: dict[str, Any], place: str) -> Array:
-        with _naming(place):
+        with naming(place):
             planes = to_planes(
                 image,
                 do_convert_rgb=settings["do_convert_rgb"],
@@ -189,7 +189,7 @@ class SmolVLMImageProcessorBase:
         for row, sample in enumerate(samples):
             place = 0
             for column, image in enumerate(sample):
-                with _naming(f"image {column} of sample {row}"):
+                with naming(f"image {column} of sample {row}"):
                     for frame in self._frames(image, tile, settings):
                         out[row, place] = self.arithmetic.rescale_and_normalize(frame, *rescaling(settings))
                         place += 1
@@ -385,7 +385,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _naming(place: str) -> Iterator[None]:
+def naming(place: str) -> Iterator[None]:
     """Say which picture an error is about."""
     try:
         yield

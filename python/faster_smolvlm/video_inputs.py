@@ -15,10 +15,10 @@ from .media.video_metadata import VideoMetadata
 def flatten_videos(videos: Any) -> list[Any]:
     """Return one entry per clip: a 4-D array, a path, URL or bytes, or a list of the paths of its frames.
 
-    A list of frames (pictures or 3-D arrays) is one clip, a list of clips or a 5-D array several, a single picture or 3-D
-    array a clip of one frame. Nothing is opened. Raises ValueError for anything else.
+    A list of frames (pictures or 3-D arrays) is one clip, a list of clips or a 5-D array several, a single picture or
+    3-D array a clip of one frame. Nothing is opened. Raises ValueError for anything else.
     """
-    if _is_source(videos) or _is_clip(videos):
+    if is_source(videos) or _is_clip(videos):
         return [_stacked(videos)]
     if is_array(videos) and videos.ndim == 5:
         return list(videos)
@@ -53,11 +53,6 @@ def metadata_of(clips: list[Any], given: Any) -> list[VideoMetadata]:
     return [VideoMetadata(**dict(entry)) if not isinstance(entry, VideoMetadata) else entry for entry in flat]
 
 
-def is_source(clip: Any) -> bool:
-    """Whether a clip has to be read from a file, URL or bytes."""
-    return _is_source(clip)
-
-
 def infer_layout(clip: Any) -> str:
     """Where the channels (1 or 3) of a 4-D array are; the second dimension wins where both could hold them."""
     if clip.shape[1] in (1, 3):
@@ -71,14 +66,15 @@ def infer_layout(clip: Any) -> str:
 
 def _inferred(clip: Any) -> VideoMetadata:
     height = width = None
-    if not isinstance(clip, list) and not _is_source(clip):
+    if not isinstance(clip, list) and not is_source(clip):
         first = clip.shape[1] in (1, 3, 4)
         height, width = (clip.shape[2:4]) if first else clip.shape[1:3]
-    count = 0 if _is_source(clip) else len(clip)
+    count = 0 if is_source(clip) else len(clip)
     return VideoMetadata(count, height=height, width=width, frames_indices=list(range(count)))
 
 
-def _is_source(value: Any) -> bool:
+def is_source(value: Any) -> bool:
+    """Whether a clip has to be read from a file, URL or bytes."""
     return isinstance(value, (str, bytes, os.PathLike)) or (hasattr(value, "read") and hasattr(value, "seek"))
 
 

@@ -101,8 +101,8 @@ class FramePixels:
         needed, allowed = count * 3 * height * width * 4, self._policy.max_output_bytes
         if needed > allowed:
             raise MediaLimitError(
-                f"{count} frames of {height}×{width} take {needed} bytes, allowed are {allowed}; sample fewer frames by "
-                "num_frames or fps, or raise MediaPolicy.max_output_bytes"
+                f"{count} frames of {height}×{width} take {needed} bytes, allowed are {allowed}; sample fewer frames "
+                "by num_frames or fps, or raise MediaPolicy.max_output_bytes"
             )
         return np.empty((count, 3, height, width), dtype=np.float32) if self._settings["do_resize"] else None
 

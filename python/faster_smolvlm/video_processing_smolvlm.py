@@ -1,4 +1,4 @@
-"""The video processor of SmolVLM: clips in, frames for the model out, bit-equal to Transformers' given the same frames."""
+"""The video processor of SmolVLM: clips to frames for the model, bit-equal to Transformers' on the same frames."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -18,10 +19,10 @@ from .feature import BatchFeature
 from .hub import checkpoint
 from .image_arithmetic import Array
 from .image_kwargs import check_complete, standardize, validate
-from .image_processing_base import HUB, read_settings, tensor_type
+from .image_processing_base import HUB, naming, read_settings, tensor_type
 from .image_processing_smolvlm import wrapper
 from .image_size import SizeDict, size_dict
-from .media import MediaError, MediaPolicy, load_image
+from .media import MediaPolicy, load_image
 from .media.video import VideoReader
 from .media.video_metadata import VideoMetadata
 from .video_inputs import flatten_videos, infer_layout, is_source, metadata_of
@@ -36,10 +37,10 @@ _FILE = "video_preprocessor_config.json"
 class SmolVLMVideoProcessor:
     """Turns clips into the frames that a SmolVLM model takes; no torchcodec, no torchvision.
 
-    Every setting is a keyword argument of the constructor, an attribute that may be changed later, and a keyword argument
-    of a call (`max_image_size` is not read from a call). `video_sampling`, as the hub's files have it, sets `num_frames`,
-    `fps` and `size`, but a `size` beside it wins. `media_policy` limits what clips from outside may be, `threads` how many
-    threads decode and resize.
+    Every setting is a keyword argument of the constructor, an attribute that may be changed later, and a keyword
+    argument of a call (`max_image_size` is not read from a call). `video_sampling`, as the hub's files have it, sets
+    `num_frames`, `fps` and `size`, but a `size` beside it wins. `media_policy` limits what clips from outside may be,
+    `threads` how many threads decode and resize.
     """
 
     model_input_names: ClassVar[list[str]] = ["pixel_values", "pixel_attention_mask"]
@@ -91,16 +92,16 @@ class SmolVLMVideoProcessor:
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """Return the frames of `videos`.
 
-        `videos` is a clip or a list of clips; a clip is a path, URL, data URI or bytes, an array or tensor (frames, height,
-        width, channels) or (frames, channels, height, width) with 1 or 3 channels, or a list of pictures. With
-        `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each by `sample_frames`; arrays need
-        `video_metadata` for that. The result holds `pixel_values`, float32 (clips, frames, 3, height, width), where clips
-        shorter than the longest end in frames of zeros, `pixel_attention_mask`, int64 (clips, frames, height, width), 1
-        in those frames too, and with `return_metadata` the list `video_metadata`. `return_tensors` is "pt", "np" or None
-        (lists). Clips that are read from files are turned upright.
+        `videos` is a clip or a list of clips; a clip is a path, URL, data URI or bytes, an array or tensor (frames,
+        height, width, channels) or (frames, channels, height, width) with 1 or 3 channels, or a list of pictures. With
+        `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each by `sample_frames`; arrays
+        need `video_metadata` for that. The result holds `pixel_values`, float32 (clips, frames, 3, height, width),
+        where clips shorter than the longest end in frames of zeros, `pixel_attention_mask`, int64 (clips, frames,
+        height, width), 1 in those frames too, and with `return_metadata` the list `video_metadata`. `return_tensors`
+        is "pt", "np" or None (lists). Clips that are read from files are turned upright.
 
-        `fast` scales straight from the decoder's planes to the model's size. Its frames are not bit-equal: the mean
-        difference is about 1 % of the range of values, since one resampling replaces two.
+        `fast` scales from the decoder's planes to the model's size at once, where the exact way resizes twice. Its
+        frames are not bit-equal: the mean difference is about 1 % of the range of values.
 
         Raises TypeError for unknown arguments, `StrictDataclassFieldValidationError` for values of a wrong type,
         ValueError for clips and settings that cannot be used, and a `MediaError` for sources that cannot be read.
@@ -117,10 +118,8 @@ class SmolVLMVideoProcessor:
         with ThreadPoolExecutor(self._threads) as pool:
             to_pixels = FramePixels(settings, self.max_image_size["longest_edge"], self._media_policy)
             for place, clip in enumerate(clips):
-                try:
+                with naming(f"video {place}") if len(clips) > 1 else nullcontext():
                     frames, metadata[place] = self._clip(clip, metadata[place], settings, sampler, to_pixels, pool)
-                except MediaError as error:
-                    raise (error.at(f"video {place}") if len(clips) > 1 else error) from None
                 pixels.append(frames)
         features = BatchFeature(_pack(pixels, settings), tensor_type=tensor_type(settings["return_tensors"]))
         if settings["return_metadata"]:
@@ -159,7 +158,7 @@ class SmolVLMVideoProcessor:
         metadata: VideoMetadata,
         num_frames: int | None = None,
         fps: float | None = None,
-        skip_secs: float | None = 1,
+        skip_secs: float = 1,
         **kwargs: Any,
     ) -> Array:
         """Return the indices of the frames to take: `fps` per second, at most `num_frames`, evenly over the clip.
@@ -170,18 +169,17 @@ class SmolVLMVideoProcessor:
         """
         if metadata is None or getattr(metadata, "fps", None) is None:
             raise ValueError(
-                "Asked to sample frames per second but no video metadata was provided which is required when sampling in "
-                "SmolVLM. Please pass in `VideoMetadata` object or set `do_sample_frames=False`"
+                "Asked to sample frames per second but no video metadata was provided which is required when sampling "
+                "in SmolVLM. Please pass in `VideoMetadata` object or set `do_sample_frames=False`"
             )
-        wanted = {
-            "num_frames": self.num_frames if num_frames is None else num_frames,
-            "fps": self.fps if fps is None else fps,
-            "video_metadata.duration": metadata["duration"],
-        }
-        for name, value in wanted.items():
-            if value is None:
-                raise TypeError(f"sampling needs {name}, which is None; pass it, or set `do_sample_frames=False`")
-        at_most, rate, duration = wanted.values()
+        at_most = self.num_frames if num_frames is None else num_frames
+        rate = self.fps if fps is None else fps
+        duration = metadata["duration"]
+        if at_most is None or rate is None or duration is None:
+            raise TypeError(
+                f"sampling needs num_frames, fps and the duration of the clip, got {at_most}, {rate} and {duration}; "
+                "pass them, or set `do_sample_frames=False`"
+            )
         indices = _rust.sample_frames(
             metadata.total_num_frames, metadata.fps, duration, at_most, rate, skip_secs=skip_secs
         )

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
-from transformers.video_utils import VideoMetadata as TheirMetadata
-from transformers.video_utils import default_sample_indices_fn as their_default_sample
-
 from faster_smolvlm import SmolVLMVideoProcessor, _rust
 from faster_smolvlm.media.video import default_sample_indices_fn
 from faster_smolvlm.media.video_metadata import VideoMetadata
+from PIL import Image
+from transformers.video_utils import VideoMetadata as TheirMetadata
+from transformers.video_utils import default_sample_indices_fn as their_default_sample
 
 from ..video_clips import write_clip
 
@@ -54,7 +53,11 @@ def check(videos: Any, settings: dict[str, Any] | None = None, **call: Any) -> A
     for key in ("pixel_values", "pixel_attention_mask"):
         if key not in expected:
             continue
-        pairs = [(got[key], expected[key])] if hasattr(expected[key], "shape") else list(zip(got[key], expected[key], strict=True))
+        pairs = (
+            [(got[key], expected[key])]
+            if hasattr(expected[key], "shape")
+            else list(zip(got[key], expected[key], strict=True))
+        )
         for mine, other in pairs:
             assert mine.dtype == other.dtype
             assert tuple(mine.shape) == tuple(other.shape)
@@ -176,7 +179,9 @@ def test_v06_sampling_without_what_it_needs() -> None:
         with pytest.raises(ValueError, match="no video metadata was provided"):
             processor(clip(), do_sample_frames=True)
         with pytest.raises(TypeError):
-            processor(clip(), do_sample_frames=True, num_frames=4, fps=1, video_metadata={"total_num_frames": 5, "fps": 5})
+            processor(
+                clip(), do_sample_frames=True, num_frames=4, fps=1, video_metadata={"total_num_frames": 5, "fps": 5}
+            )
         with pytest.raises(TypeError):
             processor(clip(), do_sample_frames=True, video_metadata={"total_num_frames": 5, "fps": 5, "duration": 1})
 
@@ -271,7 +276,10 @@ def test_other_types_go_through_the_reference_arithmetic(kind: str) -> None:
 
 def test_v13_metadata() -> None:
     ours, theirs = both(**SIZES)
-    for call in ({}, {"video_metadata": {"total_num_frames": 5, "fps": 10.0, "duration": 0.5, "frames_indices": [0, 1, 2, 3, 4]}}):
+    for call in (
+        {},
+        {"video_metadata": {"total_num_frames": 5, "fps": 10.0, "duration": 0.5, "frames_indices": [0, 1, 2, 3, 4]}},
+    ):
         mine = ours(clip(), return_metadata=True, **copy.deepcopy(call))["video_metadata"]
         other = theirs(clip(), return_metadata=True, **copy.deepcopy(call))["video_metadata"]
         assert [dict(entry) for entry in mine] == [dict(entry) for entry in other]

@@ -185,7 +185,7 @@ class VideoStream:
         self._container.seek(int(table.pts[start]), stream=self.stream)
         packets = self._packets()
         first = next(packets, None)
-        found = np.flatnonzero(table.pts == first.pts) if first is not None and first.pts is not None else []
+        found = np.flatnonzero(table.pts == first.pts) if first is not None else np.array([], dtype=np.int64)
         if len(found) != 1 or found[0] > start:
             raise BrokenStreamError
 
