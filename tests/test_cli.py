@@ -15,6 +15,8 @@ import pytest
 from faster_smolvlm import __version__, cli
 from PIL import Image, ImageDraw
 
+from .video_clips import write_clip
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -160,3 +162,14 @@ def test_a_reader_that_goes_away_is_no_error_message(red: Path) -> None:
     err = running.stderr.read()
     assert running.wait(timeout=60) == 1
     assert err == ""
+
+
+def test_a_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_clip(tmp_path / "clip.mp4", frames=30)
+    status, out, _ = run(capsys, path)
+    assert status == 0
+    assert len(out.split()) > 1
+    (tmp_path / "bad.mp4").write_text("no")
+    status, _, err = run(capsys, tmp_path / "bad.mp4")
+    assert status == 1
+    assert "bad.mp4" in err

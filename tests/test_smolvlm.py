@@ -15,6 +15,8 @@ from faster_smolvlm.cache import KVCache
 from faster_smolvlm.media import MediaError
 from PIL import Image, ImageDraw
 
+from .video_clips import write_clip
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -196,12 +198,10 @@ def test_a_picture_that_cannot_be_used_is_named(vlm: SmolVLM, tmp_path: Path) ->
         (lambda vlm: vlm.generate([]), ValueError, "prompt"),
         (lambda vlm: vlm.generate(3), ValueError, "prompt"),
         (lambda vlm: vlm.generate(["a", "b"], images=[[]]), ValueError, "2 prompts"),
-        (lambda vlm: vlm.generate("a", videos=["b.mp4"]), NotImplementedError, "videos"),
-        (
-            lambda vlm: vlm.chat([{"role": "user", "content": [{"type": "video", "path": "b"}]}]),
-            NotImplementedError,
-            "take",
-        ),
+        (lambda vlm: vlm.generate("a", videos=["b.mp4"]), FileNotFoundError, r"b\.mp4"),
+        (lambda vlm: vlm.generate("a", videos=["b.mp4", [picture("red")]]), ValueError, "all files or all frames"),
+        (lambda vlm: vlm.generate(["a", "b"], videos=[[]]), ValueError, "2 prompts need as many lists of videos"),
+        (lambda vlm: vlm.chat([{"role": "user", "content": [{"type": "video", "path": "b"}]}]), ValueError, "b"),
         (lambda vlm: vlm.generate("a", temprature=3), ValueError, "temprature"),
         (lambda vlm: vlm.generate("a", max_new_tokens=0), ValueError, "max_new_tokens"),
         (lambda vlm: vlm.generate("a", num_return_sequences=2), ValueError, "num_return_sequences"),
@@ -211,3 +211,29 @@ def test_a_picture_that_cannot_be_used_is_named(vlm: SmolVLM, tmp_path: Path) ->
 def test_arguments_that_do_not_fit(vlm: SmolVLM, call: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call(vlm)
+
+
+def test_clips(vlm: SmolVLM, tmp_path: Path) -> None:
+    """The answer about a clip is what the processor's sampled frames and the model give, alone and in a batch."""
+    path = write_clip(tmp_path / "clip.mp4", frames=40, fps=10)
+    for clips in ([str(path)], [path, path], [[picture("red"), picture("blue")]]):
+        sampled = {"do_sample_frames": True} if clips[0] in (path, str(path)) else {"do_sample_frames": False}
+        content = [{"type": "video", "video": clip} for clip in clips] + [{"type": "text", "text": "What moves?"}]
+        inputs = vlm.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs=sampled,
+        )
+        expected = vlm.model.generate(**inputs, max_new_tokens=8)[0, inputs["input_ids"].shape[1] :].tolist()
+        assert vlm.generate("What moves?", videos=clips, max_new_tokens=8).token_ids == expected
+        with vlm.stream("What moves?", videos=clips, max_new_tokens=8) as stream:
+            assert "".join(stream) == vlm.generate("What moves?", videos=clips, max_new_tokens=8).text
+    alone = [vlm.generate("What moves?", videos=[path], max_new_tokens=8), vlm.generate("Hi", max_new_tokens=8)]
+    batch = vlm.generate(["What moves?", "Hi"], videos=[[path], []], max_new_tokens=8)
+    assert [result.token_ids for result in batch] == [result.token_ids for result in alone]
+    strict = SmolVLM(vlm.model, vlm.processor, policy=MediaPolicy.strict())
+    with pytest.raises(PermissionError, match="not allowed"):
+        strict.generate("Hi", videos=[path])

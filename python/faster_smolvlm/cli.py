@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mimetypes
 import os
 import sys
 import warnings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"
 DEFAULT_PROMPT = "Describe the image."
+DEFAULT_CLIP_PROMPT = "Describe the video."
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 
 
@@ -43,18 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="faster-smolvlm", description="Ask a SmolVLM model about pictures.")
+    parser = argparse.ArgumentParser(prog="faster-smolvlm", description="Ask a SmolVLM model about pictures and clips.")
     parser.add_argument("--version", action="version", version=f"faster-smolvlm {VERSION}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     describe = commands.add_parser(
         "describe",
-        help="answer one question about each picture",
-        description="Answer one question about each picture. A picture that cannot be used is reported by name; the "
+        help="answer one question about each picture or clip",
+        description="Answer one question about each picture or clip. One that cannot be used is reported by name; the "
         "others are answered, and the exit status is 1.",
     )
     describe.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, an http(s) URL or a data URI")
-    describe.add_argument("-p", "--prompt", default=DEFAULT_PROMPT, help="the question (default: %(default)s)")
+    describe.add_argument(
+        "-p", "--prompt", help=f"the question (default: {DEFAULT_PROMPT!r}, or {DEFAULT_CLIP_PROMPT!r} for a clip)"
+    )
     describe.add_argument(
         "--model",
         default=DEFAULT_MODEL,
@@ -90,7 +94,7 @@ def _answer(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace
     """Print the answer about one picture, or report what is wrong with it; whether there was an answer."""
     try:
         if options.json:
-            result = vlm.generate(options.prompt, images=[picture], max_new_tokens=options.max_new_tokens)
+            result = vlm.generate(**_question(picture, options))
             _print_json(picture, result, options.timings)
         else:
             _stream(vlm, picture, number, options)
@@ -104,6 +108,14 @@ def _answer(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace
         _report(message)
         return False
     return True
+
+
+def _question(source: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments that ask about a picture, or about a clip, which its name or its data URI tells."""
+    kind = source[5:] if source.startswith("data:") else mimetypes.guess_type(source.partition("?")[0])[0] or ""
+    clip = kind.startswith("video/")
+    prompt = options.prompt or (DEFAULT_CLIP_PROMPT if clip else DEFAULT_PROMPT)
+    return {"prompt": prompt, "videos" if clip else "images": [source], "max_new_tokens": options.max_new_tokens}
 
 
 def _load(name: str) -> SmolVLM:
@@ -131,7 +143,7 @@ def _progress(pictures: list[str]) -> Iterable[str]:
 
 def _stream(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace) -> None:
     """Print the answer piece by piece; among several pictures, behind the name of its own."""
-    with vlm.stream(options.prompt, images=[picture], max_new_tokens=options.max_new_tokens) as stream:
+    with vlm.stream(**_question(picture, options)) as stream:
         several = len(options.pictures) > 1
         if several:
             count = f"[{number}/{len(options.pictures)}] " if sys.stdout.isatty() else ""

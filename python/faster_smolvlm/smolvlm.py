@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .processing_smolvlm import SmolVLMProcessor
 
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
+# How the family samples clips, for a checkpoint whose files do not say.
+_NUM_FRAMES, _FPS = 64, 1
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,12 @@ class Stream(Iterator[str]):
 
 
 class SmolVLM:
-    """A model with its processor, for questions about pictures.
+    """A model with its processor, for questions about pictures and clips.
 
     >>> vlm = SmolVLM.from_pretrained("HuggingFaceTB/SmolVLM2-256M-Video-Instruct")  # doctest: +SKIP
     >>> print(vlm.generate("What is in the picture?", images=["cat.jpg"]).text)  # doctest: +SKIP
 
-    `policy` limits the pictures that are read; see `MediaPolicy`.
+    `policy` limits the pictures and clips that are read; see `MediaPolicy`.
     """
 
     def __init__(
@@ -188,24 +190,30 @@ class SmolVLM:
     ) -> Result | list[Result]:
         """Answer a prompt about pictures, or a list of prompts in one batch.
 
-        `images` are paths, URLs, data URIs, PIL images or arrays, in the order in which the prompt sees them; for a
-        list of prompts, one such list for each. `do_image_splitting=False` shows each picture as one tile: less detail,
-        several times faster; None is the checkpoint's setting. `skip_special_tokens=False` keeps them in `text`.
+        `images` are paths, URLs, data URIs, PIL images or arrays, in the order in which the prompt sees them; `videos`,
+        which the prompt sees after them, are paths, URLs, data URIs, lists of pictures or arrays (frames, height,
+        width, 3). For a list of prompts, one such list for each. Of a clip that is read from a file the frames are
+        sampled as the checkpoint says; all frames of an array are taken. `do_image_splitting=False` shows each picture
+        as one tile: less detail, several times faster; None is the checkpoint's setting. `skip_special_tokens=False`
+        keeps them in `text`.
         `sampling` are settings of `GenerationConfig`, `seed`, `logits_processor` or `stopping_criteria`; without
         `do_sample`, a temperature above 0, `top_k`, `top_p` or `min_p` asks for it. `reuse=False` promises that nothing
         kept from earlier calls is used; at present nothing is kept.
 
-        Raises `MediaError` (a ValueError) that names a picture which cannot be used, ValueError for other arguments.
+        Raises `MediaError` (a ValueError) that names a picture or clip which cannot be used, ValueError for other
+        arguments.
         """
         single = isinstance(prompt, str)
         prompts: list[Any] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
         pictures = [images] if single else list(images) or [()] * len(prompts)
+        clips = [videos] if single else list(videos) or [()] * len(prompts)
         if not prompts or not all(isinstance(text, str) for text in prompts):
             raise ValueError(f"prompt has to be a string or a non-empty list of strings, got {prompt!r:.200}")
         if len(pictures) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts need as many lists of images, got {len(pictures)}")
-        _refuse_videos(videos)
-        conversations = [_conversation(text, shown) for text, shown in zip(prompts, pictures, strict=True)]
+        if len(clips) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts need as many lists of videos, got {len(clips)}")
+        conversations = [_conversation(*parts) for parts in zip(prompts, pictures, clips, strict=True)]
         sampling |= {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
         results = self._start(conversations, do_image_splitting, skip_special_tokens, sampling).run()
         return results[0] if single else results
@@ -223,8 +231,8 @@ class SmolVLM:
     ) -> Result:
         """Answer the last of `messages`: dicts with a `role` and a `content`, text or a list of items.
 
-        Items are `{"type": "text", "text": …}` and `{"type": "image", "image": …}` (or `url`, `path`, `base64`). The
-        other arguments are those of `generate`.
+        Items are `{"type": "text", "text": …}`, `{"type": "image", "image": …}` (or `url`, `path`, `base64`) and
+        `{"type": "video", "video": …}` (or `url`, `path`). The other arguments are those of `generate`.
         """
         sampling |= {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
         return self._start([messages], do_image_splitting, skip_special_tokens, sampling).run()[0]
@@ -246,8 +254,7 @@ class SmolVLM:
 
         Pictures are read before this returns; each piece is made when it is asked for.
         """
-        _refuse_videos(videos)
-        messages = _conversation(prompt, images) if isinstance(prompt, str) else prompt
+        messages = _conversation(prompt, images, videos) if isinstance(prompt, str) else prompt
         sampling |= {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
         call = self._start([messages], do_image_splitting, skip_special_tokens, sampling)
         return Stream(call, self._tokens, skip_special_tokens)
@@ -263,11 +270,15 @@ class SmolVLM:
         start = time.perf_counter()
         loaded = [self._load(messages) for messages in conversations]
         decoded = time.perf_counter()
-        pictures = [shown for _, shown in loaded]
+        pictures = [shown for _, shown, _ in loaded]
+        clips = [clip for _, _, shown in loaded for clip in shown]
         arguments: dict[str, Any] = {} if do_image_splitting is None else {"do_image_splitting": do_image_splitting}
+        if clips:
+            arguments |= self._sampling_of(clips)
         inputs = self.processor(
-            text=[self.processor.apply_chat_template(messages, add_generation_prompt=True) for messages, _ in loaded],
+            text=[self.processor.apply_chat_template(messages, add_generation_prompt=True) for messages, *_ in loaded],
             images=pictures if any(pictures) else None,
+            videos=clips or None,
             return_tensors="pt",
             padding=True,
             padding_side="left",
@@ -285,8 +296,8 @@ class SmolVLM:
         lengths = inputs["attention_mask"].sum(1).tolist()
         return _Call(decoding, self.processor, lengths, timings, skip_special_tokens)
 
-    def _load(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Any]]:
-        """Return the messages in the form of the template, and the pictures in them, decoded."""
+    def _load(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Any], list[Any]]:
+        """Return the messages in the form of the template, the pictures in them, decoded, and the clips."""
         from . import conversation
 
         (normal,), batched = conversation.normalize(list(messages))
@@ -296,8 +307,20 @@ class SmolVLM:
             if isinstance(message.get("content"), str):  # the family's chat template reads lists only
                 message["content"] = [{"type": "text", "text": message["content"]}]
         sources, videos = conversation.media(normal)
-        _refuse_videos(videos)
-        return normal, [self._picture(source, number, len(sources)) for number, source in enumerate(sources, 1)]
+        pictures = [self._picture(source, number, len(sources)) for number, source in enumerate(sources, 1)]
+        return normal, pictures, videos
+
+    def _sampling_of(self, clips: list[Any]) -> dict[str, Any]:
+        """Sample clips that are files, as the checkpoint says; take every frame of arrays."""
+        from .video_inputs import is_source
+
+        files = [is_source(clip) for clip in clips]
+        if any(files) and not all(files):
+            raise ValueError("the clips of one call have to be all files or all frames; got both")
+        videos = self.processor.video_processor
+        limits = {"num_frames": videos.num_frames or _NUM_FRAMES, "fps": videos.fps or _FPS}
+        sampling = {"do_sample_frames": True, **limits} if all(files) else {"do_sample_frames": False}
+        return {"media_policy": self.policy, **sampling}
 
     def _picture(self, source: Any, number: int, total: int) -> Any:
         try:
@@ -369,13 +392,13 @@ def _place(device: str, dtype: Any) -> tuple[str, Any]:
     return device, dtype
 
 
-def _conversation(prompt: str, images: Sequence[Any]) -> list[dict[str, Any]]:
-    if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Sequence):
-        images = [images]
-    content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+def _conversation(prompt: str, images: Any, videos: Any) -> list[dict[str, Any]]:
+    content = [
+        {"type": kind, kind: item} for kind, items in (("image", images), ("video", videos)) for item in _list(items)
+    ]
     return [{"role": "user", "content": [*content, {"type": "text", "text": prompt}]}]
 
 
-def _refuse_videos(videos: Sequence[Any]) -> None:
-    if len(videos) > 0:
-        raise NotImplementedError("SmolVLM does not take videos yet: pass frames of the video as images.")
+def _list(media: Any) -> Sequence[Any]:
+    single = isinstance(media, (str, bytes, os.PathLike)) or not isinstance(media, Sequence)
+    return [media] if single else media

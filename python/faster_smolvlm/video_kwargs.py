@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .image_kwargs import CHECKS as IMAGE_CHECKS
+from .media import MediaPolicy
 from .media.video_metadata import VideoMetadata
 
 _SHARED = (
@@ -56,5 +57,6 @@ CHECKS = {
     "num_frames": (_count, "an int, 0 or more"),
     "return_metadata": (_bool, "a bool"),
     "fast": (_bool, "a bool"),
+    "media_policy": (lambda value: isinstance(value, MediaPolicy), "a MediaPolicy"),
 }
 NAMES = tuple(CHECKS)

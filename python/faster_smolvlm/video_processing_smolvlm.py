@@ -32,6 +32,8 @@ from .video_pixels import FramePixels
 Self = TypeVar("Self", bound="SmolVLMVideoProcessor")
 
 _FILE = "video_preprocessor_config.json"
+# Attributes that are about this machine, and no settings of a checkpoint.
+_OWN = ("media_policy", "threads")
 
 
 class SmolVLMVideoProcessor:
@@ -62,10 +64,10 @@ class SmolVLMVideoProcessor:
     num_frames: int | None = None
     fps: float | None = None
     fast = False
+    media_policy = MediaPolicy()
 
-    def __init__(self, *, media_policy: MediaPolicy | None = None, threads: int | None = None, **kwargs: Any) -> None:
-        self._media_policy = media_policy or MediaPolicy()
-        self._threads = threads or min(4, os.cpu_count() or 1)
+    def __init__(self, *, threads: int | None = None, **kwargs: Any) -> None:
+        self.threads = threads or min(4, os.cpu_count() or 1)
         for ignored in ("feature_extractor_type", "processor_class", "image_processor_type", "video_processor_type"):
             kwargs.pop(ignored, None)
         size = kwargs.get("size")
@@ -115,8 +117,8 @@ class SmolVLMVideoProcessor:
         clips = flatten_videos(videos)
         metadata = metadata_of(clips, settings["video_metadata"])
         pixels = []
-        with ThreadPoolExecutor(self._threads) as pool:
-            to_pixels = FramePixels(settings, self.max_image_size["longest_edge"], self._media_policy)
+        with ThreadPoolExecutor(self.threads) as pool:
+            to_pixels = FramePixels(settings, self.max_image_size["longest_edge"], settings["media_policy"])
             for place, clip in enumerate(clips):
                 with naming(f"video {place}") if len(clips) > 1 else nullcontext():
                     frames, metadata[place] = self._clip(clip, metadata[place], settings, sampler, to_pixels, pool)
@@ -137,7 +139,7 @@ class SmolVLMVideoProcessor:
     ) -> tuple[Array, VideoMetadata]:
         sample = settings["do_sample_frames"]
         if is_source(clip):
-            reader = VideoReader(clip, policy=self._media_policy, threads=self._threads, rotate=True)
+            reader = VideoReader(clip, policy=settings["media_policy"], threads=self.threads, rotate=True)
             chosen = sampler if sample else lambda metadata: np.arange(metadata.total_num_frames)
             return to_pixels.of_file(reader, chosen, fast=bool(settings["fast"]))
         if isinstance(clip, list):
@@ -145,7 +147,7 @@ class SmolVLMVideoProcessor:
                 raise ValueError(
                     "Sampling frames from a list of images is not supported! Set `do_sample_frames=False`."
                 )
-            return to_pixels.of_array(_load_frames(clip, self._media_policy), "channels_last", pool), metadata
+            return to_pixels.of_array(_load_frames(clip, settings["media_policy"]), "channels_last", pool), metadata
         if sample:
             metadata.frames_indices = sampler(metadata=metadata)
             clip = clip[metadata.frames_indices]
@@ -167,7 +169,8 @@ class SmolVLMVideoProcessor:
         ``num_frames * fps + 2 * skip_secs`` seconds. Raises ValueError without the metadata's `fps`, TypeError
         without its `duration` or where `num_frames` and `fps` are set nowhere.
         """
-        if metadata is None or getattr(metadata, "fps", None) is None:
+        video_fps = getattr(metadata, "fps", None)
+        if video_fps is None:
             raise ValueError(
                 "Asked to sample frames per second but no video metadata was provided which is required when sampling "
                 "in SmolVLM. Please pass in `VideoMetadata` object or set `do_sample_frames=False`"
@@ -181,13 +184,13 @@ class SmolVLMVideoProcessor:
                 "pass them, or set `do_sample_frames=False`"
             )
         indices = _rust.sample_frames(
-            metadata.total_num_frames, metadata.fps, duration, at_most, rate, skip_secs=skip_secs
+            metadata.total_num_frames, video_fps, duration, at_most, rate, skip_secs=skip_secs
         )
         return np.array(indices, dtype=np.int64)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as a dict that JSON can hold."""
-        settings = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        settings = {name: value for name, value in vars(self).items() if name not in _OWN}
         if not settings.pop("fast", False):
             settings.pop("fast", None)  # Transformers knows no such setting
         kept: dict[str, Any] = {"video_processor_type": type(self).__name__}
@@ -234,8 +237,7 @@ class SmolVLMVideoProcessor:
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Make a processor from settings; keyword arguments that are settings override them."""
         return_unused = kwargs.pop("return_unused_kwargs", False)
-        own = (*NAMES, "media_policy", "threads")
-        known = {name: value for name, value in kwargs.items() if name in own}
+        known = {name: value for name, value in kwargs.items() if name in (*NAMES, *_OWN)}
         processor = cls(**{**video_processor_dict, **known})
         return (processor, {k: v for k, v in kwargs.items() if k not in known}) if return_unused else processor
 
