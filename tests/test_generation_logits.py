@@ -76,6 +76,16 @@ def test_processor_equals_transformers_on_both_kinds_of_arrays(mine: Any, theirs
     np.testing.assert_allclose(np.sort(from_arrays), np.sort(expected.numpy()), rtol=1e-6)
 
 
+@pytest.mark.parametrize("k", [1, 30, 124, 126])
+@pytest.mark.parametrize("p", [0.2, 0.8, 0.999])
+def test_top_p_after_top_k_equals_transformers(k: int, p: float) -> None:
+    scores, ids = scores_and_ids()
+    scores = transformers.TopKLogitsWarper(k)(ids, scores[[0, 2, 3]])  # ties may fall either way
+    expected = transformers.TopPLogitsWarper(p)(ids, scores)
+    assert torch.equal(ours.TopPLogitsWarper(p)(ids, scores), expected)
+    np.testing.assert_array_equal(ours.TopPLogitsWarper(p)(ids.numpy(), scores.numpy()), expected.numpy())
+
+
 def test_repetition_penalty_without_history() -> None:
     scores, _ = scores_and_ids()
     assert torch.equal(

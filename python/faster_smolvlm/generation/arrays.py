@@ -71,6 +71,11 @@ def sort(x: Array) -> tuple[Array, Array]:
     return np.take_along_axis(x, order, -1), order
 
 
+def flip(x: Array) -> Array:
+    """`x` with the order of each row reversed."""
+    return x.flip(-1) if is_torch(x) else x[..., ::-1]
+
+
 def take(x: Array, indices: Array) -> Array:
     """Values of each row at `indices` [rows, n]."""
     return x.gather(-1, indices) if is_torch(x) else np.take_along_axis(x, indices, -1)

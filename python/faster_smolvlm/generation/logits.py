@@ -73,10 +73,15 @@ class TopPLogitsWarper:
 
     def __call__(self, ids: Array, scores: Array) -> Array:
         """Return the new scores."""
-        rising, order = arrays.sort(scores)
+        left = int((scores > -math.inf).sum(-1).max())
+        if 4 * left < scores.shape[-1]:  # what top-k left over: no need to sort a whole vocabulary
+            falling, order = arrays.top_k(scores, max(left, 1))
+            rising, order = arrays.flip(falling), arrays.flip(order)
+        else:
+            rising, order = arrays.sort(scores)
         remove = arrays.softmax(rising).cumsum(-1) <= 1 - self.top_p
         remove[..., -self.min_tokens_to_keep :] = False
-        return _remove(scores, arrays.put(remove, order, remove))
+        return _remove(scores, arrays.put(scores > math.inf, order, remove))
 
 
 class MinPLogitsWarper:

@@ -140,7 +140,10 @@ class Decoding(Generic[EngineT]):
             done = [index for index, row in enumerate(self._live) if row in self._reasons]
             if done:
                 tokens[done] = self._pad_id
-        self._ids[self._live, self._length] = tokens
+        if len(self._live) == self._ids.shape[0]:
+            self._ids[:, self._length] = tokens
+        else:
+            self._ids[self._live, self._length] = tokens
         self._length += 1
         rows = [row for row in self._live if row not in self._reasons]
         newest = [token for row, token in zip(self._live, tokens.tolist(), strict=True) if row not in self._reasons]
