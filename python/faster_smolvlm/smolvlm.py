@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
+from .feature import BatchFeature
 from .generation.stopping import FinishReason
 from .generation.text import IncrementalText, TokenBytes
 from .media import MediaError, MediaPolicy, load_image
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from .generation.torch_engine import TorchEngine
     from .modeling_smolvlm import SmolVLMForConditionalGeneration
     from .processing_smolvlm import SmolVLMProcessor
+    from .prompt import Clip
+    from .watch import Observation
 
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
 # How the family samples clips, for a checkpoint whose files do not say.
@@ -286,15 +289,58 @@ class SmolVLM:
             **arguments,
         )
         prepared = time.perf_counter()
+        timings = Timings(load=self.load_seconds, image_decode=decoded - start, preprocessing=prepared - decoded)
+        return self._begin(inputs, sampling, timings, skip_special_tokens)
+
+    def _begin(
+        self, inputs: Mapping[str, Any], sampling: dict[str, Any], timings: Timings, skip_special_tokens: bool
+    ) -> _Call:
         if sampling.get("temperature") == 0:
             sampling |= {"do_sample": False, "temperature": None}
         sampling.setdefault("do_sample", any(sampling.get(name) is not None for name in _DRAWING))
         if sampling.get("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences is for model.generate(); repeat the prompt in a list instead.")
         decoding = self.model.start_generation(**inputs, tokenizer=self.processor.tokenizer, **sampling)
-        timings = Timings(load=self.load_seconds, image_decode=decoded - start, preprocessing=prepared - decoded)
         lengths = inputs["attention_mask"].sum(1).tolist()
         return _Call(decoding, self.processor, lengths, timings, skip_special_tokens)
+
+    def watch(
+        self,
+        source: Any,
+        *,
+        prompt: str,
+        every: float = 2.0,
+        window: int = 8,
+        max_new_tokens: int = 64,
+        **sampling: Any,
+    ) -> Iterator[Observation]:
+        """Yield an answer about the last `window` frames each time `every` seconds of a video have passed.
+
+        `source` is a path, URL, data URI or bytes of a video, or an iterable that may never end, of pictures (timed by
+        their arrival) or of (seconds, picture). Each frame is encoded once; its features are kept while it is in the
+        window, so memory does not grow. The time stamps that the model sees count from the first frame of the window.
+        The next frame is read when the next answer is asked for. Raises as `generate`.
+        """
+        from .watch import watch
+
+        return watch(self, source, prompt=prompt, every=every, window=window, max_new_tokens=max_new_tokens, **sampling)
+
+    def answer_encoded(self, prompt: str, clip: Clip, features: Any, sampling: Mapping[str, Any]) -> Result:
+        """Answer a prompt about one clip whose frames are encoded already: `features` (image tokens, hidden_size)."""
+        from .prompt import MediaTokens
+        from .prompt_encoding import PromptEncoder, prompt_parts
+
+        start = time.perf_counter()
+        processor = self.processor
+        tokens = MediaTokens(
+            processor.image_token, processor.video_token, processor.fake_image_token, processor.global_image_token
+        )
+        encoder = PromptEncoder(processor.tokenizer, tokens, processor.image_token_id, processor.image_seq_len)
+        text = processor.apply_chat_template(_conversation(prompt, (), [None]), add_generation_prompt=True)
+        encoded = encoder.encode([text], prompt_parts([text], tokens, [], [clip]), add_special_tokens=False)
+        inputs = BatchFeature(encoded, tensor_type="pt")
+        timings = Timings(load=self.load_seconds, preprocessing=time.perf_counter() - start)
+        return self._begin({**inputs, "mm_encoder_outputs": [features]}, dict(sampling), timings, True).run()[0]
 
     def _load(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Any], list[Any]]:
         """Return the messages in the form of the template, the pictures in them, decoded, and the clips."""
