@@ -1,0 +1,190 @@
+"""Videos, from the file to the frames for the model: Transformers with torchcodec and other readers, and ours.
+
+    python benches/bench_video.py [--rounds 5] [--seconds 60] [--long 600] [clip …]
+
+Without clips it writes its own (720p H.264, with and without B-frames, and a long one), kept in a temporary folder for
+the next run. Readers that are not installed are left out, saying so. Both sides use two threads and the settings of
+SmolVLM2-256M's files; memory is measured in a process of its own for each side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from timing import alternate, machine, table
+
+THREADS = 2
+SAMPLE = {"num_frames": 64, "fps": 1}
+SETTINGS: dict[str, Any] = {
+    "size": {"longest_edge": 2048},
+    "max_image_size": {"longest_edge": 512},
+    "video_sampling": {"max_frames": 64, "fps": 1, "video_size": {"longest_edge": 512}},
+}
+
+
+def write_clip(path: Path, seconds: int, b_frames: int, gop: int = 250) -> Path:
+    """Pan over a photograph with a little noise: 720p, 30 frames a second."""
+    if path.exists():
+        return path
+    import av
+    from PIL import Image
+    from skimage import data
+
+    photo = np.asarray(Image.fromarray(data.coffee()).resize((2000, 1200)), dtype=np.int16)
+    noise = np.random.default_rng(0).normal(0, 3, (8, 720, 1280, 1)).astype(np.int16)
+    partial_file = path.with_suffix(".part.mp4")
+    with av.open(str(partial_file), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt, stream.thread_count = 1280, 720, "yuv420p", THREADS
+        stream.options = {"preset": "fast" if b_frames else "veryfast", "bf": str(b_frames), "g": str(gop)}
+        for index in range(30 * seconds):
+            x, y = int(360 * (1 + np.sin(index / 200))), int(240 * (1 + np.cos(index / 260)))
+            picture = np.clip(photo[y : y + 720, x : x + 1280] + noise[index % 8], 0, 255).astype(np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode())
+    partial_file.rename(path)
+    return path
+
+
+def theirs(reader: str) -> Callable[[str], Any]:
+    import torch
+    import transformers
+    from transformers.video_utils import load_video
+
+    torch.set_num_threads(THREADS)
+    processor = transformers.SmolVLMVideoProcessor(**json.loads(json.dumps(SETTINGS)))
+
+    def run(path: str) -> Any:
+        frames, _ = decode_theirs(path)
+        return processor(frames, return_tensors="pt")
+
+    def sampled(metadata: Any, **unused: Any) -> Any:
+        return processor.sample_frames(metadata, **SAMPLE)
+
+    def decode_theirs(path: str) -> Any:
+        if reader == "torchcodec":  # what Transformers does, with the threads of both sides made equal
+            from torchcodec.decoders import VideoDecoder
+
+            decoder = VideoDecoder(path, seek_mode="exact", num_ffmpeg_threads=THREADS)
+            found = decoder.metadata
+            metadata = transformers.video_utils.VideoMetadata(
+                found.num_frames, fps=found.average_fps, duration=found.duration_seconds
+            )
+            return decoder.get_frames_at(indices=sampled(metadata).tolist()).data.contiguous(), metadata
+        return load_video(path, backend=reader, sample_indices_fn=sampled)
+
+    run.decode = decode_theirs  # type: ignore[attr-defined]
+    run.process = lambda frames: processor(frames, return_tensors="pt")  # type: ignore[attr-defined]
+    return run
+
+
+def ours(fast: bool) -> Callable[[str], Any]:
+    from faster_smolvlm import SmolVLMVideoProcessor
+    from faster_smolvlm.media.video import load_video
+
+    processor = SmolVLMVideoProcessor(**json.loads(json.dumps(SETTINGS)), threads=THREADS)
+
+    def run(path: str) -> Any:
+        return processor(path, do_sample_frames=True, fast=fast, return_tensors="pt")
+
+    sampler = partial(processor.sample_frames, **SAMPLE)
+    run.decode = lambda path: load_video(path, sample_indices_fn=sampler, threads=THREADS)  # type: ignore[attr-defined]
+    run.process = lambda frames: processor(frames, return_tensors="pt")  # type: ignore[attr-defined]
+    return run
+
+
+def sides() -> dict[str, Callable[[], Callable[[str], Any]]]:
+    modules = {"torchcodec": "torchcodec", "pyav": "av", "opencv": "cv2", "decord": "decord"}
+    found: dict[str, Callable[[], Callable[[str], Any]]] = {}
+    for reader, module in modules.items():
+        if importlib.util.find_spec(module) is None:
+            print(f"{reader} is not installed and left out", file=sys.stderr)
+        else:
+            found[f"Transformers, {reader}"] = partial(theirs, reader)
+    return {**found, "ours, exact": partial(ours, False), "ours, fast": partial(ours, True)}
+
+
+def peak_memory(side: str, path: Path) -> int:
+    """Peak resident bytes that one call adds to what the imports take, in a process of its own."""
+    command = [sys.executable, __file__, "--measure", side, str(path)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def measure(side: str, path: str) -> None:
+    import resource
+
+    run = sides()[side]()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(path)
+    print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+
+
+def report(path: Path, rounds: int) -> None:
+    runs = {name: make() for name, make in sides().items()}
+    whole = alternate({name: partial(run, str(path)) for name, run in runs.items()}, rounds=rounds, warm_up=1)
+    decode = alternate(
+        {name: partial(run.decode, str(path)) for name, run in runs.items() if name != "ours, fast"},  # type: ignore[attr-defined]
+        rounds=rounds,
+        warm_up=0,
+    )
+    frames, _ = runs["ours, exact"].decode(str(path))  # type: ignore[attr-defined]
+    given = {name: runs[name].process for name in (next(iter(runs)), "ours, exact")}  # type: ignore[attr-defined]
+    process = alternate({name: partial(step, frames) for name, step in given.items()}, rounds=rounds, warm_up=1)
+    first = next(iter(runs))
+    print(f"\n### {path.name}, {len(frames)} frames of {frames.shape[2]}×{frames.shape[1]}\n")
+    rows = [
+        [
+            name,
+            str(whole[name]),
+            f"{whole[first].median / whole[name].median:.2f}×",
+            str(decode.get(name, "")),
+            str(process.get(name, "")),
+            f"{peak_memory(name, path) / 2**20:.0f} MiB",
+        ]
+        for name in runs
+    ]
+    print(table(["", "end to end", "ratio", "decode", "frames given", "peak memory"], rows), flush=True)
+    print(f"\nframes given: {process[first].median / process['ours, exact'].median:.2f}×", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("clips", nargs="*", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--long", type=int, default=600, help="seconds of the long clip; 0 for none")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.measure, str(options.clips[0]))
+        return
+    import torch
+
+    torch.set_num_threads(THREADS)
+    folder = Path(os.environ.get("FASTER_SMOLVLM_BENCH", Path(tempfile.gettempdir()) / "faster-smolvlm-bench"))
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = options.clips or [
+        write_clip(folder / f"b-frames-{options.seconds}s.mp4", options.seconds, 3),
+        write_clip(folder / f"no-b-frames-{options.seconds}s.mp4", options.seconds, 0),
+        *([write_clip(folder / f"long-{options.long}s.mp4", options.long, 3)] if options.long else []),
+    ]
+    print(machine("torch", "transformers", "av"))
+    for clip in clips:
+        report(clip, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

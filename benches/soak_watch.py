@@ -1,0 +1,71 @@
+"""Watch a looped clip for minutes and see whether memory grows.
+
+    python benches/soak_watch.py [--minutes 10] [--model demo] [clip]
+
+Fails where the resident memory at the end is 1 % or more above what it was after the first minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bench_video import write_clip
+
+EVERY = 0.5
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    import os
+
+    with open("/proc/self/statm") as numbers:
+        return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def looped(path: Path) -> Iterator[tuple[float, Any]]:
+    """The frames of a clip again and again, their times going on."""
+    from faster_smolvlm.watch import frames_of_file
+
+    start = 0.0
+    while True:
+        seconds = 0.0
+        for seconds, frame in frames_of_file(path, EVERY):
+            yield start + seconds, frame
+        start += seconds + EVERY
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("clip", nargs="?", type=Path)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--model", default="demo")
+    options = parser.parse_args()
+    from faster_smolvlm import SmolVLM
+
+    clip = options.clip or write_clip(Path(tempfile.gettempdir()) / "faster-smolvlm-soak.mp4", 10, 3, gop=60)
+    vlm = SmolVLM.from_pretrained(options.model, device="cpu")
+    begun = time.monotonic()
+    warm = 0
+    minute = 0
+    for count, seen in enumerate(vlm.watch(looped(clip), prompt="What moves?", every=EVERY, max_new_tokens=8), start=1):
+        passed = time.monotonic() - begun
+        if passed >= 60 * (minute + 1):
+            minute += 1
+            print(f"{minute} min: {count} answers, {resident() / 2**20:.1f} MiB, {seen.text!r:.40}", flush=True)
+            warm = warm or resident()
+        if passed >= 60 * options.minutes:
+            break
+    growth = resident() / warm - 1 if warm else 0.0
+    print(f"growth after the first minute: {growth:.2%}")
+    return int(growth >= 0.01)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
