@@ -73,6 +73,7 @@ class VideoStream:
         import av
 
         self._file = file
+        self._deadline = file.deadline
         # "file:", so that no name is taken for a protocol
         opened = io.BytesIO(file.data or b"") if file.path is None else f"file:{os.path.abspath(file.path)}"
         options = {
@@ -125,7 +126,7 @@ class VideoStream:
             for frame in frames:
                 index = index_of.pop(frame.pts, None)
                 if index is not None:
-                    yield index, self._checked(frame)
+                    yield from self._given(index, frame)
 
         try:
             # The first packet may tell which encoder wrote the stream, and the decoder minds that encoder's faults.
@@ -173,7 +174,7 @@ class VideoStream:
             for frame in frames:
                 if index in remaining:
                     remaining.remove(index)
-                    yield index, self._checked(frame)
+                    yield from self._given(index, frame)
                 index += 1
             if not remaining:
                 return
@@ -215,10 +216,13 @@ class VideoStream:
             count += 1
             if count > file.policy.max_decoded_frames:
                 raise file.limit(f"has {count} frames or more", "max_decoded_frames")
-            if time.monotonic() > file.deadline:
+            if time.monotonic() > self._deadline:
                 raise file.limit("takes too many seconds to decode", "max_decode_seconds")
             yield packet
 
-    def _checked(self, frame: Any) -> Any:
+    def _given(self, index: int, frame: Any) -> Iterator[tuple[int, Any]]:
+        """Hand out a frame of allowed size; the time until the next one is asked for is not the decoder's."""
         check_size(frame.height, frame.width, self._file.name, self._file.policy)
-        return frame
+        start = time.monotonic()
+        yield index, frame
+        self._deadline += time.monotonic() - start
