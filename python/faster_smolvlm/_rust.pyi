@@ -1,6 +1,7 @@
 """Native half of faster_smolvlm (Rust); the arrays are C-contiguous NumPy arrays."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,3 +56,49 @@ def resize(
 ) -> NDArray[np.uint8]: ...
 def resize_float32(image: NDArray[np.float32], height: int, width: int, *, resample: int) -> NDArray[np.float32]: ...
 def resize_float64(image: NDArray[np.float64], height: int, width: int, *, resample: int) -> NDArray[np.float64]: ...
+
+class NativeModel:
+    """A model loaded for the CPU, and the sequences that it is working on. One call runs at a time."""
+
+    STEP_ROWS: int
+    @property
+    def isa(self) -> str: ...
+    @property
+    def num_threads(self) -> int: ...
+    @property
+    def text_bytes(self) -> int: ...
+    def __new__(
+        cls,
+        files: Sequence[str],
+        config: dict[str, Any],
+        *,
+        dtype: str,
+        kv_dtype: str,
+        num_threads: int,
+        cache_positions: int,
+    ) -> NativeModel: ...
+    def encode(self, pixels: NDArray[np.float32], patch_mask: NDArray[np.bool_]) -> NDArray[np.float32]: ...
+    def step_logits(
+        self,
+        sequences: Sequence[int],
+        lengths: Sequence[int],
+        ids: NDArray[np.int64],
+        features: NDArray[np.float32],
+        feature_rows: NDArray[np.int64],
+        wanted: Sequence[int],
+    ) -> NDArray[np.float32]: ...
+    def step_argmax(
+        self,
+        sequences: Sequence[int],
+        lengths: Sequence[int],
+        ids: NDArray[np.int64],
+        features: NDArray[np.float32],
+        feature_rows: NDArray[np.int64],
+        wanted: Sequence[int],
+    ) -> NDArray[np.int64]: ...
+    def open(self) -> int: ...
+    def close(self, sequence: int) -> None: ...
+    def fork(self, sequence: int, length: int) -> int: ...
+    def truncate(self, sequence: int, length: int) -> None: ...
+    def length(self, sequence: int) -> int: ...
+    def cache_pages(self) -> tuple[int, int, int]: ...

@@ -1,5 +1,6 @@
 //! Pixels, frames and (on the CPU) the model of faster-smolvlm: slices in, slices out, no Python.
 
+pub mod engine;
 pub mod error;
 pub mod frames;
 pub mod geometry;

@@ -1,6 +1,7 @@
 //! Python face of `faster-smolvlm-core`: checks arguments, lets go of the interpreter, calls the core.
 use pyo3::prelude::*;
 
+mod engine;
 mod frames;
 mod gate;
 mod image;
@@ -8,6 +9,8 @@ mod image;
 /// Native half of faster_smolvlm: all that Python can see.
 #[pymodule(gil_used = false)]
 mod _rust {
+    #[pymodule_export]
+    use crate::engine::NativeModel;
     #[pymodule_export]
     use crate::frames::{
         FrameStream, explicit_frames, frames_at_rate, frames_at_times, key_frames, sample_frames,

@@ -1,0 +1,249 @@
+"""A checkpoint loaded into the native engine, and the encoding of its pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import hub
+from .._rust import NativeModel
+from ..configuration_smolvlm import SmolVLMConfig
+from ..weights import WeightFiles
+from .reuse import FeatureCache, PrefixCache
+
+Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
+
+DTYPES = ("auto", "float32", "bfloat16")
+FEATURE_CACHE_BYTES = 64 << 20
+"""Default budget for the image tokens that are kept between calls: some 440 frames of the 256M model."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame to encode: float32 [channels, height, width], its patch mask, and the hash of both."""
+
+    pixels: Float32
+    patch_mask: Bool
+    digest: bytes
+
+
+class NativeSmolVLM:
+    """A SmolVLM or Idefics3 model for the CPU.
+
+    `config` describes it; `dtype` is the storage of its weights ("float32", "bfloat16" or "int8"), activations and sums
+    are float32; `isa` names the instruction set in use and `num_threads` the threads; `load_seconds` is what loading
+    took. Results do not depend on the number of threads, nor on what else is in the batch.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str | os.PathLike[str]],
+        config: SmolVLMConfig,
+        *,
+        dtype: str = "float32",
+        quantization: str | None = None,
+        num_threads: int | None = None,
+        cache_positions: int | None = None,
+        feature_cache_bytes: int = FEATURE_CACHE_BYTES,
+    ) -> None:
+        """Read, check and pack the safetensors `files`.
+
+        `quantization="int8"` stores every weight matrix in 8 bits with a scale per output channel. `cache_positions`
+        bounds the tokens in flight and kept for reuse, all sequences together (default: twice the position limit).
+        Raises ValueError where tensors and config do not fit or a weight is NaN, OSError for files that cannot be read,
+        MemoryError where the system does not give the memory.
+        """
+        start = time.perf_counter()
+        if dtype not in DTYPES[1:]:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+        if quantization not in (None, "int8"):
+            raise ValueError(f"quantization must be None or 'int8', got {quantization!r}.")
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {num_threads}.")
+        self.config = config
+        self.dtype = quantization or dtype
+        limit = config.text_config.max_position_embeddings
+        self.rust = NativeModel(
+            [os.fspath(path) for path in files],
+            _sizes(config),
+            dtype=self.dtype,
+            kv_dtype="float32" if self.dtype == "float32" else "bfloat16",
+            num_threads=num_threads or _cores(),
+            cache_positions=2 * limit if cache_positions is None else cache_positions,
+        )
+        self.features = FeatureCache(feature_cache_bytes)
+        self.prefixes = PrefixCache(self.rust, most_positions=limit)
+        self.load_seconds = time.perf_counter() - start
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_dir: str | os.PathLike[str],
+        *,
+        dtype: str = "auto",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> NativeSmolVLM:
+        """Load a directory, a hub repository or "demo"; `options` are those of the constructor.
+
+        `dtype="auto"` stores the weights as the checkpoint does (float16 as float32).
+        """
+        files = hub.checkpoint(
+            name_or_dir, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        return cls.from_checkpoint(files, dtype=dtype, **options)
+
+    @classmethod
+    def from_checkpoint(cls, files: hub.Checkpoint, *, dtype: str = "auto", **options: Any) -> NativeSmolVLM:
+        """As `from_pretrained`, for a checkpoint that is resolved already."""
+        config = SmolVLMConfig.from_checkpoint(files)
+        weights = WeightFiles(files)
+        if dtype == "auto":
+            dtype = "bfloat16" if weights.float_dtype() == "bfloat16" else "float32"
+        paths = sorted({path for path, _, _ in weights.entries.values()})
+        return cls(paths, config, dtype=dtype, **options)
+
+    @property
+    def isa(self) -> str:
+        """Name of the instruction set in use."""
+        return self.rust.isa
+
+    @property
+    def num_threads(self) -> int:
+        """Number of threads that compute."""
+        return self.rust.num_threads
+
+    def image_tokens(self, height: int, width: int) -> int:
+        """Return the number of image tokens of a frame of this size in pixels."""
+        patch, side = self.config.vision_config.patch_size, self.config.scale_factor
+        assert isinstance(patch, int)
+        return (height // patch) * (width // patch) // side**2
+
+    def frames(self, pixel_values: Any, pixel_attention_mask: Any = None) -> list[Frame]:
+        """Return the real frames of a batch, row after row: all-zero ones are padding, unless there is no other.
+
+        `pixel_values` is [rows, frames, channels, height, width], `pixel_attention_mask` [rows, frames, height, width].
+        """
+        pixels = np.ascontiguousarray(pixel_values, dtype=np.float32)
+        channels = self.config.vision_config.num_channels
+        if pixels.ndim != 5 or pixels.shape[2] != channels or 0 in pixels.shape:
+            raise ValueError(
+                f"pixel_values has to be of shape (rows, frames, {channels}, height, width), got {pixels.shape}."
+            )
+        rows, count, _, height, width = pixels.shape
+        pixels = pixels.reshape(rows * count, channels, height, width)
+        real = [index for index in range(len(pixels)) if pixels[index].any()] or [0]
+        masks = self._patch_masks(pixel_attention_mask, (rows, count, height, width))
+        return [Frame(pixels[index], masks[index], _digest(pixels[index], masks[index])) for index in real]
+
+    def encode(self, frames: Sequence[Frame], *, reuse: bool = True) -> tuple[Float32, int]:
+        """Return the image tokens of the frames, [frames * tokens, hidden_size], and how many frames were known."""
+        done: list[Float32] = []
+        known = 0
+        for frame in frames:
+            features = self.features.get(frame.digest) if reuse else None
+            known += features is not None
+            if features is None:
+                features = self.rust.encode(frame.pixels, frame.patch_mask)
+                if reuse:
+                    self.features.put(frame.digest, features)
+            done.append(features)
+        return np.concatenate(done) if done else self.no_features(), known
+
+    def no_features(self) -> Float32:
+        """Return no image tokens."""
+        return np.zeros((0, self.config.text_config.hidden_size), np.float32)
+
+    def logits(
+        self,
+        input_ids: Any,
+        *,
+        pixel_values: Any = None,
+        pixel_attention_mask: Any = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Float32:
+        """Return the logits of every position of one prompt, [length, vocabulary], with no cache in the way."""
+        from .engine import NativeEngine
+
+        ids = np.asarray(input_ids, dtype=np.int64).reshape(1, -1)
+        engine = NativeEngine(
+            self,
+            ids,
+            pixel_values=pixel_values,
+            pixel_attention_mask=pixel_attention_mask,
+            reuse=False,
+            progress=progress,
+        )
+        try:
+            return engine.all_logits()
+        finally:
+            engine.free()
+
+    def _patch_masks(self, mask: Any, shape: tuple[int, int, int, int]) -> Bool:
+        """Return which patches belong to the picture, [frames, patch rows, patch columns]."""
+        rows, count, height, width = shape
+        patch = self.config.vision_config.patch_size
+        assert isinstance(patch, int)
+        down, across = height // patch, width // patch
+        if mask is None:
+            return np.ones((rows * count, down, across), np.bool_)
+        visible = np.asarray(mask) > 0
+        if visible.shape != shape:
+            raise ValueError(f"pixel_attention_mask has to be of shape {shape}, as the pixels, got {visible.shape}.")
+        visible = visible.reshape(rows * count, height, width)[:, : down * patch, : across * patch]
+        return np.ascontiguousarray(visible.reshape(-1, down, patch, across, patch).any(axis=(2, 4)))
+
+
+def _digest(pixels: Float32, mask: Bool) -> bytes:
+    digest = hashlib.blake2b(np.array(pixels.shape, np.int64).tobytes(), digest_size=32)
+    digest.update(pixels)
+    digest.update(mask)
+    return digest.digest()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _sizes(config: SmolVLMConfig) -> dict[str, Any]:
+    """Return the numbers that the Rust side takes, after refusing settings that it does not have."""
+    vision, text = config.vision_config, config.text_config
+    rope = text.rope_parameters or {}
+    wanted = [
+        ("vision_config.hidden_act", vision.hidden_act, "gelu_pytorch_tanh"),
+        ("text_config.hidden_act", text.hidden_act, "silu"),
+        ("text_config.attention_bias", text.attention_bias, False),
+        ("text_config.mlp_bias", text.mlp_bias, False),
+        ("text_config.rope_parameters['rope_type']", rope.get("rope_type", "default"), "default"),
+        ("vision_config.image_size", type(vision.image_size), int),
+        ("vision_config.patch_size", type(vision.patch_size), int),
+    ]
+    for name, given, expected in wanted:
+        if given != expected:
+            raise ValueError(f"The native engine has {name} = {expected!r} only, the config says {given!r}.")
+    return {
+        "scale_factor": config.scale_factor,
+        "vision": dict(_numbers(vision, "layer_norm_eps image_size patch_size num_channels")),
+        "text": dict(
+            _numbers(text, "num_key_value_heads head_dim vocab_size max_position_embeddings rope_theta rms_norm_eps")
+        )
+        | {"tie_word_embeddings": config.tie_word_embeddings},
+    }
+
+
+def _numbers(config: Any, names: str) -> Iterator[tuple[str, Any]]:
+    common = "hidden_size intermediate_size num_hidden_layers num_attention_heads"
+    for name in f"{common} {names}".split():
+        yield name, getattr(config, name)

@@ -1,0 +1,292 @@
+//! Keys and values in pages, and softmax attention over them block by block.
+//!
+//! A page holds [`PAGE`] positions of every layer and head in the panel layout of the kernels: keys as weights with
+//! inner dimension `head_dim` and one column per position, values as weights with one inner step per position. So the
+//! matrix kernel computes scores and outputs alike, for one row or for many.
+use super::kernels::{BLOCK, Dtype, EXPAND, Kernels, PANEL, Product};
+use super::linear::to_bfloat16;
+use super::memory::{Buffer, Shared};
+
+/// Positions of a page.
+pub const PAGE: usize = 64;
+/// Most query rows (rows of the sequence times query heads of a group) of one task.
+pub const QUERY_ROWS: usize = 48;
+
+/// Sizes of the pages.
+#[derive(Clone, Debug)]
+pub struct PageLayout {
+    dtype: Dtype,
+    heads: usize,
+    head_dim: usize,
+    layers: usize,
+}
+
+impl PageLayout {
+    /// Pages for `layers` layers of `heads` heads.
+    pub fn new(dtype: Dtype, layers: usize, heads: usize, head_dim: usize) -> Self {
+        Self {
+            dtype,
+            heads,
+            head_dim,
+            layers,
+        }
+    }
+
+    /// Width of a value row, padded to whole panels.
+    pub fn padded_dim(&self) -> usize {
+        self.head_dim.next_multiple_of(PANEL)
+    }
+
+    fn key_bytes(&self) -> usize {
+        PAGE / PANEL * self.dtype.panel_bytes(self.head_dim)
+    }
+
+    fn head_bytes(&self) -> usize {
+        self.key_bytes() + self.padded_dim() / PANEL * self.dtype.panel_bytes(PAGE)
+    }
+
+    /// Bytes of a page.
+    pub fn page_bytes(&self) -> usize {
+        self.layers * self.heads * self.head_bytes()
+    }
+
+    fn head_start(&self, page: u32, layer: usize, head: usize) -> usize {
+        page as usize * self.page_bytes() + (layer * self.heads + head) * self.head_bytes()
+    }
+}
+
+/// Memory that a thread needs for attention.
+pub struct AttentionScratch {
+    /// Query rows, `head_dim` wide: the caller fills them, scaled by `log2(e) / sqrt(head_dim)`.
+    pub queries: Vec<f32>,
+    /// Number of keys that each query row sees.
+    pub limits: Vec<usize>,
+    /// Maximum and sum of each query row after [`Pages::attend`].
+    pub states: Vec<(f32, f32)>,
+    /// Unnormalised output of each query row, `padded_dim` wide.
+    pub outputs: Vec<f32>,
+    block_outputs: Vec<f32>,
+    scores: Vec<f32>,
+    expanded: Vec<f32>,
+}
+
+impl AttentionScratch {
+    /// Scratch for one thread and up to `rows` query rows.
+    pub fn new(layout: &PageLayout, rows: usize) -> Self {
+        Self {
+            queries: vec![0.0; rows * layout.head_dim],
+            limits: vec![0; rows],
+            states: vec![(0.0, 0.0); rows],
+            outputs: vec![0.0; rows * layout.padded_dim()],
+            block_outputs: vec![0.0; rows * layout.padded_dim()],
+            scores: vec![0.0; rows * BLOCK],
+            expanded: vec![0.0; EXPAND * PANEL],
+        }
+    }
+}
+
+/// Pages as the threads of a job see them.
+#[derive(Clone, Copy)]
+pub struct Pages<'a> {
+    kernels: &'static Kernels,
+    layout: &'a PageLayout,
+    bytes: Shared<'a, u8>,
+}
+
+impl<'a> Pages<'a> {
+    /// Pages of `layout` in `bytes`.
+    pub fn new(
+        kernels: &'static Kernels,
+        layout: &'a PageLayout,
+        bytes: &'a mut Buffer<u8>,
+    ) -> Self {
+        Self {
+            kernels,
+            layout,
+            bytes: Shared::new(bytes),
+        }
+    }
+
+    /// Writes the key and value of one position of one head.
+    ///
+    /// # Safety
+    /// No other thread may use this head of this page meanwhile.
+    pub unsafe fn store(
+        &self,
+        page: u32,
+        layer: usize,
+        head: usize,
+        slot: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let l = self.layout;
+        let start = l.head_start(page, layer, head);
+        // SAFETY: by the caller's promise.
+        let bytes = unsafe { self.bytes.part_mut(start..start + l.head_bytes()) };
+        let (keys, values) = bytes.split_at_mut(l.key_bytes());
+        let panel = &mut keys[slot / PANEL * l.dtype.panel_bytes(l.head_dim)..];
+        let column = slot % PANEL;
+        match l.dtype {
+            Dtype::Float32 => {
+                for (step, x) in panel.chunks_exact_mut(4 * PANEL).zip(key) {
+                    step[4 * column..4 * column + 4].copy_from_slice(&x.to_le_bytes());
+                }
+                for (panel, x) in values
+                    .chunks_exact_mut(l.dtype.panel_bytes(PAGE))
+                    .zip(value.chunks(PANEL))
+                {
+                    for (to, x) in panel[4 * slot * PANEL..].chunks_exact_mut(4).zip(x) {
+                        to.copy_from_slice(&x.to_le_bytes());
+                    }
+                }
+            }
+            _ => {
+                for (pair, x) in panel.chunks_exact_mut(4 * PANEL).zip(key.chunks(2)) {
+                    for (to, x) in pair[4 * column..4 * column + 4].chunks_exact_mut(2).zip(x) {
+                        to.copy_from_slice(&to_bfloat16(*x).to_le_bytes());
+                    }
+                }
+                for (panel, x) in values
+                    .chunks_exact_mut(l.dtype.panel_bytes(PAGE))
+                    .zip(value.chunks(PANEL))
+                {
+                    for (to, x) in panel[4 * (slot / 2) * PANEL..].chunks_exact_mut(4).zip(x) {
+                        to[2 * (slot % 2)..2 * (slot % 2) + 2]
+                            .copy_from_slice(&to_bfloat16(*x).to_le_bytes());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Attention of `rows` query rows over all the keys they see: blocks in ascending order, merged one by one.
+    ///
+    /// # Safety
+    /// No thread may write this layer and head of these pages meanwhile.
+    pub unsafe fn attend(
+        &self,
+        table: &[u32],
+        layer: usize,
+        head: usize,
+        rows: usize,
+        s: &mut AttentionScratch,
+    ) {
+        let keys = s.limits[..rows].iter().copied().max().unwrap_or(0);
+        let width = self.layout.padded_dim();
+        s.states[..rows].fill((f32::NEG_INFINITY, 0.0));
+        for block in 0..keys.div_ceil(BLOCK) {
+            let mut block_states = [(0.0, 0.0); QUERY_ROWS];
+            let mut out = std::mem::take(&mut s.block_outputs);
+            // SAFETY: by the caller's promise.
+            unsafe {
+                self.block(
+                    table,
+                    layer,
+                    head,
+                    block,
+                    rows,
+                    s,
+                    &mut block_states,
+                    &mut out,
+                )
+            };
+            s.block_outputs = out;
+            for (row, &state) in block_states.iter().enumerate().take(rows) {
+                if state.1 > 0.0 {
+                    let part = row * width..(row + 1) * width;
+                    let block_out = &s.block_outputs[part.clone()];
+                    (self.kernels.merge)(
+                        &mut s.states[row],
+                        &mut s.outputs[part],
+                        state,
+                        block_out,
+                    );
+                }
+            }
+        }
+    }
+
+    /// One block of keys: a maximum, a sum and an output per query row; the sum is zero where a row sees no key.
+    ///
+    /// # Safety
+    /// As for [`Pages::attend`].
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn block(
+        &self,
+        table: &[u32],
+        layer: usize,
+        head: usize,
+        block: usize,
+        rows: usize,
+        s: &mut AttentionScratch,
+        states: &mut [(f32, f32)],
+        out: &mut [f32],
+    ) {
+        let (l, first) = (self.layout, block * BLOCK);
+        let seen = |limit: usize| limit.saturating_sub(first).min(BLOCK);
+        let keys = s.limits[..rows]
+            .iter()
+            .copied()
+            .map(seen)
+            .max()
+            .unwrap_or(0);
+        let pages = || {
+            table[first / PAGE..]
+                .iter()
+                .take(keys.div_ceil(PAGE))
+                .enumerate()
+                .map(|(i, &page)| {
+                    let start = l.head_start(page, layer, head);
+                    // SAFETY: by the caller's promise.
+                    let bytes = unsafe { self.bytes.part(start..start + l.head_bytes()) };
+                    (
+                        i * PAGE,
+                        (keys - i * PAGE).min(PAGE),
+                        bytes.split_at(l.key_bytes()),
+                    )
+                })
+        };
+        for (at, count, (k, _)) in pages() {
+            (self.kernels.product)(Product {
+                a: &s.queries,
+                a_stride: l.head_dim,
+                rows,
+                k: l.head_dim,
+                w: k,
+                w_stride: l.dtype.panel_bytes(l.head_dim),
+                dtype: l.dtype,
+                panels: count.div_ceil(PANEL),
+                out: &mut s.scores[at..],
+                out_stride: BLOCK,
+                accumulate: false,
+                scratch: &mut s.expanded,
+            });
+        }
+        for (row, scores) in s.scores.chunks_exact_mut(BLOCK).take(rows).enumerate() {
+            let visible = seen(s.limits[row]);
+            states[row] = if visible > 0 {
+                (self.kernels.softmax)(&mut scores[..visible])
+            } else {
+                (f32::NEG_INFINITY, 0.0)
+            };
+            scores[visible..keys].fill(0.0);
+        }
+        for (at, count, (_, v)) in pages() {
+            (self.kernels.product)(Product {
+                a: &s.scores[at..],
+                a_stride: BLOCK,
+                rows,
+                k: count,
+                w: v,
+                w_stride: l.dtype.panel_bytes(PAGE),
+                dtype: l.dtype,
+                panels: l.padded_dim() / PANEL,
+                out,
+                out_stride: l.padded_dim(),
+                accumulate: at > 0,
+                scratch: &mut s.expanded,
+            });
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! AVX2 with FMA: the matrix product by hand, the row kernels by compiling the scalar ones for this instruction set.
+use std::arch::x86_64::*;
+
+use super::{Dtype, EXPAND, Kernels, PANEL, Product, scalar};
+
+/// Kernels for machines with AVX2 and FMA; listed by `available` only after both were detected.
+pub static KERNELS: Kernels = Kernels {
+    name: "avx2",
+    product,
+    affine,
+    gelu,
+    silu_mul,
+    add,
+    rms_norm,
+    layer_norm,
+    rotary,
+    softmax,
+    merge,
+    argmax: scalar::argmax,
+};
+
+/// Rows of the register block: 6 rows of 16 columns fill 12 of the 16 registers with sums.
+const ROWS: usize = 6;
+/// Most rows for which weights are converted in registers; above that they are expanded once for all rows.
+const DIRECT_ROWS: usize = 4;
+
+/// Defines a row kernel as the scalar one compiled for AVX2 and FMA.
+macro_rules! compiled {
+    ($($name:ident($($arg:ident: $kind:ty),*) $(-> $out:ty)?, $body:path;)*) => {$(
+        fn $name($($arg: $kind),*) $(-> $out)? {
+            #[target_feature(enable = "avx2,fma")]
+            fn compiled($($arg: $kind),*) $(-> $out)? {
+                $body($($arg),*)
+            }
+            // SAFETY: the table is only handed out on machines with AVX2 and FMA.
+            unsafe { compiled($($arg),*) }
+        }
+    )*};
+}
+
+compiled! {
+    affine(x: &mut [f32], scale: &[f32], bias: &[f32]), scalar::affine::<true>;
+    gelu(x: &mut [f32]), scalar::gelu::<true>;
+    silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]), scalar::silu_mul::<true>;
+    add(x: &mut [f32], y: &[f32]), scalar::add;
+    rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]), scalar::rms_norm::<true>;
+    layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]), scalar::layer_norm::<true>;
+    rotary(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]), scalar::rotary::<true>;
+    softmax(scores: &mut [f32]) -> (f32, f32), scalar::softmax::<true>;
+    merge(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]), scalar::merge::<true>;
+}
+
+fn product(p: Product<'_>) {
+    p.check();
+    // SAFETY: `check` has compared every slice with the sizes, and the machine has AVX2 and FMA.
+    unsafe {
+        match p.dtype {
+            Dtype::Float32 => typed_product::<Float32>(p),
+            Dtype::Bfloat16 => typed_product::<Bfloat16>(p),
+            Dtype::Int8 => typed_product::<Int8>(p),
+        }
+    }
+}
+
+/// Storage of weights as registers see it.
+trait Storage {
+    const DTYPE: Dtype;
+
+    /// Steps `k` and `k + 1` (`k` even) of a panel: columns 0..8 and 8..16 of the first, then of the second.
+    ///
+    /// # Safety
+    /// The panel must hold both steps, and the caller must be compiled for AVX2.
+    unsafe fn pair(panel: *const u8, k: usize) -> [__m256; 4];
+}
+
+struct Float32;
+struct Bfloat16;
+struct Int8;
+
+impl Storage for Float32 {
+    const DTYPE: Dtype = Dtype::Float32;
+
+    #[inline(always)]
+    unsafe fn pair(panel: *const u8, k: usize) -> [__m256; 4] {
+        // SAFETY: by the caller's promise; loads need no alignment.
+        unsafe {
+            let p = panel.cast::<f32>().add(k * PANEL);
+            [
+                _mm256_loadu_ps(p),
+                _mm256_loadu_ps(p.add(8)),
+                _mm256_loadu_ps(p.add(16)),
+                _mm256_loadu_ps(p.add(24)),
+            ]
+        }
+    }
+}
+
+impl Storage for Bfloat16 {
+    const DTYPE: Dtype = Dtype::Bfloat16;
+
+    #[inline(always)]
+    unsafe fn pair(panel: *const u8, k: usize) -> [__m256; 4] {
+        // SAFETY: by the caller's promise; loads need no alignment.
+        unsafe {
+            let p = panel.add(k * PANEL * 2).cast::<__m256i>();
+            let (low, high) = (_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1)));
+            let odd = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+                _mm256_castsi256_ps(_mm256_and_si256(low, odd)),
+                _mm256_castsi256_ps(_mm256_and_si256(high, odd)),
+            ]
+        }
+    }
+}
+
+impl Storage for Int8 {
+    const DTYPE: Dtype = Dtype::Int8;
+
+    #[inline(always)]
+    unsafe fn pair(panel: *const u8, k: usize) -> [__m256; 4] {
+        // SAFETY: by the caller's promise; loads need no alignment.
+        unsafe {
+            let p = panel.add(k * PANEL);
+            let eight = |i: usize| {
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(
+                    p.add(8 * i).cast::<__m128i>(),
+                )))
+            };
+            [eight(0), eight(1), eight(2), eight(3)]
+        }
+    }
+}
+
+/// Picks the block shapes: one row goes over several panels at once to hide the latency of the sums, a few rows
+/// convert the weights in registers, many rows share a panel that is expanded to float32.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn typed_product<S: Storage>(mut p: Product<'_>) {
+    // SAFETY: the offsets stay inside the slices, whose lengths `check` has compared with the sizes.
+    unsafe {
+        if p.rows == 1 {
+            let mut first = 0;
+            while first < p.panels {
+                let n = (p.panels - first).min(4);
+                match n {
+                    1 => block::<S, 1, 1>(&mut p, first),
+                    2 => block::<S, 1, 2>(&mut p, first),
+                    3 => block::<S, 1, 3>(&mut p, first),
+                    _ => block::<S, 1, 4>(&mut p, first),
+                }
+                first += n;
+            }
+            return;
+        }
+        for panel in 0..p.panels {
+            match p.rows {
+                0 => {}
+                2 => block::<S, 2, 1>(&mut p, panel),
+                3 => block::<S, 3, 1>(&mut p, panel),
+                DIRECT_ROWS => block::<S, DIRECT_ROWS, 1>(&mut p, panel),
+                _ => many_rows::<S>(&mut p, panel),
+            }
+        }
+    }
+}
+
+/// `R` rows times `N` panels from `panel` on, all of `k`.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn block<S: Storage, const R: usize, const N: usize>(p: &mut Product<'_>, panel: usize) {
+    // SAFETY: as for the caller.
+    unsafe {
+        let w = p.w.as_ptr().add(panel * p.w_stride);
+        let out = p.out.as_mut_ptr().add(panel * PANEL);
+        tile::<S, R, N>(
+            p.a.as_ptr(),
+            p.a_stride,
+            p.k,
+            w,
+            p.w_stride,
+            out,
+            p.out_stride,
+            p.accumulate,
+        );
+    }
+}
+
+/// All rows times one panel, in runs of `k` whose expanded weights stay in the first-level cache.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn many_rows<S: Storage>(p: &mut Product<'_>, panel: usize) {
+    // SAFETY: as for the caller; the scratch holds `EXPAND` steps.
+    unsafe {
+        let w = p.w.as_ptr().add(panel * p.w_stride);
+        let mut from = 0;
+        while from < p.k {
+            let k = (p.k - from).min(EXPAND);
+            let expanded = if S::DTYPE == Dtype::Float32 {
+                w.cast::<f32>().add(from * PANEL)
+            } else {
+                let to = p.scratch.as_mut_ptr();
+                for step in (0..k).step_by(2) {
+                    for (i, v) in S::pair(w, from + step).into_iter().enumerate() {
+                        _mm256_storeu_ps(to.add(step * PANEL + i * 8), v);
+                    }
+                }
+                to.cast_const()
+            }
+            .cast::<u8>();
+            let go_on = p.accumulate || from > 0;
+            let mut row = 0;
+            while row < p.rows {
+                let a = p.a.as_ptr().add(row * p.a_stride + from);
+                let out = p.out.as_mut_ptr().add(row * p.out_stride + panel * PANEL);
+                let (lda, ldo) = (p.a_stride, p.out_stride);
+                match p.rows - row {
+                    1 => tile::<Float32, 1, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                    2 => tile::<Float32, 2, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                    3 => tile::<Float32, 3, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                    4 => tile::<Float32, 4, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                    5 => tile::<Float32, 5, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                    _ => tile::<Float32, ROWS, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                }
+                row += ROWS;
+            }
+            from += k;
+        }
+    }
+}
+
+/// The inner loop: `R x N * PANEL` sums in registers, each one chain over ascending `k`.
+#[allow(clippy::too_many_arguments, clippy::needless_range_loop)]
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn tile<S: Storage, const R: usize, const N: usize>(
+    a: *const f32,
+    a_stride: usize,
+    k: usize,
+    w: *const u8,
+    w_stride: usize,
+    out: *mut f32,
+    out_stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller owns `R` rows of `a` and `out` and `N` panels of `w`, each of `k` steps (panels are padded to
+    // an even number of steps).
+    unsafe {
+        let mut sums = [[[_mm256_setzero_ps(); 2]; N]; R];
+        if accumulate {
+            for r in 0..R {
+                for n in 0..N {
+                    let at = out.add(r * out_stride + n * PANEL);
+                    sums[r][n] = [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))];
+                }
+            }
+        }
+        let even = k & !1;
+        let mut step = 0;
+        while step < even {
+            for n in 0..N {
+                let [w0, w1, w2, w3] = S::pair(w.add(n * w_stride), step);
+                for r in 0..R {
+                    let x = _mm256_broadcast_ss(&*a.add(r * a_stride + step));
+                    sums[r][n][0] = _mm256_fmadd_ps(x, w0, sums[r][n][0]);
+                    sums[r][n][1] = _mm256_fmadd_ps(x, w1, sums[r][n][1]);
+                }
+                for r in 0..R {
+                    let x = _mm256_broadcast_ss(&*a.add(r * a_stride + step + 1));
+                    sums[r][n][0] = _mm256_fmadd_ps(x, w2, sums[r][n][0]);
+                    sums[r][n][1] = _mm256_fmadd_ps(x, w3, sums[r][n][1]);
+                }
+            }
+            step += 2;
+        }
+        if even < k {
+            for n in 0..N {
+                let [w0, w1, _, _] = S::pair(w.add(n * w_stride), even);
+                for r in 0..R {
+                    let x = _mm256_broadcast_ss(&*a.add(r * a_stride + even));
+                    sums[r][n][0] = _mm256_fmadd_ps(x, w0, sums[r][n][0]);
+                    sums[r][n][1] = _mm256_fmadd_ps(x, w1, sums[r][n][1]);
+                }
+            }
+        }
+        for r in 0..R {
+            for n in 0..N {
+                let at = out.add(r * out_stride + n * PANEL);
+                _mm256_storeu_ps(at, sums[r][n][0]);
+                _mm256_storeu_ps(at.add(8), sums[r][n][1]);
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The arithmetic of the engine behind one table of functions, chosen once for the machine.
+//!
+//! Weights (and the keys and values of attention) lie in *panels* of [`PANEL`] output columns. Inside a panel the inner
+//! dimension `k` ascends, padded to an even number:
+//!
+//! | [`Dtype`] | layout of a panel |
+//! |---|---|
+//! | `Float32` | `[k][16]` |
+//! | `Bfloat16` | `[k / 2][16][2]`, so that one register holds two steps of 8 columns |
+//! | `Int8` | `[k][16]`; one float32 scale per column is applied to the finished sum |
+//!
+//! Activations are float32 everywhere and sums are float32.
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+pub(crate) mod scalar;
+#[cfg(test)]
+mod tests;
+
+use super::error::{EngineError, Result};
+
+/// Columns of a weight panel.
+pub const PANEL: usize = 16;
+/// Keys of one softmax block; blocks are merged in ascending order.
+pub const BLOCK: usize = 256;
+/// Most steps of `k` whose panel is expanded to float32 at once: with its rows it stays in the first-level cache.
+pub const EXPAND: usize = 256;
+
+/// How weights or cached keys and values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32-bit floating point.
+    Float32,
+    /// The upper half of a float32.
+    Bfloat16,
+    /// Signed 8-bit integers with one scale per output column.
+    Int8,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Float32 => 4,
+            Self::Bfloat16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
+    /// Bytes of a panel with inner dimension `k`.
+    pub fn panel_bytes(self, k: usize) -> usize {
+        k.next_multiple_of(2) * PANEL * self.size()
+    }
+}
+
+/// One call of the matrix kernel: `out[r][c] = sum over k of a[r][k] * w[k][c]`, for `rows` rows and whole panels.
+pub struct Product<'a> {
+    /// Activations, row-major.
+    pub a: &'a [f32],
+    /// Elements from one row of `a` to the next.
+    pub a_stride: usize,
+    /// Rows of `a` and of `out`.
+    pub rows: usize,
+    /// Inner dimension.
+    pub k: usize,
+    /// First panel.
+    pub w: &'a [u8],
+    /// Bytes from one panel to the next.
+    pub w_stride: usize,
+    /// Storage of `w`; `Int8` sums come out without their scales.
+    pub dtype: Dtype,
+    /// Number of panels.
+    pub panels: usize,
+    /// Result, row-major, `panels * PANEL` columns wide.
+    pub out: &'a mut [f32],
+    /// Elements from one row of `out` to the next.
+    pub out_stride: usize,
+    /// Goes on with the sums that `out` holds, in place of starting from zero.
+    pub accumulate: bool,
+    /// At least `EXPAND * PANEL` elements that the kernel may overwrite.
+    pub scratch: &'a mut [f32],
+}
+
+impl Product<'_> {
+    /// Panics if a slice is too short: the unsafe kernels rest on this.
+    fn check(&self) {
+        if self.rows == 0 || self.panels == 0 {
+            return;
+        }
+        assert!(self.a.len() >= (self.rows - 1) * self.a_stride + self.k);
+        assert!(self.w.len() >= (self.panels - 1) * self.w_stride + self.dtype.panel_bytes(self.k));
+        assert!(self.out.len() >= (self.rows - 1) * self.out_stride + self.panels * PANEL);
+        assert!(self.scratch.len() >= EXPAND * PANEL);
+    }
+}
+
+/// The kernels of one instruction set. All but `product` work on one row; lengths must agree.
+#[allow(clippy::type_complexity)]
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    /// Name as the environment variable takes it.
+    pub name: &'static str,
+    /// Matrix product with packed weights.
+    pub product: fn(Product<'_>),
+    /// `x = x * scale + bias`; an empty slice stands for ones or zeros.
+    pub affine: fn(x: &mut [f32], scale: &[f32], bias: &[f32]),
+    /// `x = gelu_tanh(x)`.
+    pub gelu: fn(x: &mut [f32]),
+    /// `out = silu(gate) * up`.
+    pub silu_mul: fn(gate: &[f32], up: &[f32], out: &mut [f32]),
+    /// `x = x + y`.
+    pub add: fn(x: &mut [f32], y: &[f32]),
+    /// `out = x / sqrt(mean(x^2) + eps) * weight`.
+    pub rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
+    /// `out = (x - mean) / sqrt(var + eps) * weight + bias`.
+    pub layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]),
+    /// Half-split rotary embedding of one head: `cos` and `sin` are half as long as `x`; the result times `scale`.
+    pub rotary: fn(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]),
+    /// Turns base-2 scores into weights `2^(s - max)`; gives the maximum and the sum of the weights.
+    pub softmax: fn(scores: &mut [f32]) -> (f32, f32),
+    /// Merges a block's maximum, sum and output into the running ones.
+    pub merge: fn(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]),
+    /// Index and value of the first largest element; NaN is never chosen.
+    pub argmax: fn(x: &[f32]) -> (usize, f32),
+}
+
+/// Environment variable that forces an instruction set by name.
+pub const ISA_VARIABLE: &str = "FASTER_SMOLVLM_ISA";
+
+/// Every instruction set that this machine has, the fastest first.
+pub fn available() -> Vec<&'static Kernels> {
+    let mut sets = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        sets.push(&avx2::KERNELS);
+    }
+    sets.push(&scalar::KERNELS);
+    sets
+}
+
+/// The instruction set called `name`, or the fastest when there is no name.
+pub fn select(name: Option<&str>) -> Result<&'static Kernels> {
+    let sets = available();
+    match name {
+        None => Ok(sets[0]),
+        Some(name) => sets
+            .iter()
+            .copied()
+            .find(|k| k.name == name)
+            .ok_or_else(|| {
+                let names: Vec<_> = sets.iter().map(|k| k.name).collect();
+                EngineError::Config(format!(
+                    "{ISA_VARIABLE}={name}: this machine has {}",
+                    names.join(", ")
+                ))
+            }),
+    }
+}

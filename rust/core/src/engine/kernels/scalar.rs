@@ -1,0 +1,254 @@
+//! The definition of every kernel, in plain Rust that runs on any machine.
+//!
+//! `FUSED` says whether a multiply-add rounds once or twice. With one rounding these functions give the bits that every
+//! instruction set with fused multiply-add must give; [`KERNELS`] rounds twice, since a machine without the
+//! instruction would take a library call for each.
+use super::{BLOCK, Dtype, Kernels, PANEL, Product};
+
+/// Kernels for machines with no instruction set that has a file of its own.
+pub static KERNELS: Kernels = kernels::<false>("scalar");
+
+/// The table, with one or two roundings per multiply-add.
+pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
+    Kernels {
+        name,
+        product: product::<FUSED>,
+        affine: affine::<FUSED>,
+        gelu: gelu::<FUSED>,
+        silu_mul: silu_mul::<FUSED>,
+        add,
+        rms_norm: rms_norm::<FUSED>,
+        layer_norm: layer_norm::<FUSED>,
+        rotary: rotary::<FUSED>,
+        softmax: softmax::<FUSED>,
+        merge: merge::<FUSED>,
+        argmax,
+    }
+}
+
+/// Lanes of a reduction: element `i` is added to lane `i % LANES`, the lanes are then added pairwise.
+const LANES: usize = 8;
+
+#[inline(always)]
+pub fn madd<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Element (`k`, `column`) of a panel as a float32.
+#[inline(always)]
+pub fn weight(panel: &[u8], dtype: Dtype, k: usize, column: usize) -> f32 {
+    match dtype {
+        Dtype::Float32 => {
+            let at = (k * PANEL + column) * 4;
+            f32::from_le_bytes([panel[at], panel[at + 1], panel[at + 2], panel[at + 3]])
+        }
+        Dtype::Bfloat16 => {
+            let at = ((k / 2 * PANEL + column) * 2 + k % 2) * 2;
+            f32::from_bits(u32::from(u16::from_le_bytes([panel[at], panel[at + 1]])) << 16)
+        }
+        Dtype::Int8 => f32::from(panel[k * PANEL + column] as i8),
+    }
+}
+
+#[inline(always)]
+pub fn product<const FUSED: bool>(p: Product<'_>) {
+    p.check();
+    for panel in 0..p.panels {
+        let w = &p.w[panel * p.w_stride..];
+        for row in 0..p.rows {
+            let out = &mut p.out[row * p.out_stride + panel * PANEL..][..PANEL];
+            let mut sum = [0.0; PANEL];
+            if p.accumulate {
+                sum.copy_from_slice(out);
+            }
+            for (k, &a) in p.a[row * p.a_stride..][..p.k].iter().enumerate() {
+                for (column, s) in sum.iter_mut().enumerate() {
+                    *s = madd::<FUSED>(a, weight(w, p.dtype, k, column), *s);
+                }
+            }
+            out.copy_from_slice(&sum);
+        }
+    }
+}
+
+/// `2^x` to within 2e-8 of the value: a polynomial on [-0.5, 0.5] (Chebyshev nodes) and an exponent.
+#[inline(always)]
+pub fn exp2<const FUSED: bool>(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the integer part in the low bits
+    let x = if x > -126.0 { x } else { -126.0 };
+    let x = if x < 127.0 { x } else { 127.0 };
+    let shifted = x + ROUND;
+    let f = x - (shifted - ROUND);
+    let mut y = 0.000_154_614_45;
+    for c in [
+        0.001_340_042_8,
+        0.009_618_057,
+        0.055_503_27,
+        0.240_226_5,
+        std::f32::consts::LN_2,
+        1.0,
+    ] {
+        y = madd::<FUSED>(y, f, c);
+    }
+    f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23))
+}
+
+#[inline(always)]
+pub fn affine<const FUSED: bool>(x: &mut [f32], scale: &[f32], bias: &[f32]) {
+    match (scale.is_empty(), bias.is_empty()) {
+        (true, true) => {}
+        (true, false) => add(x, bias),
+        (false, true) => {
+            for (x, s) in x.iter_mut().zip(scale) {
+                *x *= s;
+            }
+        }
+        (false, false) => {
+            for ((x, &s), &b) in x.iter_mut().zip(scale).zip(bias) {
+                *x = madd::<FUSED>(*x, s, b);
+            }
+        }
+    }
+}
+
+/// `x / (1 + e^-x)`, the argument of the exponential given in base 2.
+#[inline(always)]
+fn gate<const FUSED: bool>(x: f32, minus_log2: f32) -> f32 {
+    x / (1.0 + exp2::<FUSED>(minus_log2))
+}
+
+#[inline(always)]
+pub fn gelu<const FUSED: bool>(x: &mut [f32]) {
+    // tanh(u) = 2 / (1 + e^-2u) - 1, so gelu(x) = x / (1 + e^-2u) with u = sqrt(2/pi) (x + 0.044715 x^3).
+    const SCALE: f32 = -2.0 * 0.797_884_6 * std::f32::consts::LOG2_E;
+    for x in x {
+        let v = *x;
+        *x = gate::<FUSED>(v, SCALE * v * madd::<FUSED>(0.044_715 * v, v, 1.0));
+    }
+}
+
+#[inline(always)]
+pub fn silu_mul<const FUSED: bool>(gates: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((o, &g), &u) in out.iter_mut().zip(gates).zip(up) {
+        *o = gate::<FUSED>(g, -std::f32::consts::LOG2_E * g) * u;
+    }
+}
+
+#[inline(always)]
+pub fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+#[inline(always)]
+fn fold_lanes(lanes: [f32; LANES]) -> f32 {
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+/// Sum of `term(x)` in the fixed order of the lanes.
+#[inline(always)]
+fn sum(x: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = term(x, *lane);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = term(x, *lane);
+    }
+    fold_lanes(lanes)
+}
+
+#[inline(always)]
+pub fn rms_norm<const FUSED: bool>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let squares = sum(x, |x, lane| madd::<FUSED>(x, x, lane));
+    let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
+    for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
+        *o = x * scale * w;
+    }
+}
+
+#[inline(always)]
+pub fn layer_norm<const FUSED: bool>(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+    out: &mut [f32],
+) {
+    let n = x.len() as f32;
+    let mean = sum(x, |x, lane| lane + x) / n;
+    let squares = sum(x, |x, lane| madd::<FUSED>(x - mean, x - mean, lane));
+    let scale = 1.0 / (squares / n + eps).sqrt();
+    for (((o, &x), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *o = madd::<FUSED>((x - mean) * scale, w, b);
+    }
+}
+
+#[inline(always)]
+pub fn rotary<const FUSED: bool>(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]) {
+    let half = cos.len();
+    let (low, high) = (&x[..half], &x[half..2 * half]);
+    let (out_low, out_high) = out[..2 * half].split_at_mut(half);
+    for i in 0..half {
+        let (c, s) = (cos[i] * scale, sin[i] * scale);
+        out_low[i] = madd::<FUSED>(low[i], c, -(high[i] * s));
+        out_high[i] = madd::<FUSED>(high[i], c, low[i] * s);
+    }
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+#[inline(always)]
+pub fn softmax<const FUSED: bool>(scores: &mut [f32]) -> (f32, f32) {
+    debug_assert!(scores.len() <= BLOCK);
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in scores.chunks(LANES) {
+        for (lane, &s) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, s);
+        }
+    }
+    let max = lanes.into_iter().fold(f32::NEG_INFINITY, larger);
+    for s in &mut *scores {
+        *s = exp2::<FUSED>(*s - max);
+    }
+    (max, sum(scores, |s, lane| lane + s))
+}
+
+#[inline(always)]
+pub fn merge<const FUSED: bool>(
+    state: &mut (f32, f32),
+    out: &mut [f32],
+    block: (f32, f32),
+    block_out: &[f32],
+) {
+    if state.1 == 0.0 {
+        *state = block;
+        out.copy_from_slice(block_out);
+        return;
+    }
+    let max = larger(state.0, block.0);
+    let (old, new) = (exp2::<FUSED>(state.0 - max), exp2::<FUSED>(block.0 - max));
+    *state = (max, madd::<FUSED>(state.1, old, block.1 * new));
+    for (o, &b) in out.iter_mut().zip(block_out) {
+        *o = madd::<FUSED>(*o, old, b * new);
+    }
+}
+
+pub fn argmax(x: &[f32]) -> (usize, f32) {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (i, &v) in x.iter().enumerate() {
+        if v > best.1 {
+            best = (i, v);
+        }
+    }
+    best
+}

@@ -1,0 +1,24 @@
+//! The whole model on the CPU: from a safetensors file to logits, with no Python and no torch.
+//!
+//! Every output of a matrix product is one chain of fused multiply-adds in ascending order of the inner dimension,
+//! and every reduction has a fixed order, so a row's result depends on its own tokens alone: not on the number of
+//! threads, the size of the batch, the split of a prompt into steps, or the reuse of a prefix.
+pub mod attention;
+pub mod cache;
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+pub mod kernels;
+pub mod linear;
+pub mod memory;
+pub mod model;
+pub mod pool;
+pub mod text;
+pub mod vision;
+
+pub use config::{ModelConfig, TextConfig, VisionConfig};
+pub use error::EngineError;
+pub use kernels::Dtype;
+pub use model::{Engine, LoadOptions, StepInput};
+pub use text::{Output, STEP_ROWS};
+pub use vision::Frame;

@@ -1,0 +1,560 @@
+//! The vision tower and the connector: one frame of pixels to its image tokens.
+use std::sync::Mutex;
+
+use super::attention::{AttentionScratch, PAGE, PageLayout, Pages, QUERY_ROWS};
+use super::checkpoint::{Checkpoint, Tensor};
+use super::config::ModelConfig;
+use super::error::{EngineError, Result};
+use super::kernels::{Dtype, Kernels};
+use super::linear::{Linear, LinearScratch, Order};
+use super::memory::{Buffer, Shared};
+use super::pool::{Pool, Worker};
+
+/// Rows of one task in the phases that are no matrix product.
+const TASK_ROWS: usize = 16;
+/// Most patches of a frame.
+const MOST_PATCHES: usize = 1 << 16;
+
+struct Norm {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+struct Layer {
+    norm1: Norm,
+    qkv: Linear,
+    out: Linear,
+    norm2: Norm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+/// Weights of the vision tower and the connector.
+pub struct VisionModel {
+    config: ModelConfig,
+    patch_embedding: Linear,
+    position_embedding: Vec<f32>,
+    layers: Vec<Layer>,
+    post_norm: Norm,
+    projection: Linear,
+}
+
+type Scratch = (LinearScratch, AttentionScratch);
+
+/// Activations of one frame.
+pub struct VisionBuffers {
+    patches: usize,
+    layout: PageLayout,
+    kv: Buffer<u8>,
+    input: Buffer<f32>,
+    hidden: Buffer<f32>,
+    normed: Buffer<f32>,
+    qkv: Buffer<f32>,
+    mlp: Buffer<f32>,
+    threads: Vec<Mutex<Scratch>>,
+}
+
+impl VisionBuffers {
+    /// Buffers for frames of up to `patches` patches on `threads` threads; `dtype` is that of keys and values.
+    pub fn new(c: &ModelConfig, dtype: Dtype, patches: usize, threads: usize) -> Result<Self> {
+        let v = &c.vision;
+        let layout = PageLayout::new(dtype, 1, v.num_attention_heads, v.head_dim());
+        let zeroed = |columns: usize| Buffer::zeroed(patches.saturating_mul(columns));
+        let shuffled = v.hidden_size * patches.max(c.scale_factor * c.scale_factor);
+        Ok(Self {
+            patches,
+            kv: Buffer::zeroed(patches.div_ceil(PAGE) * layout.page_bytes())?,
+            // Pixels of the patches at the start, the connector's input at the end.
+            input: Buffer::zeroed(
+                shuffled.max(patches * v.num_channels * v.patch_size * v.patch_size),
+            )?,
+            hidden: zeroed(v.hidden_size)?,
+            normed: zeroed(v.hidden_size)?,
+            qkv: zeroed(3 * v.hidden_size)?,
+            mlp: zeroed(v.intermediate_size)?,
+            threads: (0..threads)
+                .map(|_| {
+                    Mutex::new((
+                        LinearScratch::new(),
+                        AttentionScratch::new(&layout, QUERY_ROWS),
+                    ))
+                })
+                .collect(),
+            layout,
+        })
+    }
+
+    /// Patches that the buffers hold.
+    pub fn patches(&self) -> usize {
+        self.patches
+    }
+}
+
+/// One frame: `[channels][height][width]` pixels, and which patches belong to the picture.
+pub struct Frame<'a> {
+    /// Pixels.
+    pub pixels: &'a [f32],
+    /// Height in pixels.
+    pub height: usize,
+    /// Width in pixels.
+    pub width: usize,
+    /// `[height / patch_size][width / patch_size]`, row-major.
+    pub patch_mask: &'a [bool],
+}
+
+impl VisionModel {
+    /// Reads and packs the weights.
+    pub fn load(
+        c: &ModelConfig,
+        checkpoint: &Checkpoint,
+        dtype: Dtype,
+        pool: &mut Pool,
+    ) -> Result<Self> {
+        let v = &c.vision;
+        let (h, m, p) = (v.hidden_size, v.intermediate_size, v.patch_size);
+        let prefix = "model.vision_model";
+        let norm = |name: &str| -> Result<Norm> {
+            let part = |kind: &str| checkpoint.vector(&format!("{prefix}.{name}.{kind}"), &[h]);
+            Ok(Norm {
+                weight: part("weight")?,
+                bias: part("bias")?,
+            })
+        };
+        let mut pack =
+            |w: &[Tensor<'_>], bias| Linear::pack(w, Order::Concatenated, bias, dtype, pool);
+        let mut layers = Vec::with_capacity(v.num_hidden_layers);
+        for i in 0..v.num_hidden_layers {
+            let name =
+                |part: &str, kind: &str| format!("{prefix}.encoder.layers.{i}.{part}.{kind}");
+            let weight = |part: &str, rows, columns| {
+                checkpoint.tensor(&name(part, "weight"), &[rows, columns])
+            };
+            let bias = |part: &str, rows| checkpoint.vector(&name(part, "bias"), &[rows]);
+            let projections = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+            let mut qkv = Vec::new();
+            let mut qkv_bias = Vec::new();
+            for part in projections {
+                qkv.push(weight(part, h, h)?);
+                qkv_bias.extend(bias(part, h)?);
+            }
+            layers.push(Layer {
+                norm1: norm(&format!("encoder.layers.{i}.layer_norm1"))?,
+                qkv: pack(&qkv, qkv_bias)?,
+                out: pack(
+                    &[weight("self_attn.out_proj", h, h)?],
+                    bias("self_attn.out_proj", h)?,
+                )?,
+                norm2: norm(&format!("encoder.layers.{i}.layer_norm2"))?,
+                fc1: pack(&[weight("mlp.fc1", m, h)?], bias("mlp.fc1", m)?)?,
+                fc2: pack(&[weight("mlp.fc2", h, m)?], bias("mlp.fc2", h)?)?,
+            });
+        }
+        let embedding = checkpoint.tensor(
+            &format!("{prefix}.embeddings.patch_embedding.weight"),
+            &[h, v.num_channels, p, p],
+        )?;
+        let bias = checkpoint.vector(&format!("{prefix}.embeddings.patch_embedding.bias"), &[h])?;
+        let positions = v.grid() * v.grid();
+        let inputs = h * c.scale_factor * c.scale_factor;
+        let projection = checkpoint.tensor(
+            "model.connector.modality_projection.proj.weight",
+            &[c.text.hidden_size, inputs],
+        )?;
+        Ok(Self {
+            config: c.clone(),
+            patch_embedding: pack(&[embedding], bias)?,
+            position_embedding: checkpoint.vector(
+                &format!("{prefix}.embeddings.position_embedding.weight"),
+                &[positions, h],
+            )?,
+            layers,
+            post_norm: norm("post_layernorm")?,
+            projection: pack(&[projection], Vec::new())?,
+        })
+    }
+
+    /// Patches along both sides and image tokens of a frame, or why the connector cannot fold it.
+    pub fn frame_size(&self, height: usize, width: usize) -> Result<(usize, usize, usize)> {
+        let (p, s) = (self.config.vision.patch_size, self.config.scale_factor);
+        let (rows, columns) = (height / p, width / p);
+        if rows == 0
+            || rows != columns
+            || rows % s != 0
+            || rows.saturating_mul(columns) > MOST_PATCHES
+        {
+            return Err(EngineError::Input(format!(
+                "a frame of {height} x {width} pixels has {rows} x {columns} patches; expected a square grid of at most \
+                 {MOST_PATCHES} patches whose side is a multiple of {s}"
+            )));
+        }
+        Ok((rows, columns, rows * columns / (s * s)))
+    }
+
+    /// Writes the image tokens of a frame, `text hidden_size` wide, to `out`.
+    pub fn encode(
+        &self,
+        kernels: &'static Kernels,
+        pool: &mut Pool,
+        buffers: &mut VisionBuffers,
+        frame: &Frame<'_>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let (rows, columns, tokens) = self.frame_size(frame.height, frame.width)?;
+        let v = &self.config.vision;
+        let expected = [
+            (
+                "pixels",
+                frame.pixels.len(),
+                v.num_channels * frame.height * frame.width,
+            ),
+            ("patch mask", frame.patch_mask.len(), rows * columns),
+            (
+                "image tokens",
+                out.len(),
+                tokens * self.config.text.hidden_size,
+            ),
+        ];
+        for (what, given, expected) in expected {
+            if given != expected {
+                return Err(EngineError::Input(format!(
+                    "{what}: {given} elements given, {expected} expected"
+                )));
+            }
+        }
+        let keys: Vec<usize> = (0..rows * columns)
+            .filter(|&i| frame.patch_mask[i])
+            .collect();
+        if keys.is_empty() {
+            return Err(EngineError::Input(
+                "the pixel attention mask hides every patch of a frame".into(),
+            ));
+        }
+        let VisionBuffers {
+            layout,
+            kv,
+            input,
+            hidden,
+            normed,
+            qkv,
+            mlp,
+            threads,
+            ..
+        } = buffers;
+        let task = Encode {
+            model: self,
+            kernels,
+            frame,
+            columns,
+            rows: rows * columns,
+            positions: position_ids(frame.patch_mask, rows, columns, v.grid()),
+            table: (0..keys.len().div_ceil(PAGE) as u32).collect(),
+            keys,
+            pages: Pages::new(kernels, layout, kv),
+            input: Shared::new(input),
+            hidden: Shared::new(hidden),
+            normed: Shared::new(normed),
+            qkv: Shared::new(qkv),
+            mlp: Shared::new(mlp),
+            padded_dim: layout.padded_dim(),
+        };
+        let (out, threads) = (Shared::new(out), &*threads);
+        pool.run(|worker| {
+            let mut scratch = threads[worker.index]
+                .lock()
+                .unwrap_or_else(|e| e.into_inner());
+            task.embed(worker, &mut scratch.0);
+            for layer in &self.layers {
+                task.layer(worker, &mut scratch, layer);
+            }
+            task.connect(worker, &mut scratch.0, tokens, out);
+        })
+    }
+}
+
+/// Row of the position table of each patch: the picture's patches are spread evenly over the whole table.
+fn position_ids(mask: &[bool], rows: usize, columns: usize, grid: usize) -> Vec<usize> {
+    let height = (0..rows).filter(|r| mask[r * columns]).count();
+    let width = (0..columns).filter(|&c| mask[c]).count();
+    let spread = |i: usize, n: usize| (i * grid).checked_div(n).map_or(0, |id| id.min(grid - 1));
+    let mut ids = vec![0; rows * columns];
+    // The n-th visible patch takes the n-th id of the visible rectangle.
+    let rectangle = (0..height)
+        .flat_map(|r| (0..width).map(move |c| spread(r, height) * grid + spread(c, width)));
+    for (id, position) in ids
+        .iter_mut()
+        .zip(mask)
+        .filter(|(_, visible)| **visible)
+        .map(|(id, _)| id)
+        .zip(rectangle)
+    {
+        *id = position;
+    }
+    ids
+}
+
+/// One frame as the threads see it.
+struct Encode<'a> {
+    model: &'a VisionModel,
+    kernels: &'static Kernels,
+    frame: &'a Frame<'a>,
+    columns: usize,
+    rows: usize,
+    positions: Vec<usize>,
+    /// Visible patches: the others are no keys.
+    keys: Vec<usize>,
+    table: Vec<u32>,
+    pages: Pages<'a>,
+    input: Shared<'a, f32>,
+    hidden: Shared<'a, f32>,
+    normed: Shared<'a, f32>,
+    qkv: Shared<'a, f32>,
+    mlp: Shared<'a, f32>,
+    padded_dim: usize,
+}
+
+// In all the blocks below: a phase reads only what earlier phases wrote, and each of its tasks writes rows, columns or
+// pages that no other task of the phase touches.
+impl Encode<'_> {
+    /// Calls `task(row)` for every row, some rows to a task.
+    fn each_row(&self, worker: &mut Worker<'_>, rows: usize, mut task: impl FnMut(usize)) {
+        worker.for_each(rows.div_ceil(TASK_ROWS), |i| {
+            (i * TASK_ROWS..((i + 1) * TASK_ROWS).min(rows)).for_each(&mut task);
+        });
+    }
+
+    /// Pixels of the patches times the convolution's weights, plus the position embeddings.
+    fn embed(&self, worker: &mut Worker<'_>, s: &mut LinearScratch) {
+        let v = &self.model.config.vision;
+        let (h, p) = (v.hidden_size, v.patch_size);
+        let inputs = v.num_channels * p * p;
+        self.each_row(worker, self.rows, |row| {
+            // SAFETY: the row is this task's.
+            let out = unsafe { self.input.part_mut(row * inputs..(row + 1) * inputs) };
+            let (top, left) = (row / self.columns * p, row % self.columns * p);
+            for (line, out) in out.chunks_exact_mut(p).enumerate() {
+                let (channel, y) = (line / p, top + line % p);
+                let start = (channel * self.frame.height + y) * self.frame.width + left;
+                out.copy_from_slice(&self.frame.pixels[start..start + p]);
+            }
+        });
+        // SAFETY: see above.
+        unsafe {
+            self.model.patch_embedding.phase(
+                worker,
+                self.kernels,
+                s,
+                self.input,
+                inputs,
+                self.rows,
+                3,
+                |row, _, columns, v| {
+                    let position = self.positions[row] * h;
+                    let table = &self.model.position_embedding
+                        [position + columns.start..position + columns.end];
+                    (self.kernels.add)(v, table);
+                    self.hidden
+                        .part_mut(row * h + columns.start..row * h + columns.end)
+                        .copy_from_slice(v);
+                },
+            );
+        }
+    }
+
+    fn norm(&self, worker: &mut Worker<'_>, norm: &Norm) {
+        let h = norm.weight.len();
+        self.each_row(worker, self.rows, |row| {
+            // SAFETY: see above.
+            let (x, out) = unsafe {
+                (
+                    self.hidden.part(row * h..(row + 1) * h),
+                    self.normed.part_mut(row * h..(row + 1) * h),
+                )
+            };
+            (self.kernels.layer_norm)(
+                x,
+                &norm.weight,
+                &norm.bias,
+                self.model.config.vision.layer_norm_eps,
+                out,
+            );
+        });
+    }
+
+    fn layer(&self, worker: &mut Worker<'_>, scratch: &mut Scratch, layer: &Layer) {
+        let (h, m) = (
+            self.model.config.vision.hidden_size,
+            self.model.config.vision.intermediate_size,
+        );
+        let (linear, k) = (&mut scratch.0, self.kernels);
+        self.norm(worker, &layer.norm1);
+        // SAFETY: see above.
+        unsafe {
+            layer.qkv.phase(
+                worker,
+                k,
+                linear,
+                self.normed,
+                h,
+                self.rows,
+                3,
+                |row, _, columns, v| {
+                    self.qkv
+                        .part_mut(row * 3 * h + columns.start..row * 3 * h + columns.end)
+                        .copy_from_slice(v);
+                },
+            );
+        }
+        self.attention(worker, &mut scratch.1);
+        let linear = &mut scratch.0;
+        // SAFETY: see above.
+        unsafe {
+            layer.out.phase(
+                worker,
+                k,
+                linear,
+                self.normed,
+                h,
+                self.rows,
+                3,
+                |row, _, columns, v| {
+                    (k.add)(
+                        self.hidden
+                            .part_mut(row * h + columns.start..row * h + columns.end),
+                        v,
+                    );
+                },
+            );
+        }
+        self.norm(worker, &layer.norm2);
+        // SAFETY: see above.
+        unsafe {
+            layer.fc1.phase(
+                worker,
+                k,
+                linear,
+                self.normed,
+                h,
+                self.rows,
+                3,
+                |row, _, columns, v| {
+                    (k.gelu)(v);
+                    self.mlp
+                        .part_mut(row * m + columns.start..row * m + columns.end)
+                        .copy_from_slice(v);
+                },
+            );
+            layer.fc2.phase(
+                worker,
+                k,
+                linear,
+                self.mlp,
+                m,
+                self.rows,
+                3,
+                |row, _, columns, v| {
+                    (k.add)(
+                        self.hidden
+                            .part_mut(row * h + columns.start..row * h + columns.end),
+                        v,
+                    );
+                },
+            );
+        }
+    }
+
+    /// Every patch attends to the visible ones; the result replaces the normed rows.
+    fn attention(&self, worker: &mut Worker<'_>, s: &mut AttentionScratch) {
+        let v = &self.model.config.vision;
+        let (h, d, heads) = (v.hidden_size, v.head_dim(), v.num_attention_heads);
+        // SAFETY: `qkv` was written in an earlier phase.
+        let qkv = |row: usize, part: usize, head: usize| unsafe {
+            let start = row * 3 * h + part * h + head * d;
+            self.qkv.part(start..start + d)
+        };
+        worker.for_each(self.table.len() * heads, |task| {
+            let (page, head) = (task / heads, task % heads);
+            for (slot, &row) in self.keys[page * PAGE..].iter().take(PAGE).enumerate() {
+                // SAFETY: see above.
+                unsafe {
+                    self.pages.store(
+                        page as u32,
+                        0,
+                        head,
+                        slot,
+                        qkv(row, 1, head),
+                        qkv(row, 2, head),
+                    )
+                };
+            }
+        });
+        let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
+        worker.for_each(self.rows.div_ceil(QUERY_ROWS) * heads, |task| {
+            let (first, head) = (task / heads * QUERY_ROWS, task % heads);
+            let rows = (self.rows - first).min(QUERY_ROWS);
+            for row in 0..rows {
+                for (to, x) in
+                    s.queries[row * d..(row + 1) * d]
+                        .iter_mut()
+                        .zip(qkv(first + row, 0, head))
+                {
+                    *to = x * scale;
+                }
+            }
+            s.limits[..rows].fill(self.keys.len());
+            // SAFETY: see above.
+            unsafe { self.pages.attend(&self.table, 0, head, rows, s) };
+            for row in 0..rows {
+                let to = (first + row) * h + head * d;
+                let scale = 1.0 / s.states[row].1;
+                // SAFETY: see above.
+                let out = unsafe { self.normed.part_mut(to..to + d) };
+                for (o, x) in out.iter_mut().zip(&s.outputs[row * self.padded_dim..]) {
+                    *o = x * scale;
+                }
+            }
+        });
+    }
+
+    /// Final norm, then squares of patches side by side as the rows of the projection.
+    fn connect(
+        &self,
+        worker: &mut Worker<'_>,
+        s: &mut LinearScratch,
+        tokens: usize,
+        out: Shared<'_, f32>,
+    ) {
+        let (h, side) = (
+            self.model.config.vision.hidden_size,
+            self.model.config.scale_factor,
+        );
+        let (inputs, width) = (h * side * side, self.model.config.text.hidden_size);
+        self.norm(worker, &self.model.post_norm);
+        let per_line = self.columns / side;
+        self.each_row(worker, tokens, |token| {
+            // SAFETY: see above.
+            let row = unsafe { self.input.part_mut(token * inputs..(token + 1) * inputs) };
+            let (top, left) = (token / per_line * side, token % per_line * side);
+            for (i, to) in row.chunks_exact_mut(side * h).enumerate() {
+                let patch = (top + i) * self.columns + left;
+                // SAFETY: see above.
+                to.copy_from_slice(unsafe { self.normed.part(patch * h..(patch + side) * h) });
+            }
+        });
+        // SAFETY: see above.
+        unsafe {
+            self.model.projection.phase(
+                worker,
+                self.kernels,
+                s,
+                self.input,
+                inputs,
+                tokens,
+                3,
+                |row, _, columns, v| {
+                    out.part_mut(row * width + columns.start..row * width + columns.end)
+                        .copy_from_slice(v);
+                },
+            );
+        }
+    }
+}
