@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
-
-from faster_smolvlm.native import NativeEngine, NativeSmolVLM
+from faster_smolvlm.native import NativeSmolVLM
 
 from .conftest import Saved, prompt, reference
 

@@ -154,7 +154,7 @@ fn a_row_does_not_depend_on_its_neighbours() {
             let mut random = Random(7);
             let a = random.vec(13 * k, 1.0);
             let w = random_panels(&mut random, dtype, k, panels);
-            let mut product = |a: &[f32], rows: usize| {
+            let product = |a: &[f32], rows: usize| {
                 let mut out = vec![0.0; rows * panels * PANEL];
                 (set.product)(Product {
                     a,
