@@ -19,6 +19,7 @@ from .media.video_metadata import VideoMetadata
 
 MAX_LONGEST_EDGE = 4096
 _ARITHMETIC = Torch()
+_KEEP: dict[str, Any] = {"longest_edge": None, "exact": None}
 
 
 class FramePixels:
@@ -26,9 +27,7 @@ class FramePixels:
 
     def __init__(self, settings: dict[str, Any], tile: int, policy: MediaPolicy) -> None:
         self._settings, self._tile, self._policy = settings, tile, policy
-        self._target: dict[str, Any] = {"longest_edge": None, "exact": None}
-        if settings["do_resize"]:
-            self._target = _target(settings["size"])
+        self._target = _target(settings["size"]) if settings["do_resize"] else _KEEP
 
     def of_file(self, reader: VideoReader, sampler: Sampler, fast: bool) -> tuple[Array, VideoMetadata]:
         """Decode the sampled frames, each straight into its place; returns (frames, 3, height, width)."""
@@ -40,11 +39,10 @@ class FramePixels:
             return indices
 
         def convert(rank: int, frame: Any) -> Array:
-            if fast and self._settings["do_resize"]:
-                rgb = reader.to_rgb(frame, side=self._tile)
-            else:
-                rgb = reader.to_rgb(frame)
-            return self._of_rgb(rgb, None if out[0] is None else out[0][rank])
+            place = None if out[0] is None else out[0][rank]
+            if fast and place is not None:
+                return self._of_rgb(reader.to_rgb(frame, side=self._tile), place, _KEEP)
+            return self._of_rgb(reader.to_rgb(frame), place, self._target)
 
         frames, metadata = reader.read(sampled, convert)
         whole = out[0]
@@ -63,14 +61,14 @@ class FramePixels:
             )
             target = None if out is None else out[rank]
             if planes.dtype == np.uint8 and planes.shape[0] == 3:
-                return self._of_rgb(np.ascontiguousarray(planes.transpose(1, 2, 0)), target)
+                return self._of_rgb(np.ascontiguousarray(planes.transpose(1, 2, 0)), target, self._target)
             return self._of_planes(planes)
 
         frames = list(pool.map(of_frame, range(len(clip))))
         return out if out is not None and all(map(_follows, frames, out)) else np.stack(frames)
 
-    def _of_rgb(self, rgb: Array, out: Array | None) -> Array:
-        """uint8 (height, width, 3), natively."""
+    def _of_rgb(self, rgb: Array, out: Array | None, target: dict[str, Any]) -> Array:
+        """uint8 (height, width, 3), natively; resized to `target` and to the tile where there is room for one."""
         table = pixel_table(_ARITHMETIC, 3, self._settings)
         if out is None:
             return np.stack([table[channel][rgb[..., channel]] for channel in range(3)])
@@ -82,7 +80,7 @@ class FramePixels:
             resample=int(self._settings["resample"]),
             arithmetic=_ARITHMETIC.name,
             table=table,
-            **self._target,
+            **target,
         )
         return out
 
