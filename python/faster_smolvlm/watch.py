@@ -109,10 +109,10 @@ def _observe(
         with torch.inference_mode():
             pixels = vlm.processor.video_processor(np.asarray(frame)[None], do_sample_frames=False, return_tensors="pt")
             encoded = vlm.model.get_image_features(pixels["pixel_values"].to(vlm.model.device))
-        kept.append((seconds, encoded.pooler_output[0]))
+        kept.append((seconds, *(encoded.pooler_output or ())))
         times = [time for time, _ in kept]
         # Times count from the first frame of the window: the prompt looks the same however long the source runs.
-        shown = [time - times[0] for time in times]
-        clip = Clip(fps=1.0, duration=shown[-1], frames_indices=shown, padded_frames=len(shown))
+        shown = [round(1000 * (time - times[0])) for time in times]
+        clip = Clip(fps=1000.0, duration=shown[-1] / 1000, frames_indices=shown, padded_frames=len(shown))
         features = torch.cat([part for _, part in kept])
         yield Observation(times, vlm.answer_encoded(prompt, clip, features, sampling))
