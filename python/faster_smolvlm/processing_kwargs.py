@@ -53,7 +53,15 @@ IMAGES = _PIXELS | {
     "pad_size",
     "return_row_col_info",
 }
-VIDEOS = _PIXELS | {"do_sample_frames", "fast", "fps", "media_policy", "num_frames", "return_metadata", "video_metadata"}
+VIDEOS = _PIXELS | {
+    "do_sample_frames",
+    "fast",
+    "fps",
+    "media_policy",
+    "num_frames",
+    "return_metadata",
+    "video_metadata",
+}
 OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets", "sanitize_control_tokens"})
 
 _GROUPS = {"text_kwargs": TEXT, "images_kwargs": IMAGES, "videos_kwargs": VIDEOS, "audio_kwargs": frozenset[str]()}

@@ -208,8 +208,8 @@ class NativeSmolVLM:
 
 def _digest(pixels: Float32, mask: Bool) -> bytes:
     digest = hashlib.blake2b(np.array(pixels.shape, np.int64).tobytes(), digest_size=32)
-    digest.update(pixels)
-    digest.update(mask)
+    digest.update(pixels.data)
+    digest.update(mask.data)
     return digest.digest()
 
 
