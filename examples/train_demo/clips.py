@@ -49,7 +49,7 @@ def draw_clip(rng: random.Random, frames: int) -> Clip:
     scale = max(pixels) / UNITS
     width, height = size = (pixels[0] / scale, pixels[1] / scale)
     names, colours = rng.sample(SHAPES, 2), rng.sample(list(COLOURS), 2)
-    event = rng.choices(("move", "appear", "change"), (0.6, 0.2, 0.2))[0]
+    event = rng.choices(("move", "appear", "change"), (0.7, 0.15, 0.15))[0]
     direction, (dx, dy) = rng.choice(list(DIRECTIONS.items())) if event == "move" else ("", (0, 0))
     radius = rng.randint(14, 21)
     travel = rng.uniform(0.55, 1.0) * ((width if dx else height) - 2 * radius - 4)

@@ -20,7 +20,7 @@ IGNORED = -100
 
 @dataclass
 class Packed:
-    """Tensors [batch, length]; blocks: 0 picture, 1… questions, -1 padding; labels and weights are of the next token."""
+    """Tensors [batch, length]; blocks: 0 picture, 1… questions, -1 padding; labels, weights: of the next token."""
 
     ids: torch.Tensor
     positions: torch.Tensor

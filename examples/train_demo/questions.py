@@ -70,6 +70,11 @@ def _existence(rng: random.Random, shapes: tuple[Shape, ...]) -> Question:
     return Question("yes/no", f"Is there {asked}?", "Yes." if yes else "No.")
 
 
+def _named(rng: random.Random, shape: Shape) -> str:
+    """Name a shape of the picture, half the time with its colour."""
+    return str(shape) if rng.random() < 0.5 else shape.name
+
+
 def ask_scene(rng: random.Random, scene: Scene) -> list[Question]:
     """Return one question of every kind that the scene allows, in random order."""
     shapes = scene.shapes
@@ -80,19 +85,17 @@ def ask_scene(rng: random.Random, scene: Scene) -> list[Question]:
         Question("count", "How many shapes are there?", NUMBERS[len(shapes)] + "."),
         Question("colour", f"What {spelling} is the {pick[0].name}?", sentence(pick[0].colour)),
         Question("shape", f"What shape is {pick[1].colour}?", sentence(article(pick[1].name))),
-        Question("size", f"Is the {pick[2].name} big or small?", "Big." if pick[2].big else "Small."),
-        Question("where", f"Where is the {pick[3].name}?", where(pick[3], scene)),
+        Question("size", f"Is the {_named(rng, pick[2])} big or small?", "Big." if pick[2].big else "Small."),
+        Question("where", f"Where is the {_named(rng, pick[3])}?", where(pick[3], scene)),
         _existence(rng, shapes),
     ]
     if len(shapes) == 2:
         a, b = rng.sample(shapes, 2)
         side = relation(a, b)
-        questions.append(Question("relation", f"What is {side} the {b.name}?", sentence(article(a))))
-        a, b = rng.sample(shapes, 2)
-        side = OPPOSITE[relation(a, b)]
-        questions.append(Question("relation", f"What is {side} the {b.name}?", "Nothing."))
-        if rng.random() < 0.5:
-            questions.pop()
+        questions.append(Question("relation", f"What is {side} the {_named(rng, b)}?", sentence(article(a))))
+        if rng.random() < 0.25:
+            side = OPPOSITE[side]
+            questions.append(Question("nothing", f"What is {side} the {_named(rng, b)}?", "Nothing."))
     rng.shuffle(questions)
     return questions
 
