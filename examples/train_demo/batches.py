@@ -65,6 +65,8 @@ class Batcher:
 
 def load_processors() -> tuple[Any, Any]:
     """Return the image and the video processor that the checkpoint is trained for."""
-    from transformers import SmolVLMImageProcessor, SmolVLMVideoProcessor
+    from transformers import SmolVLMVideoProcessor
+
+    from faster_smolvlm import SmolVLMImageProcessor
 
     return SmolVLMImageProcessor(**PROCESSOR), SmolVLMVideoProcessor(**PROCESSOR)

@@ -78,7 +78,7 @@ def _named(rng: random.Random, shape: Shape) -> str:
 def ask_scene(rng: random.Random, scene: Scene) -> list[Question]:
     """Return one question of every kind that the scene allows, in random order."""
     shapes = scene.shapes
-    pick = [rng.choice(shapes) for _ in range(4)]
+    pick = [rng.choice(shapes) for _ in range(3)]
     spelling = rng.choice(("colour", "colour", "color"))
     questions = [
         Question("describe", rng.choice(DESCRIBE), describe(shapes, scene.grid[1] == 1)),
@@ -86,9 +86,10 @@ def ask_scene(rng: random.Random, scene: Scene) -> list[Question]:
         Question("colour", f"What {spelling} is the {pick[0].name}?", sentence(pick[0].colour)),
         Question("shape", f"What shape is {pick[1].colour}?", sentence(article(pick[1].name))),
         Question("size", f"Is the {_named(rng, pick[2])} big or small?", "Big." if pick[2].big else "Small."),
-        Question("where", f"Where is the {_named(rng, pick[3])}?", where(pick[3], scene)),
         _existence(rng, shapes),
     ]
+    if len(shapes) == 1:
+        questions.append(Question("where", f"Where is the {_named(rng, shapes[0])}?", where(shapes[0], scene)))
     if len(shapes) == 2:
         a, b = rng.sample(shapes, 2)
         side = relation(a, b)
