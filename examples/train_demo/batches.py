@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from faster_smolvlm import SmolVLMImageProcessor, SmolVLMVideoProcessor
 
 from .clips import draw_clip
 from .dense import dense_labels
@@ -16,7 +17,7 @@ from .prompts import image_prompt, opening, video_prompt
 from .questions import Question, ask_clip, ask_scene
 from .scenes import TILE, UNITS, draw_scene
 
-PROCESSOR = {
+PROCESSOR: dict[str, Any] = {
     "size": {"longest_edge": UNITS},
     "max_image_size": {"longest_edge": TILE},
     "image_mean": [0.5, 0.5, 0.5],
@@ -65,8 +66,4 @@ class Batcher:
 
 def load_processors() -> tuple[Any, Any]:
     """Return the image and the video processor that the checkpoint is trained for."""
-    from transformers import SmolVLMVideoProcessor
-
-    from faster_smolvlm import SmolVLMImageProcessor
-
     return SmolVLMImageProcessor(**PROCESSOR), SmolVLMVideoProcessor(**PROCESSOR)

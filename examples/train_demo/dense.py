@@ -24,7 +24,7 @@ def _cells(coverage: np.ndarray, shapes: tuple[Shape, ...]) -> np.ndarray:
     """Return labels [tokens, 3] (shape, colour, size; 0 nothing) from the covered parts [tokens, shapes]."""
     kinds = np.array([(1 + _NAMES.index(s.name), 1 + _COLOURS.index(s.colour), 1 + s.big) for s in shapes])
     most, which = coverage.max(-1), coverage.argmax(-1)
-    labels = kinds[which]
+    labels: np.ndarray = kinds[which]
     labels[most < 0.12] = IGNORED
     labels[most < 0.02] = 0
     return labels

@@ -13,12 +13,13 @@ _A, _B, _C = 3.4445, -4.775, 2.0315  # the quintic iteration that pulls singular
 
 def orthogonalise(batch: torch.Tensor, steps: int = 4) -> torch.Tensor:
     """Return the nearest matrices [n, rows, columns] with singular values about one."""
-    x = batch.mT if batch.shape[1] > batch.shape[2] else batch
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = batch.shape[1] > batch.shape[2]
+    wide = batch.transpose(1, 2) if tall else batch
+    x: torch.Tensor = wide / (torch.linalg.vector_norm(wide, dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.mT
+        gram = x @ x.transpose(1, 2)
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return x.mT if batch.shape[1] > batch.shape[2] else x
+    return x.transpose(1, 2) if tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -33,16 +34,14 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Make one step from the gradients."""
         for group in self.param_groups:
-            alike: dict[torch.Size, list[torch.Tensor]] = defaultdict(list)
+            pushes: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:
-                    alike[weight.shape].append(weight)
-            for shape, weights in alike.items():
-                pushes = []
-                for weight in weights:
-                    state = self.state[weight]
-                    state.setdefault("momentum", torch.zeros_like(weight)).lerp_(weight.grad, 1 - group["momentum"])
-                    pushes.append(weight.grad.lerp(state["momentum"], group["momentum"]))
+                    momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                    momentum.lerp_(weight.grad, 1 - group["momentum"])
+                    pushes[weight.shape].append((weight, weight.grad.lerp(momentum, group["momentum"])))
+            for shape, alike in pushes.items():
                 scale = 0.2 * max(shape) ** 0.5
-                for weight, move in zip(weights, orthogonalise(torch.stack(pushes)), strict=True):
+                moves = orthogonalise(torch.stack([push for _, push in alike]))
+                for (weight, _), move in zip(alike, moves, strict=True):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-group["lr"] * scale)
