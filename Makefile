@@ -7,6 +7,8 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(shell find rust pyth
 # Tests of small models are quickest on one thread each; pytest runs two of them side by side.
 TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 FASTER_SMOLVLM_EXPECT_WHEEL=1
 
+DESCRIBE := HF_HUB_OFFLINE=1 $(BIN)/faster-smolvlm describe --model demo
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-rust test-python lint format dev wheel clean
 
@@ -32,8 +34,10 @@ build/test.stamp: build/wheel.stamp
 	$(BIN)/pip install --quiet "$$(ls dist/*.whl)[dev]"
 	touch $@
 
-demo: build/demo.stamp ## build, then answer questions about the bundled picture with the bundled checkpoint
-	HF_HUB_OFFLINE=1 $(BIN)/faster-smolvlm describe examples/media/scene.png --model demo --timings
+demo: build/demo.stamp ## build, then answer questions about the bundled picture and clip with the bundled checkpoint
+	$(DESCRIBE) examples/media/scene.png --timings
+	$(DESCRIBE) examples/media/scene.png -p "What is right of the star?"
+	$(DESCRIBE) examples/media/clip.mp4 -p "What happens in the video?" --timings
 
 test: test-rust test-python ## build, then run every test against the installed wheel
 
