@@ -11,6 +11,7 @@ import importlib
 import time
 from collections import Counter
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import torch
@@ -96,6 +97,15 @@ def report_margins(answers: list[Answer]) -> None:
         print(f"{name:<24}" + "".join(f"{v:>8.3f}" for v in margins.quantile(points).tolist()))
 
 
+def load(name: str, checkpoint: str) -> tuple[Any, Any]:
+    """Load processor and model of a variant: a dtype, or a library and a dtype as in ``transformers:float32``."""
+    library, _, dtype = name.rpartition(":")
+    module = importlib.import_module(library or "faster_smolvlm")
+    folder = str(resources.files("faster_smolvlm") / "demo") if checkpoint == "demo" else checkpoint
+    model = module.AutoModelForImageTextToText.from_pretrained(folder, dtype=getattr(torch, dtype))
+    return module.AutoProcessor.from_pretrained(folder), model.eval()
+
+
 def report_changes(name: str, items: list[Item], before: list[Answer], after: list[Answer]) -> None:
     margins = changed(before, after)
     right = sum(a.text == i.question.answer for i, a in zip(items, after, strict=True))
@@ -107,27 +117,29 @@ def report_changes(name: str, items: list[Item], before: list[Answer], after: li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help="a checkpoint folder, or the one in the package")
-    parser.add_argument("--library", default="faster_smolvlm", choices=("faster_smolvlm", "transformers"))
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--against", nargs="*", default=["bfloat16"], help="dtypes to compare with float32")
+    parser.add_argument(
+        "--against",
+        nargs="*",
+        default=["bfloat16"],
+        help="dtypes, or transformers:float32 and the like",
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=0, help="threads of torch, 0 for its own choice")
     parser.add_argument("--wrong", type=int, default=0, help="print this many wrong answers")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    library = importlib.import_module(options.library)
-    processor = library.AutoProcessor.from_pretrained(options.model)
     items = scene_items(options.scenes) + clip_items(options.clips)
     answers: dict[str, list[Answer]] = {}
-    for dtype in ("float32", *options.against):
-        model = library.AutoModelForImageTextToText.from_pretrained(options.model, dtype=getattr(torch, dtype)).eval()
-        answers[dtype] = answer(processor, model, items, options.batch, show=True)
+    for name in ("float32", *options.against):
+        print(f"{name}:")
+        answers[name] = answer(*load(name, options.model), items, options.batch, show=True)
     report_accuracy(items, answers["float32"])
     report_margins(answers["float32"])
-    for dtype in options.against:
-        report_changes(dtype, items, answers["float32"], answers[dtype])
+    for name in options.against:
+        report_changes(name, items, answers["float32"], answers[name])
     wrong = [
         (i.question, a.text) for i, a in zip(items, answers["float32"], strict=True) if a.text != i.question.answer
     ]
