@@ -14,6 +14,8 @@ from . import _rust
 
 Array = np.ndarray[Any, Any]
 Numbers = float | tuple[float, ...] | list[float]
+# Scale, mean and std of each channel.
+Formula = list[tuple[float, float, float]]
 
 BILINEAR = 2
 
@@ -42,9 +44,17 @@ class Arithmetic(Protocol):
     ) -> Array:
         """Both steps, as the reference combines them."""
 
+    def formula(self, factor: float | None, mean: Numbers | None, std: Numbers | None) -> Formula:
+        """Scale, mean and std of the same, None for a step that is left out; only a proposal, checked where used."""
+
 
 def _interleaved(planes: Array) -> Array:
     return np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+
+def _each_channel(mean: Any, std: Any) -> list[tuple[float, float]]:
+    means, stds = np.broadcast_arrays(np.float32(0 if mean is None else mean), np.float32(1 if std is None else std))
+    return [(float(m), float(s)) for m, s in zip(np.atleast_1d(means), np.atleast_1d(stds), strict=True)]
 
 
 def _column(values: Numbers, dtype: Any) -> Array:
@@ -129,6 +139,14 @@ class Torch:
         inverse = np.float32(1.0 / factor)
         return self._divide(planes, _column(mean, np.float32) * inverse, _column(std, np.float32) * inverse)
 
+    def formula(self, factor: float | None, mean: Numbers | None, std: Numbers | None) -> Formula:
+        """The rescaling is folded into mean and std where there are any."""
+        if factor is None or mean is None:
+            return [(1.0 if factor is None else float(np.float32(factor)), m, s) for m, s in _each_channel(mean, std)]
+        inverse = np.float32(1.0 / factor)
+        folded = _each_channel(np.float32(mean) * inverse, np.float32(std) * inverse)
+        return [(1.0, m, s) for m, s in folded]
+
     def _divide(self, planes: Array, mean: Array, std: Array) -> Array:
         out = planes.astype(np.float32)
         for name, column in (("image_mean", mean), ("image_std", std)):
@@ -187,6 +205,10 @@ class Pillow:
         if do_rescale:
             planes = self.rescale(planes, factor)
         return self.normalize(planes, mean, std) if do_normalize else planes
+
+    def formula(self, factor: float | None, mean: Numbers | None, std: Numbers | None) -> Formula:
+        """The factor stays a float64."""
+        return [(1.0 if factor is None else factor, m, s) for m, s in _each_channel(mean, std)]
 
     def _is_fraction(self, planes: Array) -> bool:
         if planes.dtype == np.uint8:

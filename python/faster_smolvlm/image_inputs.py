@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .image_arithmetic import Array, BFloat16
+from .image_kwargs import plain
 from .media.image import is_array, is_pil_image, is_tensor
 
 _LOG = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def _array_planes(image: Any, input_data_format: Any) -> Array:
         return array[None]
     if array.ndim != 3:
         raise ValueError(f"a picture has two or three dimensions, got an array of shape {array.shape}")
-    layout = input_data_format and str(getattr(input_data_format, "value", input_data_format))
+    layout = plain(input_data_format)
     if layout is None and 0 in array.shape:
         raise ValueError(f"the picture has no pixels (shape {array.shape}); height and width must be at least 1")
     if (layout or infer_layout(array.shape)) == LAST:

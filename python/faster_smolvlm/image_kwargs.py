@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any
 
 from .image_size import SizeDict, size_dict
@@ -37,20 +38,12 @@ def _max_image_size(value: Any) -> bool:
     return _int(edge) and edge > 0
 
 
-def _resample(value: Any) -> bool:
-    return _int(value) and 0 <= value <= 5
-
-
-def _layout(value: Any) -> bool:
-    return str(getattr(value, "value", value)) in ("channels_first", "channels_last", "none")
-
-
-def _tensor_type(value: Any) -> bool:
-    return str(getattr(value, "value", value)) in ("pt", "np")
+def _name(value: Any) -> bool:
+    return isinstance(value, (str, Enum))
 
 
 def _device(value: Any) -> bool:
-    return _int(value) or str(value).split(":")[0] in ("cpu", "cuda", "xla", "xpu", "mps", "meta")
+    return _int(value) or isinstance(value, str) or type(value).__module__ == "torch"
 
 
 # What each setting may be beside None, in words for the message.
@@ -60,7 +53,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "size": (_size, "an int, two ints or a dict with 'longest_edge' or with 'height' and 'width'"),
     "default_to_square": (_bool, "a bool"),
     "crop_size": (_size, "an int, two ints or a dict"),
-    "resample": (_resample, "a PIL.Image.Resampling or its number, 0 to 5"),
+    "resample": (_int, "a PIL.Image.Resampling or its number"),
     "do_rescale": (_bool, "a bool"),
     "rescale_factor": (_number, "a number"),
     "do_normalize": (_bool, "a bool"),
@@ -69,10 +62,10 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "do_pad": (_bool, "a bool"),
     "pad_size": (_size, "an int, two ints or a dict"),
     "do_center_crop": (_bool, "a bool"),
-    "data_format": (_layout, "'channels_first' or 'channels_last'"),
-    "input_data_format": (_layout, "'channels_first' or 'channels_last'"),
+    "data_format": (_name, "'channels_first' or 'channels_last'"),
+    "input_data_format": (_name, "'channels_first' or 'channels_last'"),
     "device": (_device, "a device"),
-    "return_tensors": (_tensor_type, "one of ['pt', 'np']"),
+    "return_tensors": (_name, "'pt' or 'np'"),
     "disable_grouping": (_bool, "a bool"),
     "image_seq_length": (_int, "an int"),
     "do_image_splitting": (_bool, "a bool"),
@@ -82,26 +75,42 @@ CHECKS: dict[str, tuple[Check, str]] = {
 # These three have no None in their type.
 _REQUIRED = {"do_image_splitting", "max_image_size", "return_row_col_info"}
 
+_VALUES: dict[str, tuple[Any, ...]] = {
+    "resample": tuple(range(6)),
+    "data_format": ("channels_first", "channels_last"),
+    "input_data_format": ("channels_first", "channels_last"),
+    "return_tensors": ("pt", "np"),
+}
+
 NAMES = tuple(CHECKS)
 
 
 def validate(kwargs: dict[str, Any], checks: Mapping[str, tuple[Check, str]] = CHECKS) -> None:
     """Check names and types of the keyword arguments of a call.
 
-    Raises TypeError for an unknown name and, as Transformers, `StrictDataclassFieldValidationError` for a wrong value.
+    Raises TypeError for an unknown name, ValueError for an unknown choice and, as Transformers,
+    `StrictDataclassFieldValidationError` for a value of a wrong type.
     """
     for name, value in kwargs.items():
         if name not in checks:
             raise TypeError(f"got an unexpected keyword argument {name!r}; known are {', '.join(checks)}")
         check, expected = checks[name]
-        if (value is None and name not in _REQUIRED) or (value is not None and check(value)):
+        if value is None and name not in _REQUIRED:
             continue
-        from huggingface_hub.errors import StrictDataclassFieldValidationError
+        if value is None or not check(value):
+            from huggingface_hub.errors import StrictDataclassFieldValidationError
 
-        problem = TypeError(f"Field {name!r} expected {expected}, got {type(value).__name__} (value: {value!r})")
-        if name == "return_tensors":
-            problem = TypeError(f"{value} is not a valid TensorType, please select one of ['pt', 'np']")
-        raise StrictDataclassFieldValidationError(name, problem)
+            problem = f"Field {name!r} expected {expected}, got {type(value).__name__} (value: {value!r})"
+            raise StrictDataclassFieldValidationError(name, TypeError(problem))
+        if name in _VALUES and plain(value) not in _VALUES[name]:
+            if name == "return_tensors":
+                raise ValueError(f"{value} is not a valid TensorType, please select one of ['pt', 'np']")
+            raise ValueError(f"{name} must be one of {_VALUES[name]}, got {value!r}")
+
+
+def plain(value: Any) -> Any:
+    """The value of an enum's member; anything else as it is."""
+    return value.value if isinstance(value, Enum) else value
 
 
 def standardize(settings: dict[str, Any]) -> dict[str, Any]:

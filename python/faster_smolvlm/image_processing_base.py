@@ -17,9 +17,9 @@ import numpy as np
 from . import _rust
 from .feature import BatchFeature
 from .hub import checkpoint
-from .image_arithmetic import Arithmetic, Array
+from .image_arithmetic import Arithmetic, Array, Formula
 from .image_inputs import nest, to_planes, warn_if_scaled
-from .image_kwargs import NAMES, check_complete, standardize, target_size, validate
+from .image_kwargs import NAMES, check_complete, plain, standardize, target_size, validate
 from .image_size import SizeDict
 from .media import MediaLimitError, MediaPolicy, load_image
 
@@ -61,10 +61,9 @@ class SmolVLMImageProcessorBase:
         self.media_policy = media_policy or MediaPolicy()
         for ignored in ("feature_extractor_type", "processor_class", "image_processor_type"):
             kwargs.pop(ignored, None)
-        given = {name: kwargs.pop(name, None) for name in NAMES}
         settings = {
-            name: copy.deepcopy(getattr(type(self), name, None)) if value is None else value
-            for name, value in given.items()
+            name: kwargs.pop(name) if name in kwargs else copy.deepcopy(getattr(type(self), name, None))
+            for name in NAMES
         }
         vars(self).update(kwargs)
         settings = standardize(settings)
@@ -138,7 +137,7 @@ class SmolVLMImageProcessorBase:
         else:
             pixels = self._reference_frames(samples, shape, settings)
         data = self._pack(pixels, frames, settings)
-        features = BatchFeature(data, tensor_type=tensor_type(settings["return_tensors"]))
+        features = BatchFeature(data, tensor_type=plain(settings["return_tensors"]))
         if settings["return_row_col_info"]:
             features["rows"] = [[rows for _, _, rows, _ in sample] for sample in layouts]
             features["cols"] = [[cols for _, _, _, cols in sample] for sample in layouts]
@@ -161,7 +160,8 @@ class SmolVLMImageProcessorBase:
         target: dict[str, Any],
         split: bool,
     ) -> Array:
-        out = np.empty((shape[0] * shape[1], *shape[2:]), dtype=np.float32)
+        table, formula = conversion(self.arithmetic, shape[2], settings)
+        out = _rust.empty((shape[0] * shape[1], *shape[2:]), "float32")
         images, places = [], []
         for row, (sample, grids) in enumerate(zip(samples, layouts, strict=True)):
             place = row * shape[1]
@@ -177,7 +177,8 @@ class SmolVLMImageProcessorBase:
             split=split,
             resample=int(2 if settings["resample"] is None else settings["resample"]),
             arithmetic=self.arithmetic.name,
-            table=self._table(shape[2], settings),
+            table=table,
+            formula=formula,
             **target,
         )
         return out.reshape(shape)
@@ -214,21 +215,16 @@ class SmolVLMImageProcessorBase:
                 yield image[:, row * tile : (row + 1) * tile, col * tile : (col + 1) * tile]
         yield resize(image, tile, tile, resample) if rows else image
 
-    def _table(self, channels: int, settings: dict[str, Any]) -> Array:
-        """What each byte of each channel becomes, (channels, 256) float32."""
-        return pixel_table(self.arithmetic, channels, settings)
-
     def _pack(self, pixels: Array, frames: list[int], settings: dict[str, Any]) -> dict[str, Any]:
         """The entries of the result, in the containers that the settings ask for."""
         wrap = self._wrapper(settings)
         if settings["do_pad"]:
-            mask = np.ones((*pixels.shape[:2], *pixels.shape[3:]), dtype=np.int64)
-            for row, count in enumerate(frames):
-                mask[row, count:] = 0
+            mask = _rust.empty((*pixels.shape[:2], *pixels.shape[3:]), "int64")
+            _rust.fill_mask(mask, frames)
             return {"pixel_values": wrap(pixels), "pixel_attention_mask": wrap(mask)}
         if settings["return_tensors"] is not None and len(set(frames)) == 1:
             return {"pixel_values": wrap(pixels)}
-        if tensor_type(settings["return_tensors"]) == "pt":
+        if plain(settings["return_tensors"]) == "pt":
             raise ValueError(
                 f"Unable to convert output 'pixel_values' to one tensor: the samples have {frames} frames; "
                 "pass do_pad=True to stack them"
@@ -344,9 +340,9 @@ class SmolVLMImageProcessorBase:
         return f"{type(self).__name__} {self.to_json_string()}"
 
 
-def pixel_table(arithmetic: Arithmetic, channels: int, settings: dict[str, Any]) -> Array:
-    """What each byte of each channel becomes, (channels, 256) float32."""
-    return _table(arithmetic, channels, *map(_hashable, rescaling(settings)))
+def conversion(arithmetic: Arithmetic, channels: int, settings: dict[str, Any]) -> tuple[Array, Formula]:
+    """What each byte of each channel becomes, (channels, 256) float32, and a formula that may give the same."""
+    return _conversion(arithmetic, channels, *map(_hashable, rescaling(settings)))
 
 
 def rescaling(settings: dict[str, Any]) -> tuple[Any, ...]:
@@ -360,17 +356,15 @@ def _hashable(value: Any) -> Any:
 
 
 @lru_cache(maxsize=_TABLES)
-def _table(arithmetic: Arithmetic, channels: int, *rescaling: Any) -> Array:
+def _conversion(arithmetic: Arithmetic, channels: int, *rescaling: Any) -> tuple[Array, Formula]:
     ramp = np.broadcast_to(np.arange(256, dtype=np.uint8), (channels, 1, 256))
     values = arithmetic.rescale_and_normalize(ramp, *rescaling)
     table = np.ascontiguousarray(values.reshape(channels, 256), dtype=np.float32)
     table.setflags(write=False)
-    return table
-
-
-def tensor_type(value: Any) -> str | None:
-    """The plain name of what `return_tensors` asks for."""
-    return None if value is None else str(getattr(value, "value", value))
+    do_rescale, factor, do_normalize, mean, std = rescaling
+    steps = (factor if do_rescale else None, *((mean, std) if do_normalize else (None, None)))
+    formula = arithmetic.formula(*steps)
+    return table, formula * channels if len(formula) == 1 else formula
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from . import _rust
 from .image_arithmetic import Array, Numbers, Torch
 from .image_inputs import to_planes
-from .image_kwargs import target_size
+from .image_kwargs import plain, target_size
 from .image_processing_base import SmolVLMImageProcessorBase
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
 
 def wrapper(settings: dict[str, Any]) -> Callable[[Array], Any]:
     """What turns an array into what the settings ask for; torch where nothing is asked for and it is installed."""
-    asked = settings["return_tensors"]
-    if str(getattr(asked, "value", asked)) == "np" or (asked is None and not _has_torch()):
+    asked = plain(settings["return_tensors"])
+    if asked == "np" or (asked is None and not _has_torch()):
         return lambda array: array
     device = settings["device"]
     return _tensor if device is None else lambda array: _tensor(array).to(device)

@@ -12,7 +12,7 @@ from . import _rust
 from .image_arithmetic import Array, Torch
 from .image_inputs import to_planes
 from .image_kwargs import target_size
-from .image_processing_base import pixel_table, rescaling
+from .image_processing_base import conversion, rescaling
 from .media import MediaLimitError, MediaPolicy
 from .media.video import Sampler, VideoReader
 from .media.video_metadata import VideoMetadata
@@ -69,7 +69,7 @@ class FramePixels:
 
     def _of_rgb(self, rgb: Array, out: Array | None, target: dict[str, Any]) -> Array:
         """uint8 (height, width, 3), natively; resized to `target` and to the tile where there is room for one."""
-        table = pixel_table(_ARITHMETIC, 3, self._settings)
+        table, formula = conversion(_ARITHMETIC, 3, self._settings)
         if out is None:
             return np.stack([table[channel][rgb[..., channel]] for channel in range(3)])
         _rust.preprocess(
@@ -80,6 +80,7 @@ class FramePixels:
             resample=int(self._settings["resample"]),
             arithmetic=_ARITHMETIC.name,
             table=table,
+            formula=formula,
             **target,
         )
         return out

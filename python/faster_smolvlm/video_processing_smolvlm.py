@@ -18,8 +18,8 @@ from . import _rust
 from .feature import BatchFeature
 from .hub import checkpoint
 from .image_arithmetic import Array
-from .image_kwargs import check_complete, standardize, validate
-from .image_processing_base import HUB, naming, read_settings, tensor_type
+from .image_kwargs import check_complete, plain, standardize, validate
+from .image_processing_base import HUB, naming, read_settings
 from .image_processing_smolvlm import wrapper
 from .image_size import SizeDict, size_dict
 from .media import MediaPolicy, load_image
@@ -123,7 +123,7 @@ class SmolVLMVideoProcessor:
                 with naming(f"video {place}") if len(clips) > 1 else nullcontext():
                     frames, metadata[place] = self._clip(clip, metadata[place], settings, sampler, to_pixels, pool)
                 pixels.append(frames)
-        features = BatchFeature(_pack(pixels, settings), tensor_type=tensor_type(settings["return_tensors"]))
+        features = BatchFeature(_pack(pixels, settings), tensor_type=plain(settings["return_tensors"]))
         if settings["return_metadata"]:
             features["video_metadata"] = metadata
         return features

@@ -25,6 +25,8 @@ pub enum Error {
         width: usize,
         channels: usize,
     },
+    /// The system does not give the memory.
+    NoMemory { bytes: usize },
     /// A resampling filter that this arithmetic does not define.
     UnsupportedFilter { filter: &'static str },
     /// A filter code outside Pillow's 0 to 5.
@@ -74,6 +76,7 @@ impl fmt::Display for Error {
                     "a picture of {height}×{width}×{channels} values does not fit in memory"
                 )
             }
+            Self::NoMemory { bytes } => write!(f, "cannot get {bytes} bytes of memory"),
             Self::UnsupportedFilter { filter } => {
                 write!(
                     f,

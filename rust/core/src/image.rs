@@ -48,6 +48,11 @@ impl<'a, T> ImageView<'a, T> {
         self.channels
     }
 
+    /// All values.
+    pub fn data(&self) -> &'a [T] {
+        self.data
+    }
+
     /// The values of row `y`.
     pub fn row(&self, y: usize) -> &'a [T] {
         let stride = self.width * self.channels;

@@ -5,8 +5,12 @@ pub mod error;
 pub mod frames;
 pub mod geometry;
 pub mod image;
+pub mod pad;
+pub mod pool;
 pub mod preprocess;
 pub mod resize;
+pub mod stream;
+pub mod threads;
 pub mod tile;
 
 pub use error::Error;

@@ -1,13 +1,18 @@
 //! The whole way of a picture: stage A, stage B, tiles, global view, normalised planes.
 
-use crate::Error;
+use rayon::prelude::*;
+
 use crate::geometry::{Layout, Settings};
 use crate::image::{Image, ImageView};
 use crate::resize::{Arithmetic, Filter, resize};
-use crate::tile::{Table, convert_tile};
+use crate::stream::convert::{Conversion, Value};
+use crate::stream::kernels::Kernels;
+use crate::stream::plan::{Key, Plan};
+use crate::tile::convert_tile;
+use crate::{Error, stream, threads};
 
 /// How pixels are computed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Pixels<'a> {
     /// Sizes and grid.
     pub settings: Settings,
@@ -15,49 +20,101 @@ pub struct Pixels<'a> {
     pub filter: Filter,
     /// Whose rounding.
     pub arithmetic: Arithmetic,
-    /// Rescaling and normalisation.
-    pub table: Table<'a>,
+    /// Rescaling and normalisation, for each channel.
+    pub conversions: &'a [Conversion],
+    /// The inner loops; None for the definition in plain loops over whole pictures.
+    pub kernels: Option<&'static Kernels>,
+}
+
+/// Write the frames of each picture into its part of the output, spread over the threads of the pool.
+pub fn preprocess_batch<V: Value>(
+    jobs: Vec<(ImageView<'_>, &mut [V])>,
+    pixels: &Pixels<'_>,
+) -> Result<(), Error> {
+    let threads = threads::count();
+    if threads == 1 || jobs.len() < threads {
+        return jobs
+            .into_iter()
+            .try_for_each(|(image, out)| preprocess(image, pixels, out, threads));
+    }
+    threads::install(|| {
+        jobs.into_par_iter()
+            .try_for_each(|(image, out)| preprocess(image, pixels, out, 1))
+    })
 }
 
 /// Write the frames of `image` (tiles row by row, then the global view) as (frames, channels, tile, tile) into `out`.
-pub fn preprocess(image: ImageView<'_>, pixels: &Pixels<'_>, out: &mut [f32]) -> Result<(), Error> {
+pub fn preprocess<V: Value>(
+    image: ImageView<'_>,
+    pixels: &Pixels<'_>,
+    out: &mut [V],
+    threads: usize,
+) -> Result<(), Error> {
     let layout = Layout::new(image.height(), image.width(), &pixels.settings)?;
     let tile = pixels.settings.tile;
-    let frame = image.channels() * tile * tile;
-    if pixels.table.len() != 256 * image.channels() {
+    let needed = layout.frames() * image.channels() * tile * tile;
+    if out.len() != needed {
+        return Err(Error::OutputLength {
+            given: out.len(),
+            needed,
+        });
+    }
+    if pixels.conversions.len() != image.channels() {
         return Err(Error::TableLength {
-            given: pixels.table.len(),
+            given: 256 * pixels.conversions.len(),
             channels: image.channels(),
         });
     }
-    if out.len() != layout.frames() * frame {
-        return Err(Error::OutputLength {
-            given: out.len(),
-            needed: layout.frames() * frame,
-        });
+    if let (Some(kernels), Some(conversions)) =
+        (pixels.kernels, pixels.conversions.first_chunk::<3>())
+        && pixels.filter != Filter::Nearest
+        && image.channels() == 3
+    {
+        let size = (image.height(), image.width());
+        let key = Key {
+            size,
+            settings: pixels.settings,
+            filter: pixels.filter,
+            arithmetic: pixels.arithmetic,
+        };
+        stream::preprocess(
+            image,
+            &*Plan::cached(&key)?,
+            tile,
+            conversions,
+            out,
+            kernels,
+            threads,
+        );
+        return Ok(());
     }
+    scalar(image, &layout, pixels, out)
+}
+
+/// The definition: one whole picture after the other, in plain loops.
+fn scalar<V: Value>(
+    image: ImageView<'_>,
+    layout: &Layout,
+    pixels: &Pixels<'_>,
+    out: &mut [V],
+) -> Result<(), Error> {
+    let tile = pixels.settings.tile;
     let to = |image: ImageView<'_>, (height, width): (usize, usize)| -> Result<Image, Error> {
         resize(image, height, width, pixels.filter, pixels.arithmetic)
     };
     let stage_a = to(image, layout.stage_a)?;
     let stage_b = to(stage_a.view(), layout.stage_b)?;
+    let frame = image.channels() * tile * tile;
     let (tiles, last) = out.split_at_mut(layout.rows * layout.cols * frame);
     for (index, tile_out) in tiles.chunks_exact_mut(frame).enumerate() {
-        let (row, col) = (index / layout.cols, index % layout.cols);
-        convert_tile(
-            stage_b.view(),
-            row * tile,
-            col * tile,
-            tile,
-            pixels.table,
-            tile_out,
-        );
+        let corner = (index / layout.cols * tile, index % layout.cols * tile);
+        convert_tile(stage_b.view(), corner, tile, pixels.conversions, tile_out);
     }
     let global = if tiles.is_empty() {
         stage_b
     } else {
         to(stage_b.view(), (tile, tile))?
     };
-    convert_tile(global.view(), 0, 0, tile, pixels.table, last);
+    convert_tile(global.view(), (0, 0), tile, pixels.conversions, last);
     Ok(())
 }

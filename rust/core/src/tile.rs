@@ -1,23 +1,20 @@
-//! Put pixels into frames: from interleaved uint8 to planes of the output type, through a table per channel.
+//! Put pixels into frames: from interleaved uint8 to planes of the output type.
 
 use crate::image::ImageView;
+use crate::stream::convert::{Conversion, Value};
 
-/// A value for each byte, one block of 256 for each channel: rescaling and normalisation in one step.
-pub type Table<'a> = &'a [f32];
-
-/// Write the `tile` × `tile` pixels of `image` from (`top`, `left`) on as planes, each value through the table.
-pub fn convert_tile(
+/// Write the `tile` × `tile` pixels of `image` from (`top`, `left`) on as planes.
+pub fn convert_tile<V: Value>(
     image: ImageView<'_>,
-    top: usize,
-    left: usize,
+    (top, left): (usize, usize),
     tile: usize,
-    table: Table<'_>,
-    out: &mut [f32],
+    conversions: &[Conversion],
+    out: &mut [V],
 ) {
     let channels = image.channels();
-    for (channel, (plane, table)) in out
+    for (channel, (plane, conversion)) in out
         .chunks_exact_mut(tile * tile)
-        .zip(table.chunks_exact(256))
+        .zip(conversions)
         .enumerate()
     {
         for (y, row) in plane.chunks_exact_mut(tile).enumerate() {
@@ -25,7 +22,7 @@ pub fn convert_tile(
                 .iter()
                 .step_by(channels);
             for (value, &byte) in row.iter_mut().zip(pixels) {
-                *value = table[usize::from(byte)];
+                *value = V::of(byte, conversion);
             }
         }
     }

@@ -31,7 +31,7 @@ impl ToPython for Error {
         let message = self.to_string();
         match self {
             Error::UnsupportedFilter { .. } => PyNotImplementedError::new_err(message),
-            Error::TooLarge { .. } => PyMemoryError::new_err(message),
+            Error::TooLarge { .. } | Error::NoMemory { .. } => PyMemoryError::new_err(message),
             _ => PyValueError::new_err(message),
         }
     }

@@ -3,8 +3,10 @@
 use faster_smolvlm_core::Error;
 use faster_smolvlm_core::geometry::{Layout, Settings, Target};
 use faster_smolvlm_core::image::{Image, ImageView};
-use faster_smolvlm_core::preprocess::{Pixels, preprocess};
+use faster_smolvlm_core::preprocess::{Pixels, preprocess_batch};
 use faster_smolvlm_core::resize::{Arithmetic, Filter, Real, resize, resize_float};
+use faster_smolvlm_core::stream::convert::{Conversion, Formula, Value};
+use faster_smolvlm_core::stream::kernels::Kernels;
 use numpy::{
     Element, IntoPyArray, PyArray3, PyReadonlyArray2, PyReadonlyArray3, PyReadwriteArray4,
 };
@@ -129,51 +131,160 @@ pub(crate) fn resize_float64<'py>(
 }
 
 /// Turn uint8 (height, width, channels) pictures into frames: those of picture k are written from `places[k]` on into
-/// `out`, a float32 (frames, channels, tile, tile) array; every value goes through `table`, (channels, 256) float32.
+/// `out`, (frames, channels, tile, tile) of float32, uint16 (the bits of bfloat16) or uint8 (the bytes themselves).
+///
+/// `table`, (channels, 256) float32, holds the value of each byte; `formula`, (channels, 3), scale, mean and std of
+/// arithmetic that may give the same. `kernels` forces one of `kernel_names()` or "scalar", the definition.
 #[pyfunction(name = "preprocess")]
-#[pyo3(signature = (images, places, out, *, longest_edge, exact, split, resample, arithmetic, table))]
+#[pyo3(signature = (images, places, out, *, longest_edge, exact, split, resample, arithmetic, table, formula, kernels=None))]
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn preprocess_batch<'py>(
+pub(crate) fn preprocess_images<'py>(
     py: Python<'py>,
     images: Vec<PyReadonlyArray3<'py, u8>>,
     places: Vec<usize>,
-    mut out: PyReadwriteArray4<'py, f32>,
+    out: &Bound<'py, PyAny>,
     longest_edge: Option<usize>,
     exact: Option<(usize, usize)>,
     split: bool,
     resample: u8,
     arithmetic: &str,
     table: PyReadonlyArray2<'py, f32>,
+    formula: Vec<(f64, f32, f32)>,
+    kernels: Option<&str>,
+) -> PyResult<()> {
+    let conversions = conversions(&table, &formula)?;
+    let pixels = |tile| -> PyResult<Pixels<'_>> {
+        Ok(Pixels {
+            settings: Settings {
+                target: target(longest_edge, exact),
+                tile,
+                split,
+            },
+            filter: Filter::from_code(resample).map_err(to_python)?,
+            arithmetic: self::arithmetic(arithmetic)?,
+            conversions: &conversions,
+            kernels: chosen(kernels)?,
+        })
+    };
+    if let Ok(mut out) = out.extract::<PyReadwriteArray4<'py, f32>>() {
+        write(py, &images, &places, &mut out, pixels)
+    } else if let Ok(mut out) = out.extract::<PyReadwriteArray4<'py, u16>>() {
+        write(py, &images, &places, &mut out, pixels)
+    } else {
+        write(
+            py,
+            &images,
+            &places,
+            &mut out.extract::<PyReadwriteArray4<'py, u8>>()?,
+            pixels,
+        )
+    }
+}
+
+fn write<'py, 'a, V: Value + Element>(
+    py: Python<'py>,
+    images: &[PyReadonlyArray3<'py, u8>],
+    places: &[usize],
+    out: &mut PyReadwriteArray4<'py, V>,
+    pixels: impl FnOnce(usize) -> PyResult<Pixels<'a>>,
 ) -> PyResult<()> {
     let (channels, tile) = (out.shape()[1], out.shape()[2]);
-    let pixels = Pixels {
-        settings: Settings {
-            target: target(longest_edge, exact),
-            tile,
-            split,
-        },
-        filter: Filter::from_code(resample).map_err(to_python)?,
-        arithmetic: self::arithmetic(arithmetic)?,
-        table: table.as_slice()?,
-    };
+    let pixels = pixels(tile)?;
     let views = images.iter().map(view).collect::<PyResult<Vec<_>>>()?;
     let out = out.as_slice_mut()?;
     detach(py, || {
-        if views.len() != places.len() {
-            return Err(Error::Places {
-                images: views.len(),
-                places: places.len(),
-            });
-        }
-        for (&view, &place) in views.iter().zip(&places) {
-            let frames = Layout::new(view.height(), view.width(), &pixels.settings)?.frames();
-            let frame = channels * tile * tile;
-            let (given, needed) = (out.len(), (place + frames) * frame);
-            let target = out
-                .get_mut(place * frame..needed)
-                .ok_or(Error::OutputLength { given, needed })?;
-            preprocess(view, &pixels, target)?;
-        }
-        Ok(())
+        let jobs = jobs(
+            &views,
+            places,
+            channels * tile * tile,
+            &pixels.settings,
+            out,
+        )?;
+        preprocess_batch(jobs, &pixels)
     })
+}
+
+/// Give each picture its part of the output. Places ascend, as the parts must not overlap.
+fn jobs<'a, 'o, V>(
+    views: &[ImageView<'a>],
+    places: &[usize],
+    frame: usize,
+    settings: &Settings,
+    out: &'o mut [V],
+) -> Result<Vec<(ImageView<'a>, &'o mut [V])>, Error> {
+    if views.len() != places.len() {
+        return Err(Error::Places {
+            images: views.len(),
+            places: places.len(),
+        });
+    }
+    let given = out.len();
+    let (mut rest, mut passed) = (out, 0);
+    let mut jobs = Vec::with_capacity(views.len());
+    for (&view, &place) in views.iter().zip(places) {
+        let frames = Layout::new(view.height(), view.width(), settings)?.frames();
+        let overrun = Error::OutputLength {
+            given,
+            needed: place.saturating_add(frames).saturating_mul(frame),
+        };
+        let skipped = place
+            .checked_sub(passed)
+            .and_then(|frames| frames.checked_mul(frame));
+        let (_, after) = skipped
+            .and_then(|skipped| rest.split_at_mut_checked(skipped))
+            .ok_or(overrun.clone())?;
+        let (mine, after) = after.split_at_mut_checked(frames * frame).ok_or(overrun)?;
+        jobs.push((view, mine));
+        (rest, passed) = (after, place + frames);
+    }
+    Ok(jobs)
+}
+
+fn conversions(
+    table: &PyReadonlyArray2<'_, f32>,
+    formula: &[(f64, f32, f32)],
+) -> PyResult<Vec<Conversion>> {
+    let rows = table.as_slice()?.chunks_exact(256);
+    if table.shape()[1] != 256 {
+        return Err(PyValueError::new_err(format!(
+            "table must have 256 columns, got {}",
+            table.shape()[1]
+        )));
+    }
+    let formulas = formula
+        .iter()
+        .map(|&(scale, mean, std)| Some(Formula::new(scale, mean, std)));
+    Ok(rows
+        .zip(formulas.chain(std::iter::repeat(None)))
+        .map(|(row, formula)| Conversion::new(std::array::from_fn(|byte| row[byte]), formula))
+        .collect())
+}
+
+fn chosen(name: Option<&str>) -> PyResult<Option<&'static Kernels>> {
+    match name {
+        None => Ok(Some(Kernels::current())),
+        Some("scalar") => Ok(None),
+        Some(name) => Kernels::named(name).map(Some).ok_or_else(|| {
+            let known = Kernels::available().join(", ");
+            PyValueError::new_err(format!(
+                "kernels must be one of scalar, {known} on this CPU, got {name:?}"
+            ))
+        }),
+    }
+}
+
+/// Names of the sets of inner loops that this CPU can run, the one in use first.
+#[pyfunction]
+pub(crate) fn kernel_names() -> Vec<&'static str> {
+    let current = Kernels::current().name;
+    let others = Kernels::available()
+        .into_iter()
+        .filter(|&name| name != current);
+    std::iter::once(current).chain(others).collect()
+}
+
+/// Threads that pictures are spread over.
+#[pyfunction]
+pub(crate) fn image_threads() -> usize {
+    faster_smolvlm_core::threads::count()
 }

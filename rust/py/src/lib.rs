@@ -1,6 +1,7 @@
 //! Python face of `faster-smolvlm-core`: checks arguments, lets go of the interpreter, calls the core.
 use pyo3::prelude::*;
 
+mod buffer;
 mod engine;
 mod frames;
 mod gate;
@@ -10,6 +11,8 @@ mod image;
 #[pymodule(gil_used = false)]
 mod _rust {
     #[pymodule_export]
+    use crate::buffer::{empty, fill_frames, pool_trim, pool_waiting};
+    #[pymodule_export]
     use crate::engine::NativeModel;
     #[pymodule_export]
     use crate::frames::{
@@ -17,7 +20,10 @@ mod _rust {
         uniform_frames,
     };
     #[pymodule_export]
-    use crate::image::{layout, preprocess_batch, resize_float32, resize_float64, resize_uint8};
+    use crate::image::{
+        image_threads, kernel_names, layout, preprocess_images, resize_float32, resize_float64,
+        resize_uint8,
+    };
 
     /// Version of the native code, equal to the package's.
     #[pymodule_export]

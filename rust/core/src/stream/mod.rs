@@ -1,0 +1,232 @@
+//! The fast way of a picture of three uint8 channels: one pass over memory, from its rows to the frames.
+//!
+//! It computes what `preprocess::scalar` computes, to the bit. Rows stream through the passes; what leaves the last one
+//! is converted and written to its final place at once, and kept, shrunk in width where that comes first, for the global
+//! view, which follows at the end.
+
+mod chain;
+pub mod convert;
+mod horizontal;
+pub mod kernels;
+pub mod plan;
+mod rows;
+mod scratch;
+mod taps;
+
+use std::ops::Range;
+use std::slice::ChunksExactMut;
+
+use chain::Chain;
+use convert::{Conversion, Value};
+use horizontal::Block;
+use kernels::{Kernels, LANES};
+use plan::{Pass, Plan};
+use rows::{Source, plane_stride};
+use scratch::Scratch;
+use taps::Taps;
+
+use crate::image::ImageView;
+use crate::threads;
+
+/// Write the frames of `image` into `out`, (frames, 3, tile, tile), whose length the caller has checked, in up to
+/// `threads` bands of rows at a time. The plan is that of the picture's size.
+pub fn preprocess<V: Value>(
+    image: ImageView<'_>,
+    plan: &Plan,
+    tile: usize,
+    conversions: &[Conversion; 3],
+    out: &mut [V],
+    kernels: &'static Kernels,
+    threads: usize,
+) {
+    let (height, width) = plan.layout.stage_b;
+    let cols = plan.layout.cols.max(1);
+    let (tiles, view) = out.split_at_mut(height * width * 3);
+    let kept_width = plan.kept.as_ref().map_or(width, Taps::outputs);
+    let mut kept = Kept::new(if view.is_empty() { 0 } else { height }, kept_width);
+    let work = Work {
+        source: Source::Interleaved(image),
+        passes: &plan.tiles,
+        conversions,
+        kernels,
+    };
+    in_bands(
+        Bands { height, threads },
+        rows_of_tiles(tiles, tile, cols),
+        &mut kept,
+        |mut band| {
+            work.run(&mut band, plan.kept.as_ref());
+        },
+    );
+    if !view.is_empty() {
+        let source = Source::Planar {
+            rows: &kept.rows,
+            width: kept_width,
+        };
+        let work = Work {
+            source,
+            passes: &plan.global,
+            conversions,
+            kernels,
+        };
+        let targets = rows_of_tiles(view, tile, 1);
+        in_bands(
+            Bands {
+                height: tile,
+                threads,
+            },
+            targets,
+            &mut Kept::new(0, 0),
+            |mut band| {
+                work.run(&mut band, None);
+            },
+        );
+    }
+}
+
+/// The rows of all tiles in the order in which they are written: by row of the picture, column of tiles, channel.
+fn rows_of_tiles<V>(tiles: &mut [V], tile: usize, cols: usize) -> Vec<&mut [V]> {
+    let mut rows = Vec::with_capacity(tiles.len() / tile);
+    for row_of_tiles in tiles.chunks_exact_mut(cols * 3 * tile * tile) {
+        let mut planes: Vec<ChunksExactMut<'_, V>> = row_of_tiles
+            .chunks_exact_mut(tile * tile)
+            .map(|plane| plane.chunks_exact_mut(tile))
+            .collect();
+        for _ in 0..tile {
+            rows.extend(planes.iter_mut().filter_map(Iterator::next));
+        }
+    }
+    rows
+}
+
+/// Rows of three planes that wait for the global view.
+struct Kept {
+    rows: Scratch,
+    stride: usize,
+}
+
+impl Kept {
+    fn new(rows: usize, width: usize) -> Self {
+        let stride = if rows == 0 {
+            0
+        } else {
+            3 * plane_stride(width)
+        };
+        Self {
+            rows: Scratch::new(rows * stride),
+            stride,
+        }
+    }
+}
+
+/// What is done to every band.
+struct Work<'a> {
+    source: Source<'a>,
+    passes: &'a [Pass],
+    conversions: &'a [Conversion; 3],
+    kernels: &'static Kernels,
+}
+
+/// Some rows of the output, and what belongs to them.
+struct Band<'a, 'o, V> {
+    rows: Range<usize>,
+    /// For each row, its piece of every tile and channel.
+    targets: &'a mut [&'o mut [V]],
+    kept: &'a mut [u8],
+    kept_stride: usize,
+}
+
+impl Work<'_> {
+    fn run<V: Value>(&self, band: &mut Band<'_, '_, V>, kept: Option<&Taps>) {
+        let start = band.rows.start;
+        let mut chain = Chain::new(self.source, self.passes, band.rows.clone(), self.kernels);
+        let mut shrink = kept.map(|taps| (Block::new(chain.width()), taps));
+        for first in band.rows.clone().step_by(LANES) {
+            let rows = first..band.rows.end.min(first + LANES);
+            chain.advance(rows.end);
+            let per_row = band.targets.len() / band.rows.len();
+            for (y, targets) in rows
+                .clone()
+                .zip(band.targets[(first - start) * per_row..].chunks_exact_mut(per_row))
+            {
+                self.write(chain.row(y), targets);
+            }
+            if band.kept.is_empty() {
+                continue;
+            }
+            let stride = band.kept_stride;
+            let kept = &mut band.kept[(first - start) * stride..(rows.end - start) * stride];
+            match &mut shrink {
+                Some((block, taps)) => {
+                    block.resize(
+                        self.kernels,
+                        chain.rows(first, rows.len()),
+                        Some(taps),
+                        kept,
+                        stride,
+                    );
+                }
+                None => rows
+                    .zip(kept.chunks_exact_mut(stride))
+                    .for_each(|(y, kept)| kept.copy_from_slice(chain.row(y))),
+            }
+        }
+        (self.kernels.fence)();
+    }
+
+    /// Convert one row to its places.
+    fn write<V: Value>(&self, row: &[u8], targets: &mut [&mut [V]]) {
+        let plane = row.len() / 3;
+        for (index, target) in targets.iter_mut().enumerate() {
+            let (col, channel) = (index / 3, index % 3);
+            let bytes = &row[channel * plane + col * target.len()..][..target.len()];
+            V::convert(self.kernels, bytes, &self.conversions[channel], target);
+        }
+    }
+}
+
+/// How rows are spread over threads.
+struct Bands {
+    height: usize,
+    threads: usize,
+}
+
+/// Split rows into bands, with the targets and the kept rows that belong to them.
+fn in_bands<V: Value>(
+    bands: Bands,
+    mut targets: Vec<&mut [V]>,
+    kept: &mut Kept,
+    work: impl Fn(Band<'_, '_, V>) + Sync,
+) {
+    let Bands { height, threads } = bands;
+    let (kept_stride, mut kept) = (kept.stride, &mut kept.rows[..]);
+    if threads <= 1 || height < 2 * LANES {
+        return work(Band {
+            rows: 0..height,
+            targets: &mut targets,
+            kept,
+            kept_stride,
+        });
+    }
+    let step = height.div_ceil(threads).next_multiple_of(LANES);
+    let per_row = targets.len() / height;
+    threads::scope(|scope| {
+        let mut targets = targets.as_mut_slice();
+        for start in (0..height).step_by(step) {
+            let rows = start..(start + step).min(height);
+            let (mine, rest) = std::mem::take(&mut targets).split_at_mut(rows.len() * per_row);
+            targets = rest;
+            let (my_kept, rest) = std::mem::take(&mut kept).split_at_mut(rows.len() * kept_stride);
+            kept = rest;
+            let work = &work;
+            scope.spawn(move |_| {
+                work(Band {
+                    rows,
+                    targets: mine,
+                    kept: my_kept,
+                    kept_stride,
+                })
+            });
+        }
+    });
+}

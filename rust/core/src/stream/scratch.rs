@@ -1,0 +1,53 @@
+//! Working memory that a thread keeps from one picture to the next: fresh pages would cost more than the arithmetic.
+
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+
+/// Bytes that a thread keeps at most.
+const KEPT_BYTES: usize = 16 << 20;
+
+thread_local! {
+    static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes of any content; given back to the thread when dropped.
+pub struct Scratch(Vec<u8>);
+
+impl Scratch {
+    /// At least as many bytes as asked for are there, exactly as many are seen.
+    pub fn new(length: usize) -> Self {
+        let mut bytes = FREE.with_borrow_mut(|free| {
+            let fits = free.iter().position(|bytes| bytes.capacity() >= length);
+            fits.map_or_else(Vec::new, |at| free.remove(at))
+        });
+        bytes.resize(length, 0);
+        Self(bytes)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.0);
+        // A thread that is ending has no list any more.
+        let _ = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.iter().map(Vec::capacity).sum::<usize>() + bytes.capacity() <= KEPT_BYTES {
+                free.push(bytes);
+                free.sort_by_key(Vec::capacity);
+            }
+        });
+    }
+}
+
+impl Deref for Scratch {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
