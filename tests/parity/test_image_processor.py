@@ -159,7 +159,16 @@ def test_floats_i16_to_i19(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16])
 def test_integers_i20(name: str, dtype: type) -> None:
-    compare(name, noise(50, 80).astype(dtype))
+    image = noise(50, 80).astype(dtype)
+    if name.endswith("Pil"):
+        compare(name, image)
+        return
+    # Resized in float32 and rounded: sums that end within a rounding error of one half may round to either side.
+    reference, processor = both(name, **SMALL)
+    theirs, ours = (side(image, return_tensors="np")["pixel_values"] for side in (reference, processor))
+    off = np.abs(theirs - ours)
+    assert off.max() <= 1.01 / 127.5
+    assert (off > 0).mean() < 1e-4
 
 
 def test_half_precision_i21(name: str) -> None:
