@@ -91,3 +91,96 @@ def pixel_shuffle(x: Tensor, scale: int) -> Tensor:
         )
     x = x.view(batch, coarse, scale, coarse, scale, width).transpose(2, 3)
     return x.reshape(batch, coarse * coarse, width * scale * scale)
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Residual addition, then `rms_norm`: returns (rms_norm(h), h) with h = x + residual."""
+    h = x + residual
+    return rms_norm(h, weight, eps), h
+
+
+def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Residual addition, then `layer_norm`: returns (layer_norm(h), h) with h = x + residual."""
+    h = x + residual
+    return layer_norm(h, weight, bias, eps), h
+
+
+def linear(x: Tensor, weight: Tensor, scale: Tensor | None = None) -> Tensor:
+    """x·weightᵀ, summed in float32 and rounded once to the dtype of `x`.
+
+    `weight` (N, K) has the dtype of `x`, or is int8 with the float32 `scale` (N,) of its rows.
+    """
+    out = x.float() @ weight.float().t()
+    return (out if scale is None else out * scale).to(x.dtype)
+
+
+def pixel_shuffle_project(x: Tensor, weight: Tensor, scale: int) -> Tensor:
+    """`pixel_shuffle`, then the linear map `weight` (N, D·scale²)."""
+    return F.linear(pixel_shuffle(x, scale), weight)
+
+
+def qkv_decode(
+    x: Tensor,
+    norm_weight: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor],
+    scales: tuple[Tensor, Tensor, Tensor] | None,
+    cos: Tensor,
+    sin: Tensor,
+    first: Tensor,
+    position: Tensor,
+    cache_k: Tensor,
+    cache_v: Tensor,
+    eps: float,
+) -> Tensor:
+    """One token into attention: norm, projections, rotary positions; returns the queries (B, H, D).
+
+    x (B, hidden); cos and sin (positions, D); position int (B,) is the slot of the caches (B, G, capacity, D) that
+    keys and values are written to, first int (B,) that of the oldest token, whose rotary position is 0.
+    """
+    normed = rms_norm(x, norm_weight, eps)
+    q, k, v = (linear(normed, w, s) for w, s in zip(weights, scales or (None, None, None), strict=True))
+    dim, rows = cos.shape[-1], torch.arange(x.shape[0], device=x.device)
+    slot = position.long()
+    cos, sin = cos[slot - first][:, None], sin[slot - first][:, None]
+    cache_k[rows, :, slot] = rotate(k.view(x.shape[0], -1, dim), cos, sin)
+    cache_v[rows, :, slot] = v.view(x.shape[0], -1, dim)
+    return rotate(q.view(x.shape[0], -1, dim), cos, sin)
+
+
+def decode_attention(
+    query: Tensor, cache_k: Tensor, cache_v: Tensor, first: Tensor, position: Tensor, scale: float
+) -> Tensor:
+    """Attention of one query per row, (B, H, D), to the slots first[b] to position[b] of its caches (B, G, C, D)."""
+    slots = torch.arange(cache_k.shape[2], device=query.device)
+    visible = (slots >= first[:, None]) & (slots <= position[:, None])
+    # A slot that was never written may hold NaN, which a weight of zero does not silence.
+    values = cache_v.masked_fill(~visible[:, None, :, None], 0.0)
+    keys = cache_k.masked_fill(~visible[:, None, :, None], 0.0)
+    return attention(query[:, :, None], keys, values, visible[:, None, None], scale=scale)[0][:, :, 0]
+
+
+def mlp_decode(
+    x: Tensor,
+    norm_weight: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    scales: tuple[Tensor, Tensor] | None,
+    eps: float,
+) -> Tensor:
+    """Norm, gate and up projections, silu(gate)·up; (B, hidden) to (B, intermediate)."""
+    normed = rms_norm(x, norm_weight, eps)
+    gate_scale, up_scale = scales or (None, None)
+    return F.silu(linear(normed, gate, gate_scale)) * linear(normed, up, up_scale)
+
+
+def linear_residual(x: Tensor, weight: Tensor, scale: Tensor | None, residual: Tensor) -> Tensor:
+    """residual + linear(x): what ends attention (`out_decode`) and the MLP (`down_decode`)."""
+    return residual + linear(x, weight, scale)
+
+
+def lm_head_argmax(
+    x: Tensor, norm_weight: Tensor, weight: Tensor, scale: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Final norm, head and greedy choice: the logits (B, vocabulary) and the lowest index of each row's largest."""
+    logits = linear(rms_norm(x, norm_weight, eps), weight, scale)
+    return logits, (logits == logits.amax(-1, keepdim=True)).int().argmax(-1)
