@@ -10,7 +10,7 @@ TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false H
 DESCRIBE := HF_HUB_OFFLINE=1 $(BIN)/faster-smolvlm describe --model demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint format dev wheel clean
+.PHONY: help demo test test-rust test-python test-gpu bench-gpu gate lint format dev wheel clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,15 @@ test-rust: ## the tests of the Rust core (no Python needed)
 
 test-python: build/test.stamp ## the Python tests against the installed wheel, two processes side by side
 	$(TEST_ENV) $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+test-gpu: build/test.stamp ## the kernels and the captured decode step on the GPU of this machine
+	$(BIN)/pytest tests/gpu $(ARGS)
+
+bench-gpu: build/test.stamp ## ten minutes on the GPU of this machine: the tables that answer what only a GPU can
+	$(BIN)/python -m benches.bench_gpu $(ARGS)
+
+gate: build/test.stamp ## compile every kernel for every GPU target and hold it to its budget (no GPU needed; minutes)
+	$(BIN)/python tests/kernels/aot_gate.py $(ARGS)
 
 lint: build/test.stamp ## rustfmt, clippy, ruff, mypy, stubtest
 	cargo fmt --all --check
