@@ -37,7 +37,7 @@ class PretrainedConfig:
     return_dict: bool = True
 
     _hints: ClassVar[dict[str, Any]] = {}
-    _attn_implementation: str = "sdpa"
+    _attn_implementation: str = "auto"
 
     def __init_subclass__(cls) -> None:
         hints = typing.get_type_hints(cls)

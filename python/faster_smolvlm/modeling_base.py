@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from . import hub, weights
+from . import hub, ops, weights
 from .configuration_base import PretrainedConfig
 from .modeling_outputs import ModelOutput
 
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 ConfigT = TypeVar("ConfigT", bound=PretrainedConfig)
 OutputT = TypeVar("OutputT", bound=ModelOutput)
-ATTENTION = ("sdpa", "eager")
 
 
 class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
@@ -193,9 +192,10 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
 
     def set_attn_implementation(self, attn_implementation: str) -> None:
-        """Choose "sdpa" (fused), or "eager", which can return the attention weights."""
-        if attn_implementation not in ATTENTION:
-            raise ValueError(f"attn_implementation must be one of {', '.join(ATTENTION)}; got {attn_implementation!r}.")
+        """Choose one of `ops.ATTENTION`: "auto", "triton", "sdpa", "flash_attention_2", or "eager", which can return
+        the attention weights. An unknown name is a ValueError, a package that is not installed an ImportError.
+        """
+        ops.check_attention(attn_implementation)
         for config in (self.config, *vars(self.config).values()):
             if isinstance(config, PretrainedConfig):
                 config._attn_implementation = attn_implementation

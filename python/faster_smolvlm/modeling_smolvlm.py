@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import reference
+from . import ops
 from .cache import KVCache
 from .configuration_smolvlm import SmolVLMConfig
 from .generation import GenerationConfig
@@ -54,8 +54,8 @@ class SmolVLMConnector(nn.Module):
 
     def forward(self, image_hidden_states: Tensor) -> Tensor:
         """Map (images, patches, vision hidden_size) to (images, patches / scale_factor², text hidden_size)."""
-        out: Tensor = self.modality_projection(reference.pixel_shuffle(image_hidden_states, self.scale_factor))
-        return out
+        projection = self.modality_projection
+        return ops.pixel_shuffle_project(image_hidden_states, projection, projection.proj, self.scale_factor)
 
 
 class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -24,8 +26,10 @@ class SmolVLMRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Any:
+        """Normalise the last dimension; with `residual`, that of the sum, and return (normalised sum, sum)."""
+        if residual is not None:
+            return ops.add_rms_norm(x, residual, self.weight, self.eps)
         return ops.rms_norm(x, self.weight, self.eps)
 
 
@@ -77,8 +81,9 @@ class SmolVLMTextAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map (batch, S, hidden_size) to the same; the weights come along with "eager" only."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query = ops.rotate(self.q_proj(hidden_states).view(shape).transpose(1, 2), cos, sin)
-        key = ops.rotate(self.k_proj(hidden_states).view(shape).transpose(1, 2), cos, sin)
+        query = self.q_proj(hidden_states).view(shape).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(shape).transpose(1, 2)
+        query, key = ops.rotary(query, key, cos, sin)
         value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_index)
@@ -90,7 +95,10 @@ class SmolVLMTextAttention(nn.Module):
                 query, key, value, mask, scale=self.scale, causal=causal, dropout=dropout
             )
         else:
-            out = ops.attention(query, key, value, mask, scale=self.scale, causal=causal, dropout=dropout)
+            out = ops.attention(
+                query, key, value, mask, scale=self.scale, causal=causal, dropout=dropout,
+                implementation=self.config._attn_implementation,
+            )  # fmt: skip
         return self.o_proj(out.transpose(1, 2).flatten(2)), weights
 
 
@@ -126,8 +134,8 @@ class SmolVLMDecoderLayer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map (batch, S, hidden_size) to the same, and give the attention weights where there are any."""
         attended, weights = self.self_attn(self.input_layernorm(hidden_states), cos, sin, mask, cache)
-        hidden_states = ops.add(attended, hidden_states)
-        return ops.add(self.mlp(self.post_attention_layernorm(hidden_states)), hidden_states), weights
+        normed, hidden_states = self.post_attention_layernorm(attended, hidden_states)
+        return ops.add(self.mlp(normed), hidden_states), weights
 
 
 class SmolVLMTextModel(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -88,7 +90,10 @@ class SmolVLMVisionAttention(nn.Module):
         if self.config._attn_implementation == "eager":
             out, weights = reference.attention(query, key, value, mask, scale=self.scale, dropout=dropout)
         else:
-            out = ops.attention(query, key, value, mask, scale=self.scale, dropout=dropout)
+            out = ops.attention(
+                query, key, value, mask, scale=self.scale, dropout=dropout,
+                implementation=self.config._attn_implementation,
+            )  # fmt: skip
         return self.out_proj(out.transpose(1, 2).flatten(2)), weights
 
 
@@ -110,8 +115,10 @@ class SmolVLMVisionMLP(nn.Module):
 class SmolVLMVisionLayerNorm(nn.LayerNorm):
     """Layer norm with weight and bias, computed by `ops`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Any:
+        """Normalise the last dimension; with `residual`, that of the sum, and return (normalised sum, sum)."""
+        if residual is not None:
+            return ops.add_layer_norm(x, residual, self.weight, self.bias, self.eps)
         return ops.layer_norm(x, self.weight, self.bias, self.eps)
 
 
@@ -128,8 +135,8 @@ class SmolVLMEncoderLayer(nn.Module):
     def forward(self, hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Map (images, patches, hidden_size) to the same, and give the attention weights where there are any."""
         attended, weights = self.self_attn(self.layer_norm1(hidden_states), mask)
-        hidden_states = ops.add(attended, hidden_states)
-        return ops.add(self.mlp(self.layer_norm2(hidden_states)), hidden_states), weights
+        normed, hidden_states = self.layer_norm2(attended, hidden_states)
+        return ops.add(self.mlp(normed), hidden_states), weights
 
 
 class SmolVLMEncoder(nn.Module):

@@ -1,18 +1,32 @@
 """The numerical steps that have more than one implementation, and the one place that chooses between them.
 
+On a GPU that the Triton kernels were checked for they run; everywhere else, and for what they do not support, plain
+torch does. `use` forces either, for tests and comparisons.
+
 Where no gradients are recorded, steps whose input nobody needs afterwards overwrite it: on a CPU a fresh large tensor
 costs more in page faults than the arithmetic that fills it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import reference
+
+ATTENTION = ("auto", "triton", "sdpa", "eager", "flash_attention_2")
+"""Values of `attn_implementation`; "auto" is Triton on a supported GPU, sdpa elsewhere."""
+
+KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+_forced: str | None = None
+_usable: dict[torch.device, str] = {}
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -59,16 +73,97 @@ def multiply(x: Tensor, y: Tensor) -> Tensor:
     return x * y if torch.is_grad_enabled() or x.dtype != y.dtype else x.mul_(y)
 
 
+@contextmanager
+def use(implementation: str) -> Iterator[None]:
+    """Force "triton" or "torch" for every step inside; "triton" on a CPU runs the operators' formulas.
+
+    Under Triton's interpreter (TRITON_INTERPRET=1) "triton" on a CPU runs the kernels themselves.
+    """
+    global _forced
+    if implementation not in ("triton", "torch"):
+        raise ValueError(f"implementation must be 'triton' or 'torch', got {implementation!r}.")
+    before, _forced = _forced, implementation
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def why_not_triton(device: torch.device, dtype: torch.dtype) -> str:
+    """Return why the kernels cannot serve tensors of this kind, or "" where they can."""
+    if dtype not in KERNEL_DTYPES:
+        return f"the Triton kernels compute in bfloat16, float16 and float32, not in {dtype}"
+    if _forced == "triton":
+        return ""
+    if device not in _usable:
+        _usable[device] = _probe(device)
+    return _usable[device]
+
+
+def _probe(device: torch.device) -> str:
+    if device.type != "cuda":
+        interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+        return "" if interpreted else f"the Triton kernels need a CUDA or ROCm device, not {device.type!r}"
+    try:
+        from .kernels.launch import UnsupportedArchitectureError, architecture
+    except ImportError as error:
+        return f"triton cannot be imported ({error}); it comes with torch on Linux"
+    try:
+        architecture(device)
+    except UnsupportedArchitectureError as error:
+        return str(error)
+    return ""
+
+
+def _kernels(x: Tensor) -> bool:
+    """Return whether the kernels serve `x`; on a CPU only where a test forces them."""
+    if _forced is not None:
+        return _forced == "triton" and x.dtype in KERNEL_DTYPES
+    return x.device.type == "cuda" and not why_not_triton(x.device, x.dtype)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See `reference.rms_norm`."""
+    if _kernels(x) and weight.dtype == x.dtype:
+        from . import triton_ops
+
+        y: Tensor = triton_ops.rms_norm(x, weight, eps)
+        return y
     if x.dtype == torch.float32:
         return F.rms_norm(x, weight.shape, weight, eps)
     return reference.rms_norm(x, weight, eps)  # torch's own rounds once at the end, Llama before the weight too
 
 
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """See `reference.add_rms_norm`; may overwrite `x`."""
+    if _kernels(x) and weight.dtype == x.dtype == residual.dtype:
+        from . import triton_ops
+
+        both: tuple[Tensor, Tensor] = triton_ops.add_rms_norm(x, residual, weight, eps)
+        return both
+    h = add(x, residual)
+    return rms_norm(h, weight, eps), h
+
+
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """See `reference.layer_norm`."""
+    if _kernels(x) and weight.dtype == x.dtype:
+        from . import triton_ops
+
+        y: Tensor = triton_ops.add_layer_norm(x, None, weight, bias, eps)[0]
+        return y
     return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """See `reference.add_layer_norm`; may overwrite `x`."""
+    if _kernels(x) and weight.dtype == x.dtype == residual.dtype:
+        from . import triton_ops
+
+        both: tuple[Tensor, Tensor] = triton_ops.add_layer_norm(x, residual, weight, bias, eps)
+        return both
+    h = add(x, residual)
+    return F.layer_norm(h, weight.shape, weight, bias, eps), h
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -82,6 +177,42 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
+def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """`rotate` of queries (B, H, S, D) and keys (B, G, S, D), in one launch where the kernels serve."""
+    if _kernels(query) and query.dtype == key.dtype == cos.dtype:
+        from . import triton_ops
+
+        q, k = triton_ops.rotary(query.transpose(1, 2), key.transpose(1, 2), cos[:, 0], sin[:, 0])
+        return q.transpose(1, 2), k.transpose(1, 2)
+    return rotate(query, cos, sin), rotate(key, cos, sin)
+
+
+def pixel_shuffle_project(x: Tensor, projection: nn.Module, linear: nn.Module, scale: int) -> Tensor:
+    """`reference.pixel_shuffle`, then `projection`, a module that applies `linear` and nothing else.
+
+    A plain `nn.Linear` without bias may be fused with the shuffle; one that was wrapped or hooked is called.
+    """
+    if is_plain_linear(linear) and not projection._forward_hooks and _kernels(x) and x.dtype == linear.weight.dtype:
+        side = round(x.shape[1] ** 0.5)
+        if side * side == x.shape[1] and side % scale == 0 and x.shape[2] % 16 == 0:
+            from . import triton_ops
+
+            fused: Tensor = triton_ops.pixel_shuffle_project(x, linear.weight, scale)
+            return fused
+    out: Tensor = projection(reference.pixel_shuffle(x, scale))
+    return out
+
+
+def is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Return whether `module` is exactly a matrix product: `nn.Linear` itself, no bias, no hooks, no adapters."""
+    return (
+        type(module) is nn.Linear
+        and module.bias is None
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+    )
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -91,8 +222,58 @@ def attention(
     scale: float,
     causal: bool = False,
     dropout: float = 0.0,
+    implementation: str = "auto",
 ) -> Tensor:
-    """See `reference.attention`; without the weights. With `causal`, query and key must have the same length."""
+    """See `reference.attention`; without the weights. With `causal`, query and key must have the same length.
+
+    `implementation` is one of `ATTENTION` other than "eager". "triton" raises ValueError for what its kernel cannot do;
+    "auto" takes sdpa then, and for a single query, where a kernel made for many rows has nothing to share. A mask or
+    dropout that flash_attn does not take goes to sdpa as well.
+    """
+    if implementation == "flash_attention_2" and mask is None and query.dtype != torch.float32:
+        return _flash_attention(query, key, value, scale, causal, dropout)
+    forced = implementation == "triton"
+    if forced or (implementation == "auto" and query.shape[2] > 1 and _kernels(query)):
+        reason = _why_not_attention(query, key, mask, scale, dropout)
+        if not reason:
+            return _triton_attention(query, key, value, mask, scale, causal)
+        if forced:
+            raise ValueError(f"attn_implementation='triton': {reason}. Use 'sdpa' or 'eager'.")
+    return _sdpa(query, key, value, mask, scale, causal, dropout)
+
+
+def _why_not_attention(query: Tensor, key: Tensor, mask: Tensor | None, scale: float, dropout: float) -> str:
+    dim = query.shape[3]
+    if not 16 <= dim <= 128 or dim % 8:
+        return f"head_dim {dim} is not supported; the kernel takes multiples of 8 from 16 to 128"
+    if dropout > 0.0:
+        return "the kernel has no dropout"
+    if scale <= 0.0:
+        return f"the scale must be positive, got {scale}"
+    if query.dtype != key.dtype:
+        return f"query is {query.dtype}, key {key.dtype}"
+    if mask is not None and (mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[1] != 1):
+        return f"the kernel takes a bool mask (batch, 1, queries, keys), not {mask.dtype} {tuple(mask.shape)}"
+    return why_not_triton(query.device, query.dtype)
+
+
+def _triton_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, causal: bool
+) -> Tensor:
+    from . import triton_ops
+
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
+    keep = None
+    if mask is not None:
+        keep = mask.expand(-1, -1, -1, key.shape[2])[:, 0]
+        keep = (keep[:, 0].expand(query.shape[0], -1) if mask.shape[2] == 1 else keep).contiguous()
+    out: Tensor = triton_ops.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), keep, scale, causal)
+    return out.transpose(1, 2)
+
+
+def _sdpa(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, causal: bool, dropout: float
+) -> Tensor:
     batch, heads, length, dim = query.shape
     groups = heads // key.shape[1]
     if groups > 1 and length == 1 and (mask is None or mask.shape[1] == 1):
@@ -103,3 +284,26 @@ def attention(
     return F.scaled_dot_product_attention(
         query, key, value, mask, dropout, is_causal=causal, scale=scale, enable_gqa=groups > 1
     )
+
+
+def _flash_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool, dropout: float) -> Tensor:
+    from flash_attn import flash_attn_func
+
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    out: Tensor = flash_attn_func(q, k, v, dropout_p=dropout, softmax_scale=scale, causal=causal)
+    return out.transpose(1, 2)
+
+
+def check_attention(implementation: str) -> None:
+    """Raise ValueError for an unknown `attn_implementation`, ImportError for one whose package is not installed."""
+    if implementation not in ATTENTION:
+        raise ValueError(f"attn_implementation must be one of {', '.join(ATTENTION)}; got {implementation!r}.")
+    package = {"triton": "triton", "flash_attention_2": "flash_attn"}.get(implementation)
+    if package is not None:
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise ImportError(
+                f"attn_implementation={implementation!r} needs the package {package}, which is not installed. "
+                "Install it, or use 'sdpa' or 'eager'."
+            ) from error
