@@ -25,6 +25,11 @@ def namespace(x: Array) -> Any:
     return sys.modules["torch"] if is_torch(x) else np
 
 
+def beside(x: Array, other: Array) -> Array:
+    """Return `x` where `other` is: on the same device."""
+    return x if not is_torch(x) or x.device == other.device else x.to(other.device, non_blocking=True)
+
+
 def softmax(x: Array) -> Array:
     """Softmax over the last axis."""
     if is_torch(x):

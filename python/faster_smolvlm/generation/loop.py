@@ -16,7 +16,8 @@ from .stopping import FinishReason, StopRules
 class Engine(Protocol):
     """A model that holds the state of one batch of sequences between steps.
 
-    Logits are [rows, vocabulary], NumPy arrays or torch tensors; tokens are int64 [rows] of the same kind.
+    Logits are [rows, vocabulary], NumPy arrays or torch tensors; tokens are int64 [rows] of the same kind. An engine
+    whose `runs_ahead` is true also has `greedy(tokens)`, an iterator over the likeliest tokens that follow.
     """
 
     def prefill(self) -> Array:
@@ -111,16 +112,26 @@ class Decoding(Generic[EngineT]):
                 rows = repeated(logits.shape[0], self._copies)
                 self.engine.select(rows)
                 logits = logits[rows]
+            tokens = self._choose(logits)
+            ahead: Iterator[Array] | None = None
             while True:
-                tokens = self._choose(logits)
                 yield self._append(tokens)
                 if len(self._reasons) == self._ids.shape[0]:
                     return
                 if self._drop_finished():
-                    tokens = self._ids[self._live, self._length - 1]
-                logits = self.engine.step(tokens)
+                    tokens, ahead = self._ids[self._live, self._length - 1], None
+                if self._may_run_ahead():
+                    ahead = ahead or self.engine.greedy(tokens)  # type: ignore[attr-defined]
+                    tokens = next(ahead)
+                else:
+                    tokens = self._choose(self.engine.step(tokens))
         finally:
             self.engine.free()
+
+    def _may_run_ahead(self) -> bool:
+        """Whether the engine can choose by itself, several tokens before they are looked at here."""
+        plain = self._sampler.greedy and not self._processors and self.scores is None and self.logits is None
+        return plain and bool(getattr(self.engine, "runs_ahead", False))
 
     def _choose(self, logits: Array) -> Array:
         scores = logits = arrays.float32(logits)
@@ -140,10 +151,11 @@ class Decoding(Generic[EngineT]):
             done = [index for index, row in enumerate(self._live) if row in self._reasons]
             if done:
                 tokens[done] = self._pad_id
+        column = arrays.beside(tokens, self._ids)
         if len(self._live) == self._ids.shape[0]:
-            self._ids[:, self._length] = tokens
+            self._ids[:, self._length] = column
         else:
-            self._ids[self._live, self._length] = tokens
+            self._ids[self._live, self._length] = column
         self._length += 1
         rows = [row for row in self._live if row not in self._reasons]
         newest = [token for row, token in zip(self._live, tokens.tolist(), strict=True) if row not in self._reasons]

@@ -13,6 +13,7 @@ from ..hub import Checkpoint
 from ..modeling_outputs import ModelOutput
 from .beam import BeamSearch
 from .config import FILE_NAME, GenerationConfig, lengths, resolve
+from .graph_engine import make_engine
 from .inputs import ModelInputs, check_mask, check_prompts
 from .logits import LogitsProcessor, build_processors
 from .loop import Decoding
@@ -146,14 +147,15 @@ class GenerationMixin:
             pixel_attention_mask=pixel_attention_mask,
             mm_encoder_outputs=mm_encoder_outputs,
         )
-        engine = TorchEngine(
+        copies = max(config.num_beams or 1, config.num_return_sequences or 1)
+        engine = make_engine(
             self,
             model_inputs.to(device),
             max_new_tokens=most,
+            rows=len(prompts if inputs_embeds is None else inputs_embeds) * copies,
             use_cache=config.use_cache is not False or inputs_embeds is not None,
             keep_cache=bool(config.return_dict_in_generate),
         )
-        copies = max(config.num_beams or 1, config.num_return_sequences or 1)
         padding = None if mask is None else (mask != 0).int().argmax(1).repeat_interleave(copies).tolist()
         custom = list(logits_processor or ())
         criteria = list(stopping_criteria or ())

@@ -22,6 +22,11 @@ class Sampler:
         self._rows = rows
         self._generator = generator
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken, the lowest of equals."""
+        return not self._do_sample
+
     def __call__(self, scores: Array, rows: Sequence[int]) -> Array:
         """Return int64 [len(rows)] for float32 `scores` [len(rows), vocabulary]; `rows` says which of the call these
         are.

@@ -14,7 +14,7 @@ from .inputs import ModelInputs
 
 # A cache starts with room for this many new tokens at most and doubles when they are used up: a limit of thousands of
 # tokens, set to be safe, costs memory only where it is reached.
-_FIRST_ROOM = 512
+FIRST_ROOM = 512
 
 
 class TorchEngine:
@@ -24,6 +24,9 @@ class TorchEngine:
     `use_cache=False` every step reads the whole sequence anew. `keep_cache` leaves the cache in `past_key_values` after
     `free`.
     """
+
+    name = "torch"
+    """Which engine served; the one over a captured graph says "graph"."""
 
     def __init__(
         self, model: Any, inputs: ModelInputs, *, max_new_tokens: int, use_cache: bool = True, keep_cache: bool = False
@@ -59,19 +62,22 @@ class TorchEngine:
         else:
             positions = None
         if self._use_cache:
-            self.past_key_values = KVCache(
-                self._model.config.text_config,
-                rows,
-                length + min(self._max_new_tokens, _FIRST_ROOM),
-                dtype=self._model.dtype,
-                device=self._model.device,
-                growable=True,
-            )
+            self.past_key_values = self._make_cache(rows, length)
         return self._forward(
             input_ids=inputs.input_ids if embeds is None else None,
             inputs_embeds=embeds,
             position_ids=positions,
             mm_encoder_outputs=images,
+        )
+
+    def _make_cache(self, rows: int, length: int) -> KVCache:
+        return KVCache(
+            self._model.config.text_config,
+            rows,
+            length + min(self._max_new_tokens, FIRST_ROOM),
+            dtype=self._model.dtype,
+            device=self._model.device,
+            growable=True,
         )
 
     @torch.no_grad()

@@ -1,0 +1,136 @@
+"""The weights of the text stack as the decode kernels take them: views of the parameters, or int8 copies of the
+matrices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+
+
+class UnsupportedModelError(ValueError):
+    """A model, dtype or device that the decode kernels do not serve; the message says why."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """`weight` (N, K) in the activation dtype, or int8 with the float32 `scale` (N,) of its rows."""
+
+    weight: Tensor
+    scale: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One decoder layer."""
+
+    input_norm: Tensor
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    out: Matrix
+    post_norm: Tensor
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+
+
+@dataclass(frozen=True)
+class DecodeWeights:
+    """The text stack with its embedding and head."""
+
+    layers: list[LayerWeights]
+    embedding: Tensor
+    norm: Tensor
+    head: Matrix
+    eps: float
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+    scale: float
+
+
+def quantize(weight: Tensor) -> Matrix:
+    """Round the rows of `weight` (N, K) to int8, symmetrically: the largest magnitude of a row becomes 127."""
+    wide = weight.detach().float()
+    scale = wide.abs().amax(1).clamp_min(1e-12) / 127.0
+    return Matrix((wide / scale[:, None]).round_().to(torch.int8), scale)
+
+
+def gather(model: Any, *, int8: bool = False) -> DecodeWeights:
+    """Collect the weights of a `SmolVLMForConditionalGeneration`.
+
+    Raises:
+        UnsupportedModelError: a projection that is more than a matrix (bias, adapter, hook), an activation other than
+            SiLU, a head_dim that is no power of two, a dtype or a device without kernels.
+    """
+    text, config = model.model.text_model, model.config.text_config
+    reason = ops.why_not_triton(model.device, model.dtype)
+    if reason:
+        raise UnsupportedModelError(reason)
+    dim = config.head_dim
+    if dim & (dim - 1) or not 16 <= dim <= 128:
+        raise UnsupportedModelError(f"head_dim {dim} is not a power of two from 16 to 128")
+    if config.hidden_act != "silu":
+        raise UnsupportedModelError(f"hidden_act {config.hidden_act!r} is not 'silu'")
+
+    def matrix(module: nn.Module) -> Matrix:
+        if not ops.is_plain_linear(module):
+            raise UnsupportedModelError(f"a projection is not a plain matrix but {module}")
+        weight = _parameter(module.weight, model)
+        return quantize(weight) if int8 else Matrix(weight)
+
+    layers = [
+        LayerWeights(
+            input_norm=_parameter(layer.input_layernorm.weight, model),
+            q=matrix(layer.self_attn.q_proj),
+            k=matrix(layer.self_attn.k_proj),
+            v=matrix(layer.self_attn.v_proj),
+            out=matrix(layer.self_attn.o_proj),
+            post_norm=_parameter(layer.post_attention_layernorm.weight, model),
+            gate=matrix(layer.mlp.gate_proj),
+            up=matrix(layer.mlp.up_proj),
+            down=matrix(layer.mlp.down_proj),
+        )
+        for layer in text.layers
+    ]
+    embedding = _parameter(text.embed_tokens.weight, model)
+    return DecodeWeights(
+        layers=layers,
+        embedding=embedding,
+        norm=_parameter(text.norm.weight, model),
+        head=matrix(model.lm_head),
+        eps=float(config.rms_norm_eps),
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads or config.num_attention_heads,
+        head_dim=dim,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        vocabulary=embedding.shape[0],
+        scale=float(dim**-0.5),
+    )
+
+
+def fingerprint(model: Any, copied: bool) -> tuple[int, ...]:
+    """Return what changes when a parameter of the text stack is replaced or, where it was copied, written to."""
+    parameters = [p for module in (model.model.text_model, model.lm_head) for p in module.parameters()]
+    versions = (p._version for p in parameters if copied and not p.is_inference())
+    return (*(p.data_ptr() for p in parameters), *versions)
+
+
+def _parameter(weight: Tensor, model: Any) -> Tensor:
+    if weight.dtype != model.dtype or weight.device != model.device:
+        raise UnsupportedModelError(
+            f"the text stack mixes {model.dtype} on {model.device} with {weight.dtype} on {weight.device}"
+        )
+    if not weight.is_contiguous() or weight.data_ptr() % 16:
+        raise UnsupportedModelError("a parameter is not contiguous, or not aligned to 16 bytes")
+    return weight.detach()
