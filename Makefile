@@ -36,7 +36,7 @@ build/test.stamp: build/wheel.stamp
 
 demo: build/demo.stamp ## build, then answer questions about the bundled picture and clip with the bundled checkpoint
 	$(DESCRIBE) examples/media/scene.png --timings
-	$(DESCRIBE) examples/media/scene.png -p "What is right of the star?"
+	$(DESCRIBE) examples/media/scene.png -p "What colour is the square?"
 	$(DESCRIBE) examples/media/clip.mp4 -p "What happens in the video?" --timings
 
 test: test-rust test-python ## build, then run every test against the installed wheel

@@ -266,12 +266,14 @@ def test_settings_of_a_call(call: dict[str, Any]) -> None:
 def test_other_types_go_through_the_reference_arithmetic(kind: str) -> None:
     ours, theirs = both(**SIZES)
     video = clip().astype(kind)
-    torch.testing.assert_close(
-        ours(video, return_tensors="pt")["pixel_values"].float(),
-        theirs(video, return_tensors="pt")["pixel_values"].float(),
-        rtol=0,
-        atol=4e-6,
-    )
+    mine, other = (side(video, return_tensors="pt")["pixel_values"].float() for side in (ours, theirs))
+    off = (mine - other).abs()
+    if kind.startswith("int"):
+        # Resized in float32 and rounded: sums that end within a rounding error of one half may round to either side.
+        assert off.max() <= 1.01 / 127.5
+        assert (off > 4e-6).float().mean() < 1e-4
+    else:
+        assert off.max() <= 4e-6
 
 
 def test_v13_metadata() -> None:
