@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -13,6 +14,10 @@ from .source import check_bytes, url_label
 
 if TYPE_CHECKING:
     import httpx2
+
+
+# URL parsers disagree on backslashes, blanks and control characters.
+_AMBIGUOUS = re.compile(r"[\\\s\x00-\x20\x7f]")
 
 
 def fetch(url: str, label: str, policy: MediaPolicy) -> bytes:
@@ -28,6 +33,8 @@ def fetch(url: str, label: str, policy: MediaPolicy) -> bytes:
     with httpx2.Client(timeout=timeout, trust_env=policy.allow_private_addresses, follow_redirects=False) as client:
         for _ in range(policy.max_redirects + 1):
             try:
+                if _AMBIGUOUS.search(url):
+                    raise MediaFetchError(f"{label} is not a valid URL")
                 request = _request(client, httpx2.URL(url), label, policy)
                 response = client.send(request, stream=True)
                 try:
