@@ -41,6 +41,9 @@ fn to_array<T: Element + Copy + Default>(
     Ok(array.into_pyarray(py))
 }
 
+/// (height, width) after stage A, the same after stage B, rows, cols.
+type Cut = ((usize, usize), (usize, usize), usize, usize);
+
 /// How a picture of (height, width) is cut: ((height, width) after stage A, the same after stage B, rows, cols).
 #[pyfunction]
 #[pyo3(signature = (height, width, *, longest_edge, exact, tile, split))]
@@ -51,7 +54,7 @@ pub(crate) fn layout(
     exact: Option<(usize, usize)>,
     tile: usize,
     split: bool,
-) -> PyResult<((usize, usize), (usize, usize), usize, usize)> {
+) -> PyResult<Cut> {
     let settings = Settings {
         target: target(longest_edge, exact),
         tile,
