@@ -1,10 +1,34 @@
 """Native half of faster_smolvlm (Rust); the arrays are C-contiguous NumPy arrays."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+__all__ = [
+    "BUILD_PROFILE",
+    "VERSION",
+    "FrameStream",
+    "NativeModel",
+    "empty",
+    "explicit_frames",
+    "fill_mask",
+    "frames_at_rate",
+    "frames_at_times",
+    "image_threads",
+    "kernel_names",
+    "key_frames",
+    "layout",
+    "pool_trim",
+    "pool_waiting",
+    "preprocess",
+    "resize",
+    "resize_float32",
+    "resize_float64",
+    "sample_frames",
+    "uniform_frames",
+]
 
 VERSION: str
 BUILD_PROFILE: str
@@ -18,6 +42,7 @@ def frames_at_times(times: Sequence[float], fps: float) -> list[int]: ...
 def explicit_frames(total: int, indices: Sequence[int]) -> list[int]: ...
 def key_frames(keys: Sequence[int], max_frames: int) -> list[int]: ...
 
+@final
 class FrameStream:
     def __new__(
         cls,
@@ -65,6 +90,7 @@ def resize(
 def resize_float32(image: NDArray[np.float32], height: int, width: int, *, resample: int) -> NDArray[np.float32]: ...
 def resize_float64(image: NDArray[np.float64], height: int, width: int, *, resample: int) -> NDArray[np.float64]: ...
 
+@final
 class NativeModel:
     """A model loaded for the CPU, and the sequences that it is working on. One call runs at a time."""
 

@@ -112,7 +112,8 @@ class Torch:
             if planes.dtype.kind in "iu":
                 np.rint(out, out=out)
             out = _cast(out, planes)
-        return out.transpose(2, 0, 1)
+        moved: Array = out.transpose(2, 0, 1)
+        return moved
 
     def rescale(self, planes: Array, factor: float) -> Array:
         """Integers become float32, floats keep their type."""
@@ -144,7 +145,7 @@ class Torch:
         if factor is None or mean is None:
             return [(1.0 if factor is None else float(np.float32(factor)), m, s) for m, s in _each_channel(mean, std)]
         inverse = np.float32(1.0 / factor)
-        folded = _each_channel(np.float32(mean) * inverse, np.float32(std) * inverse)
+        folded = _each_channel(np.asarray(mean, np.float32) * inverse, np.asarray(std, np.float32) * inverse)
         return [(1.0, m, s) for m, s in folded]
 
     def _divide(self, planes: Array, mean: Array, std: Array) -> Array:
