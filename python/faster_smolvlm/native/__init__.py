@@ -1,6 +1,7 @@
 """The model on the CPU without torch: the Rust engine, its caches, and its place in the generation loop."""
 
 from .engine import NativeEngine, Usage
+from .generate import start_generation
 from .model import NativeSmolVLM
 
-__all__ = ["NativeEngine", "NativeSmolVLM", "Usage"]
+__all__ = ["NativeEngine", "NativeSmolVLM", "Usage", "start_generation"]

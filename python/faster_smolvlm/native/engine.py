@@ -16,7 +16,7 @@ from .reuse import Unit
 
 @dataclass
 class Usage:
-    """What a call had to do, and what it found done: tokens of the prompts (padding left out) and frames of pictures.
+    """What a prompt asks for, and what of it was known: tokens (padding left out) and frames of its pictures.
 
     A frame counts as reused when its tokens lay in a known prefix or were known by its content.
     """
@@ -31,9 +31,11 @@ class NativeEngine:
     """Keeps the sequences of one batch in a `NativeSmolVLM`; see `faster_smolvlm.generation.loop.Engine`.
 
     `input_ids` and `attention_mask` are int64 [rows, length]; positions whose mask is 0 are left out. `pixel_values`
-    [rows, frames, channels, height, width] and `pixel_attention_mask` [rows, frames, height, width] are a processor's.
+    [rows, frames, channels, height, width] and `pixel_attention_mask` [rows, frames, height, width] are a processor's;
+    `features` [tokens, hidden_size] are pictures encoded before, in their place.
     `reuse=False` neither reads nor fills a cache. `progress(done, all)` is called between the steps of the prefill; an
-    exception from it, or Ctrl-C, ends the call there. `vision_seconds` and `prefill_seconds` are what the two took.
+    exception from it, or Ctrl-C, ends the call there. `usages` has an entry for each prompt; `vision_seconds` and
+    `prefill_seconds` are what the two took.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class NativeEngine:
         attention_mask: Any = None,
         pixel_values: Any = None,
         pixel_attention_mask: Any = None,
+        features: Any = None,
         *,
         reuse: bool = True,
         progress: Callable[[int, int], None] | None = None,
@@ -51,11 +54,15 @@ class NativeEngine:
         self._reuse = reuse
         self._progress = progress
         self._prompts = _prompts(input_ids, attention_mask)
-        self._frames = [] if pixel_values is None else model.frames(pixel_values, pixel_attention_mask)
+        self._frames: list[Frame] = []
+        if pixel_values is not None:
+            self._frames = model.frames(pixel_values, pixel_attention_mask)
+        elif features is not None:
+            self._frames = [model.encoded(features)]
         self._check()
         self._units: list[list[Unit]] = []
         self._sequences: list[int] = []
-        self.usage = Usage(prompt_tokens=sum(map(len, self._prompts)), frames=len(self._frames))
+        self.usages = [Usage(prompt_tokens=len(ids)) for ids in self._prompts]
         self.vision_seconds = 0.0
         self.prefill_seconds = 0.0
 
@@ -64,7 +71,7 @@ class NativeEngine:
         features, rows, starts = self._open()
         start = time.perf_counter()
         logits = np.empty((len(self._prompts), self._model.config.text_config.vocab_size), np.float32)
-        todo = self.usage.prompt_tokens - self.usage.prompt_tokens_reused
+        todo = sum(usage.prompt_tokens - usage.prompt_tokens_reused for usage in self.usages)
         done = 0
         for pieces in _steps(starts, [len(ids) for ids in self._prompts], NativeModel.STEP_ROWS):
             finished = [row for row, _, end in pieces if end == len(self._prompts[row])]
@@ -147,13 +154,16 @@ class NativeEngine:
             sequence, known = model.prefixes.start(units) if self._reuse else (model.rust.open(), 0)
             self._sequences.append(sequence)
             starts.append(known)
-        self.usage.prompt_tokens_reused = sum(starts)
         begin = time.perf_counter()
         tokens = self._frame_tokens()
         unread = np.concatenate([place[known:] for place, known in zip(places, starts, strict=True)])
-        needed = np.unique(unread[unread >= 0] // tokens) if self._frames else np.zeros(0, np.int64)
-        features, known_frames = model.encode([self._frames[i] for i in needed], reuse=self._reuse)
-        self.usage.frames_reused = len(self._frames) - len(needed) + known_frames
+        needed = np.unique(unread[unread >= 0] // tokens)
+        features, known = model.encode([self._frames[i] for i in needed], reuse=self._reuse)
+        encoded = {int(frame) for frame, found in zip(needed, known, strict=True) if not found}
+        for usage, place, start in zip(self.usages, places, starts, strict=True):
+            frames = set((place[place >= 0] // tokens).tolist())
+            usage.prompt_tokens_reused = start
+            usage.frames, usage.frames_reused = len(frames), len(frames - encoded)
         row_of_frame = np.full(len(self._frames) + 1, -1, np.int64)
         row_of_frame[needed] = np.arange(len(needed)) * tokens
         rows = [np.where(place >= 0, row_of_frame[place // tokens] + place % tokens, -1) for place in places]
@@ -164,7 +174,7 @@ class NativeEngine:
         return zip(self._prompts, places, strict=True)
 
     def _frame_tokens(self) -> int:
-        return self._model.image_tokens(*self._frames[0].pixels.shape[1:]) if self._frames else 1
+        return self._frames[0].tokens if self._frames else 1
 
     def _image_places(self) -> list[Int64]:
         """Return for each position of each prompt which image token of the batch it takes, or -1."""
@@ -208,7 +218,7 @@ class NativeEngine:
         while True:
             try:
                 return self._model.rust.step_logits(sequences, lengths, ids, features, rows, wanted)
-            except MemoryError:
+            except MemoryError:  # noqa: PERF203  # a try that fails is what this loop is for
                 if not self._model.prefixes.make_room():
                     raise
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from .. import hub
 from .._rust import NativeModel
 from ..configuration_smolvlm import SmolVLMConfig
+from ..generation.config import FILE_NAME, GenerationConfig
 from ..weights import WeightFiles
 from .reuse import FeatureCache, PrefixCache
 
@@ -29,11 +30,16 @@ FEATURE_CACHE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame to encode: float32 [channels, height, width], its patch mask, and the hash of both."""
+    """`tokens` image tokens: of pixels [channels, height, width] with a patch mask, or already encoded `features`.
 
-    pixels: Float32
-    patch_mask: Bool
+    `digest` is the hash of what they come from.
+    """
+
     digest: bytes
+    tokens: int
+    pixels: Float32 | None = None
+    patch_mask: Bool | None = None
+    features: Float32 | None = None
 
 
 class NativeSmolVLM:
@@ -80,6 +86,7 @@ class NativeSmolVLM:
             num_threads=num_threads or _cores(),
             cache_positions=2 * limit if cache_positions is None else cache_positions,
         )
+        self.generation_config = GenerationConfig.from_model_config(config)
         self.features = FeatureCache(feature_cache_bytes)
         self.prefixes = PrefixCache(self.rust, most_positions=limit)
         self.load_seconds = time.perf_counter() - start
@@ -113,7 +120,11 @@ class NativeSmolVLM:
         if dtype == "auto":
             dtype = "bfloat16" if weights.float_dtype() == "bfloat16" else "float32"
         paths = sorted({path for path, _, _ in weights.entries.values()})
-        return cls(paths, config, dtype=dtype, **options)
+        model = cls(paths, config, dtype=dtype, **options)
+        settings = files.find(FILE_NAME)
+        if settings is not None:
+            model.generation_config = GenerationConfig.from_file(settings)
+        return model
 
     @property
     def isa(self) -> str:
@@ -146,16 +157,29 @@ class NativeSmolVLM:
         pixels = pixels.reshape(rows * count, channels, height, width)
         real = [index for index in range(len(pixels)) if pixels[index].any()] or [0]
         masks = self._patch_masks(pixel_attention_mask, (rows, count, height, width))
-        return [Frame(pixels[index], masks[index], _digest(pixels[index], masks[index])) for index in real]
+        tokens = self.image_tokens(height, width)
+        return [Frame(_digest(pixels[index], masks[index]), tokens, pixels[index], masks[index]) for index in real]
 
-    def encode(self, frames: Sequence[Frame], *, reuse: bool = True) -> tuple[Float32, int]:
-        """Return the image tokens of the frames, [frames * tokens, hidden_size], and how many frames were known."""
+    def encoded(self, features: Any) -> Frame:
+        """Return image tokens that were encoded before, [tokens, hidden_size], as one frame."""
+        values = np.ascontiguousarray(features, dtype=np.float32)
+        hidden = self.config.text_config.hidden_size
+        if values.ndim != 2 or values.shape[1] != hidden:
+            raise ValueError(f"Encoded pictures have to be of shape (tokens, {hidden}), got {values.shape}.")
+        return Frame(_digest(values), len(values), features=values)
+
+    def encode(self, frames: Sequence[Frame], *, reuse: bool = True) -> tuple[Float32, list[bool]]:
+        """Return the image tokens of the frames, [frames * tokens, hidden_size], and which frames were known."""
         done: list[Float32] = []
-        known = 0
+        known: list[bool] = []
         for frame in frames:
-            features = self.features.get(frame.digest) if reuse else None
-            known += features is not None
+            features = frame.features
+            if features is None and reuse:
+                features = self.features.get(frame.digest)
+            known.append(features is not None)
             if features is None:
+                assert frame.pixels is not None
+                assert frame.patch_mask is not None
                 features = self.rust.encode(frame.pixels, frame.patch_mask)
                 if reuse:
                     self.features.put(frame.digest, features)
@@ -206,10 +230,11 @@ class NativeSmolVLM:
         return np.ascontiguousarray(visible.reshape(-1, down, patch, across, patch).any(axis=(2, 4)))
 
 
-def _digest(pixels: Float32, mask: Bool) -> bytes:
-    digest = hashlib.blake2b(np.array(pixels.shape, np.int64).tobytes(), digest_size=32)
-    digest.update(pixels.data)
-    digest.update(mask.data)
+def _digest(*arrays: Float32 | Bool) -> bytes:
+    digest = hashlib.blake2b(digest_size=32)
+    for array in arrays:
+        digest.update(repr((array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.digest()
 
 
@@ -232,7 +257,10 @@ def _sizes(config: SmolVLMConfig) -> dict[str, Any]:
     ]
     for name, given, expected in wanted:
         if given != expected:
-            raise ValueError(f"The native engine has {name} = {expected!r} only, the config says {given!r}.")
+            raise ValueError(
+                f"The native engine has {name} = {expected!r} only, the config says {given!r}. "
+                "Use SmolVLMForConditionalGeneration, which needs torch, for this checkpoint."
+            )
     return {
         "scale_factor": config.scale_factor,
         "vision": dict(_numbers(vision, "layer_norm_eps image_size patch_size num_channels")),

@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use faster_smolvlm_core::engine::{
     Dtype, Engine, EngineError, Frame, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput,
-    TextConfig, VisionConfig,
+    TextConfig, VisionConfig, limits,
 };
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3,
@@ -280,4 +280,11 @@ impl NativeModel {
             ))
         })
     }
+}
+
+/// Bytes per second read from memory and float32 operations per second, of `num_threads` threads together.
+#[pyfunction]
+pub fn machine_limits(py: Python<'_>, num_threads: usize) -> PyResult<(f64, f64)> {
+    let limits = detach(py, || limits::measure(num_threads))?;
+    Ok((limits.read_bytes, limits.flops))
 }

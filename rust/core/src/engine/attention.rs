@@ -3,7 +3,7 @@
 //! A page holds [`PAGE`] positions of every layer and head in the panel layout of the kernels: keys as weights with
 //! inner dimension `head_dim` and one column per position, values as weights with one inner step per position. So the
 //! matrix kernel computes scores and outputs alike, for one row or for many.
-use super::kernels::{BLOCK, Dtype, EXPAND, Kernels, PANEL, Product};
+use super::kernels::{BLOCK, Dtype, Kernels, PANEL, Product, RUN};
 use super::linear::to_bfloat16;
 use super::memory::{Buffer, Shared};
 
@@ -80,7 +80,7 @@ impl AttentionScratch {
             outputs: vec![0.0; rows * layout.padded_dim()],
             block_outputs: vec![0.0; rows * layout.padded_dim()],
             scores: vec![0.0; rows * BLOCK],
-            expanded: vec![0.0; EXPAND * PANEL],
+            expanded: vec![0.0; RUN * PANEL],
         }
     }
 }

@@ -30,10 +30,13 @@ impl KvCache {
     /// Room for `positions` positions in all; a sequence has at most `limit`. Untouched pages cost no memory.
     pub fn new(layout: PageLayout, positions: usize, limit: usize) -> Result<Self> {
         let pages = positions.div_ceil(PAGE);
-        if pages == 0 || pages > u32::MAX as usize {
-            return Err(EngineError::Config(format!(
-                "the cache must hold at least one position, got {positions}"
-            )));
+        if pages == 0 {
+            return Err(EngineError::Config(
+                "the cache must hold at least one position, got 0".into(),
+            ));
+        }
+        if pages > u32::MAX as usize {
+            return Err(EngineError::Memory { bytes: usize::MAX });
         }
         let size = layout
             .page_bytes()

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use super::checkpoint::Tensor;
 use super::error::{EngineError, Result};
-use super::kernels::{Dtype, EXPAND, Kernels, PANEL, Product};
+use super::kernels::{Dtype, Kernels, PANEL, Product, RUN};
 use super::memory::{Buffer, Shared};
 use super::pool::{Pool, Worker};
 
@@ -45,7 +45,7 @@ impl LinearScratch {
     /// Scratch for one thread.
     pub fn new() -> Self {
         Self {
-            expanded: vec![0.0; EXPAND * PANEL],
+            expanded: vec![0.0; RUN * PANEL],
             tile: vec![0.0; ROW_CHUNK * TASK_PANELS * PANEL],
         }
     }

@@ -1,7 +1,6 @@
 //! The whole model on the CPU: from a safetensors file to logits, with no Python and no torch.
 //!
-//! Every output of a matrix product is one chain of fused multiply-adds in ascending order of the inner dimension,
-//! and every reduction has a fixed order, so a row's result depends on its own tokens alone: not on the number of
+//! Every matrix product sums in one fixed order along the inner dimension, and so does every other reduction, so a row's result depends on its own tokens alone: not on the number of
 //! threads, the size of the batch, the split of a prompt into steps, or the reuse of a prefix.
 pub mod attention;
 pub mod cache;
@@ -9,6 +8,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod kernels;
+pub mod limits;
 pub mod linear;
 pub mod memory;
 pub mod model;

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::error::{EngineError, Result};
 
@@ -11,7 +12,9 @@ use super::error::{EngineError, Result};
 /// shorter than what a waiting user notices on the electricity bill).
 const SPINS_BEFORE_PARK: u32 = 10_000;
 /// Busy iterations before a thread that waits for the last tasks of a phase offers its core to others.
-const SPINS_BEFORE_YIELD: u32 = 20_000;
+const SPINS_BEFORE_YIELD: u32 = 2_000;
+/// Most jobs that the caller does alone after threads were held up by other processes.
+const MOST_REST: u32 = 256;
 /// `claim` packs the phase number above the index of the next task.
 const TASK_BITS: u32 = 24;
 const TASK_MASK: u64 = (1 << TASK_BITS) - 1;
@@ -48,6 +51,7 @@ pub struct Worker<'a> {
     state: &'a State,
     phase: u64,
     done: u64,
+    stalled: Duration,
 }
 
 impl Worker<'_> {
@@ -80,14 +84,8 @@ impl Worker<'_> {
         }
         self.done += tasks as u64;
         self.phase += 1;
-        let mut spins = 0;
-        while s.done.0.load(Ordering::Acquire) < self.done {
-            spins += 1;
-            if spins < SPINS_BEFORE_YIELD {
-                std::hint::spin_loop()
-            } else {
-                thread::yield_now()
-            }
+        if let Some(since) = wait_until(|| s.done.0.load(Ordering::Acquire) >= self.done) {
+            self.stalled += since.elapsed();
         }
         // Whoever is first opens the next phase; for the others this fails.
         let _ = s.claim.0.compare_exchange(
@@ -99,6 +97,21 @@ impl Worker<'_> {
     }
 }
 
+/// Waits for a condition: busy at first, then offering the core to others; tells since when the latter.
+fn wait_until(mut holds: impl FnMut() -> bool) -> Option<Instant> {
+    for _ in 0..SPINS_BEFORE_YIELD {
+        if holds() {
+            return None;
+        }
+        std::hint::spin_loop();
+    }
+    let since = Instant::now();
+    while !holds() {
+        thread::yield_now();
+    }
+    Some(since)
+}
+
 /// Threads that wait for work between jobs: spinning at first, then parked.
 pub struct Pool {
     state: Arc<State>,
@@ -106,6 +119,9 @@ pub struct Pool {
     process: u32,
     phase: u64,
     done: u64,
+    /// Jobs that the caller does alone, now and after the next hold-up.
+    rest: u32,
+    next_rest: u32,
 }
 
 impl Pool {
@@ -124,6 +140,8 @@ impl Pool {
             process: std::process::id(),
             phase: 0,
             done: 0,
+            rest: 0,
+            next_rest: 0,
         };
         for index in 1..threads {
             let state = Arc::clone(&pool.state);
@@ -159,7 +177,9 @@ impl Pool {
             done: self.done,
         };
         // The threads do not exist in a forked child: there the caller works alone.
-        let alone = self.threads.is_empty() || self.process != std::process::id();
+        let alone = self.threads.is_empty() || self.rest > 0 || self.process != std::process::id();
+        self.rest = self.rest.saturating_sub(1);
+        let start = Instant::now();
         if !alone {
             s.job.store((&raw mut job).cast(), Ordering::Relaxed);
             s.gate.0.fetch_add(JOB | OPEN, Ordering::AcqRel);
@@ -176,18 +196,20 @@ impl Pool {
             state: s,
             phase: job.phase,
             done: job.done,
+            stalled: Duration::ZERO,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut worker)));
         if !alone {
             s.gate.0.fetch_and(!OPEN, Ordering::AcqRel);
-            let mut spins = 0;
-            while s.gate.0.load(Ordering::Acquire) & (OPEN - 1) != 0 {
-                spins += 1;
-                if spins < SPINS_BEFORE_YIELD {
-                    std::hint::spin_loop()
-                } else {
-                    thread::yield_now()
-                }
+            if let Some(since) = wait_until(|| s.gate.0.load(Ordering::Acquire) & (OPEN - 1) == 0) {
+                worker.stalled += since.elapsed();
+            }
+            // A thread that another process keeps from its core holds up every phase: one thread is then quicker.
+            if worker.stalled * 4 > start.elapsed() {
+                self.next_rest = (self.next_rest * 2).clamp(8, MOST_REST);
+                self.rest = self.next_rest;
+            } else {
+                self.next_rest = 0;
             }
         }
         (self.phase, self.done) = (worker.phase, worker.done);
@@ -240,6 +262,7 @@ fn serve(s: &State, index: usize) {
                 state: s,
                 phase: job.phase,
                 done: job.done,
+                stalled: Duration::ZERO,
             };
             if catch_unwind(AssertUnwindSafe(|| (job.work)(&mut worker))).is_err() {
                 s.panicked.store(true, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! AVX2 with FMA: the matrix product by hand, the row kernels by compiling the scalar ones for this instruction set.
 use std::arch::x86_64::*;
 
-use super::{Dtype, EXPAND, Kernels, PANEL, Product, scalar};
+use super::{Dtype, Kernels, PANEL, Product, RUN, scalar};
 
 /// Kernels for machines with AVX2 and FMA; listed by `available` only after both were detected.
 pub static KERNELS: Kernels = Kernels {
@@ -17,6 +17,7 @@ pub static KERNELS: Kernels = Kernels {
     softmax,
     merge,
     argmax: scalar::argmax,
+    burn,
 };
 
 /// Rows of the register block: 6 rows of 16 columns fill 12 of the 16 registers with sums.
@@ -40,6 +41,7 @@ macro_rules! compiled {
 
 compiled! {
     affine(x: &mut [f32], scale: &[f32], bias: &[f32]), scalar::affine::<true>;
+    burn(rounds: usize) -> u64, scalar::burn::<true>;
     gelu(x: &mut [f32]), scalar::gelu::<true>;
     silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]), scalar::silu_mul::<true>;
     add(x: &mut [f32], y: &[f32]), scalar::add;
@@ -168,32 +170,35 @@ unsafe fn typed_product<S: Storage>(mut p: Product<'_>) {
 /// `R` rows times `N` panels from `panel` on, all of `k`.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn block<S: Storage, const R: usize, const N: usize>(p: &mut Product<'_>, panel: usize) {
-    // SAFETY: as for the caller.
-    unsafe {
-        let w = p.w.as_ptr().add(panel * p.w_stride);
-        let out = p.out.as_mut_ptr().add(panel * PANEL);
-        tile::<S, R, N>(
-            p.a.as_ptr(),
-            p.a_stride,
-            p.k,
-            w,
-            p.w_stride,
-            out,
-            p.out_stride,
-            p.accumulate,
-        );
+    let mut from = 0;
+    loop {
+        let k = (p.k - from).min(RUN);
+        // SAFETY: as for the caller; a run begins at an even step, so its weights begin where they are expected.
+        unsafe {
+            let w =
+                p.w.as_ptr()
+                    .add(panel * p.w_stride + from * PANEL * S::DTYPE.size());
+            let out = p.out.as_mut_ptr().add(panel * PANEL);
+            let a = p.a.as_ptr().add(from);
+            let go_on = p.accumulate || from > 0;
+            tile::<S, R, N>(a, p.a_stride, k, w, p.w_stride, out, p.out_stride, go_on);
+        }
+        from += k;
+        if from == p.k {
+            return;
+        }
     }
 }
 
 /// All rows times one panel, in runs of `k` whose expanded weights stay in the first-level cache.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn many_rows<S: Storage>(p: &mut Product<'_>, panel: usize) {
-    // SAFETY: as for the caller; the scratch holds `EXPAND` steps.
+    // SAFETY: as for the caller; the scratch holds `RUN` steps.
     unsafe {
         let w = p.w.as_ptr().add(panel * p.w_stride);
         let mut from = 0;
-        while from < p.k {
-            let k = (p.k - from).min(EXPAND);
+        loop {
+            let k = (p.k - from).min(RUN);
             let expanded = if S::DTYPE == Dtype::Float32 {
                 w.cast::<f32>().add(from * PANEL)
             } else {
@@ -223,11 +228,15 @@ unsafe fn many_rows<S: Storage>(p: &mut Product<'_>, panel: usize) {
                 row += ROWS;
             }
             from += k;
+            if from == p.k {
+                return;
+            }
         }
     }
 }
 
-/// The inner loop: `R x N * PANEL` sums in registers, each one chain over ascending `k`.
+/// The inner loop: `R x N * PANEL` sums in registers, each one chain over ascending `k`; with `add` they are then added
+/// to `out`.
 #[allow(clippy::too_many_arguments, clippy::needless_range_loop)]
 #[target_feature(enable = "avx2,fma")]
 #[inline]
@@ -239,20 +248,12 @@ unsafe fn tile<S: Storage, const R: usize, const N: usize>(
     w_stride: usize,
     out: *mut f32,
     out_stride: usize,
-    accumulate: bool,
+    add: bool,
 ) {
     // SAFETY: the caller owns `R` rows of `a` and `out` and `N` panels of `w`, each of `k` steps (panels are padded to
     // an even number of steps).
     unsafe {
         let mut sums = [[[_mm256_setzero_ps(); 2]; N]; R];
-        if accumulate {
-            for r in 0..R {
-                for n in 0..N {
-                    let at = out.add(r * out_stride + n * PANEL);
-                    sums[r][n] = [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))];
-                }
-            }
-        }
         let even = k & !1;
         let mut step = 0;
         while step < even {
@@ -284,8 +285,13 @@ unsafe fn tile<S: Storage, const R: usize, const N: usize>(
         for r in 0..R {
             for n in 0..N {
                 let at = out.add(r * out_stride + n * PANEL);
-                _mm256_storeu_ps(at, sums[r][n][0]);
-                _mm256_storeu_ps(at.add(8), sums[r][n][1]);
+                let [mut low, mut high] = sums[r][n];
+                if add {
+                    low = _mm256_add_ps(_mm256_loadu_ps(at), low);
+                    high = _mm256_add_ps(_mm256_loadu_ps(at.add(8)), high);
+                }
+                _mm256_storeu_ps(at, low);
+                _mm256_storeu_ps(at.add(8), high);
             }
         }
     }

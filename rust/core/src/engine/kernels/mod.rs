@@ -22,8 +22,9 @@ use super::error::{EngineError, Result};
 pub const PANEL: usize = 16;
 /// Keys of one softmax block; blocks are merged in ascending order.
 pub const BLOCK: usize = 256;
-/// Most steps of `k` whose panel is expanded to float32 at once: with its rows it stays in the first-level cache.
-pub const EXPAND: usize = 256;
+/// Steps of `k` that are summed in one chain. The sums of the runs are added up one after the other: shorter chains
+/// round less, and the expanded weights of a run stay in the first-level cache.
+pub const RUN: usize = 128;
 
 /// How weights or cached keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,8 @@ impl Dtype {
     }
 }
 
-/// One call of the matrix kernel: `out[r][c] = sum over k of a[r][k] * w[k][c]`, for `rows` rows and whole panels.
+/// One call of the matrix kernel: `out[r][c] = sum over k of a[r][k] * w[k][c]`, for `rows` rows and whole panels. Each
+/// [`RUN`] of `k` is one chain of multiply-adds that starts from zero.
 pub struct Product<'a> {
     /// Activations, row-major.
     pub a: &'a [f32],
@@ -74,9 +76,9 @@ pub struct Product<'a> {
     pub out: &'a mut [f32],
     /// Elements from one row of `out` to the next.
     pub out_stride: usize,
-    /// Goes on with the sums that `out` holds, in place of starting from zero.
+    /// Adds to what `out` holds.
     pub accumulate: bool,
-    /// At least `EXPAND * PANEL` elements that the kernel may overwrite.
+    /// At least `RUN * PANEL` elements that the kernel may overwrite.
     pub scratch: &'a mut [f32],
 }
 
@@ -89,7 +91,7 @@ impl Product<'_> {
         assert!(self.a.len() >= (self.rows - 1) * self.a_stride + self.k);
         assert!(self.w.len() >= (self.panels - 1) * self.w_stride + self.dtype.panel_bytes(self.k));
         assert!(self.out.len() >= (self.rows - 1) * self.out_stride + self.panels * PANEL);
-        assert!(self.scratch.len() >= EXPAND * PANEL);
+        assert!(self.scratch.len() >= RUN * PANEL);
     }
 }
 
@@ -121,6 +123,8 @@ pub struct Kernels {
     pub merge: fn(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]),
     /// Index and value of the first largest element; NaN is never chosen.
     pub argmax: fn(x: &[f32]) -> (usize, f32),
+    /// Keeps the multiply-add units busy for so many rounds: the number of floating-point operations done.
+    pub burn: fn(rounds: usize) -> u64,
 }
 
 /// Environment variable that forces an instruction set by name.

@@ -3,7 +3,7 @@
 //! `FUSED` says whether a multiply-add rounds once or twice. With one rounding these functions give the bits that every
 //! instruction set with fused multiply-add must give; [`KERNELS`] rounds twice, since a machine without the
 //! instruction would take a library call for each.
-use super::{BLOCK, Dtype, Kernels, PANEL, Product};
+use super::{BLOCK, Dtype, Kernels, PANEL, Product, RUN};
 
 /// Kernels for machines with no instruction set that has a file of its own.
 pub static KERNELS: Kernels = kernels::<false>("scalar");
@@ -23,6 +23,7 @@ pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
         softmax: softmax::<FUSED>,
         merge: merge::<FUSED>,
         argmax,
+        burn: burn::<FUSED>,
     }
 }
 
@@ -57,18 +58,36 @@ pub fn product<const FUSED: bool>(p: Product<'_>) {
         let w = &p.w[panel * p.w_stride..];
         for row in 0..p.rows {
             let out = &mut p.out[row * p.out_stride + panel * PANEL..][..PANEL];
-            let mut sum = [0.0; PANEL];
-            if p.accumulate {
-                sum.copy_from_slice(out);
+            if !p.accumulate {
+                out.fill(0.0);
             }
-            for (k, &a) in p.a[row * p.a_stride..][..p.k].iter().enumerate() {
-                for (column, s) in sum.iter_mut().enumerate() {
-                    *s = madd::<FUSED>(a, weight(w, p.dtype, k, column), *s);
+            for (run, a) in p.a[row * p.a_stride..][..p.k].chunks(RUN).enumerate() {
+                let mut sum = [0.0; PANEL];
+                for (k, &a) in a.iter().enumerate() {
+                    for (column, s) in sum.iter_mut().enumerate() {
+                        *s = madd::<FUSED>(a, weight(w, p.dtype, run * RUN + k, column), *s);
+                    }
                 }
+                add(out, &sum);
             }
-            out.copy_from_slice(&sum);
         }
     }
+}
+
+/// Chains of multiply-adds, enough of them to hide their latency.
+#[inline(always)]
+pub fn burn<const FUSED: bool>(rounds: usize) -> u64 {
+    let mut sums = [[1.0_f32; LANES]; 12];
+    let factor = std::hint::black_box(0.999_f32);
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            for s in sum {
+                *s = madd::<FUSED>(*s, factor, factor);
+            }
+        }
+    }
+    std::hint::black_box(sums);
+    (rounds * 12 * LANES * 2) as u64
 }
 
 /// `2^x` to within 2e-8 of the value: a polynomial on [-0.5, 0.5] (Chebyshev nodes) and an exponent.

@@ -76,7 +76,7 @@ fn run(
                     .sum::<f64>();
         }
     }
-    let mut scratch = vec![f32::NAN; EXPAND * PANEL];
+    let mut scratch = vec![f32::NAN; RUN * PANEL];
     (kernels.product)(Product {
         a: &a,
         a_stride,
@@ -168,7 +168,7 @@ fn a_row_does_not_depend_on_its_neighbours() {
                     out: &mut out,
                     out_stride: panels * PANEL,
                     accumulate: false,
-                    scratch: &mut vec![0.0; EXPAND * PANEL],
+                    scratch: &mut vec![0.0; RUN * PANEL],
                 });
                 out
             };

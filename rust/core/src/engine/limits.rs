@@ -1,0 +1,57 @@
+//! What the machine can do: the figures beside which the engine's own are to be read.
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::error::Result;
+use super::kernels::{ISA_VARIABLE, select};
+use super::memory::Buffer;
+use super::pool::Pool;
+
+/// Larger than any cache of the machines that this is for.
+const BYTES: usize = 512 << 20;
+const PIECE: usize = 1 << 20;
+const ROUNDS: usize = 4_000_000;
+const TRIES: usize = 3;
+
+/// The best of some tries.
+pub struct Limits {
+    /// Bytes per second that all threads together read from memory.
+    pub read_bytes: f64,
+    /// Floating-point operations per second of all threads together, float32 multiply-adds counted twice.
+    pub flops: f64,
+}
+
+/// Measures with `threads` threads and the instruction set that the engine would use.
+pub fn measure(threads: usize) -> Result<Limits> {
+    let kernels = select(std::env::var(ISA_VARIABLE).ok().as_deref())?;
+    let mut pool = Pool::new(threads)?;
+    let mut memory = Buffer::<u8>::zeroed(BYTES)?;
+    memory.fill(1);
+    let mut limits = Limits {
+        read_bytes: 0.0,
+        flops: 0.0,
+    };
+    for _ in 0..TRIES {
+        let start = Instant::now();
+        pool.run(|worker| {
+            worker.for_each(BYTES / PIECE, |i| {
+                let words = memory[i * PIECE..(i + 1) * PIECE].chunks_exact(8);
+                let word = |w: &[u8]| w.iter().fold(0_u64, |n, b| n << 8 | u64::from(*b));
+                std::hint::black_box(words.fold(0_u64, |sum, w| sum.wrapping_add(word(w))));
+            });
+        })?;
+        limits.read_bytes = limits
+            .read_bytes
+            .max(BYTES as f64 / start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let operations = AtomicU64::new(0);
+        pool.run(|worker| {
+            worker.for_each(threads, |_| {
+                operations.fetch_add((kernels.burn)(ROUNDS), Ordering::Relaxed);
+            });
+        })?;
+        let operations = operations.into_inner() as f64;
+        limits.flops = limits.flops.max(operations / start.elapsed().as_secs_f64());
+    }
+    Ok(limits)
+}
