@@ -28,7 +28,10 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def vlm() -> SmolVLM:
-    return SmolVLM.from_pretrained("demo", device="cpu")
+    """On torch: these tests compare with the steps made by hand with its model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTER_SMOLVLM_ENGINE", "torch")
+        return SmolVLM.from_pretrained("demo", device="cpu")
 
 
 def picture(colour: str, size: tuple[int, int] = (128, 128)) -> Image.Image:
@@ -194,7 +197,7 @@ def test_a_picture_that_cannot_be_used_is_named(vlm: SmolVLM, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda vlm: SmolVLM.from_pretrained("demo", quantization="int3"), ValueError, "int3"),
+        (lambda vlm: SmolVLM.from_pretrained("demo", device="cpu", quantization="int3"), ValueError, "int3"),
         (lambda vlm: vlm.generate([]), ValueError, "prompt"),
         (lambda vlm: vlm.generate(3), ValueError, "prompt"),
         (lambda vlm: vlm.generate(["a", "b"], images=[[]]), ValueError, "2 prompts"),

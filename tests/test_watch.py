@@ -21,7 +21,10 @@ from .video_clips import every_frame, pictures, write_clip
 def vlm() -> Iterator[SmolVLM]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield SmolVLM.from_pretrained("demo", device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTER_SMOLVLM_ENGINE", "torch")
+        loaded = SmolVLM.from_pretrained("demo", device="cpu")
+    yield loaded
     torch.set_num_threads(before)
 
 

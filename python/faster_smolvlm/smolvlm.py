@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
 
 from .feature import BatchFeature
 from .generation.stopping import FinishReason
@@ -15,8 +19,8 @@ from .media import MediaError, MediaPolicy, load_image
 
 if TYPE_CHECKING:
     from .generation.loop import Decoding
-    from .generation.torch_engine import TorchEngine
     from .modeling_smolvlm import SmolVLMForConditionalGeneration
+    from .native import NativeSmolVLM
     from .processing_smolvlm import SmolVLMProcessor
     from .prompt import Clip
     from .watch import Observation
@@ -24,14 +28,27 @@ if TYPE_CHECKING:
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
 # How the family samples clips, for a checkpoint whose files do not say.
 _NUM_FRAMES, _FPS = 64, 1
+# What the drivers of NVIDIA and AMD put up.
+_GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+ENGINE_VARIABLE = "FASTER_SMOLVLM_ENGINE"
+"""The environment variable that forces "native" or "torch" on a CPU."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Numbers of tokens: of the prompt, pictures included, and of the answer, its end included."""
+    """Numbers of tokens: of the prompt, pictures included, and of the answer, its end included.
+
+    `prompt_tokens_reused` of the prompt, and `frames_reused` of the `frames` (tiles) of its pictures, were known from
+    earlier calls; the torch engine keeps nothing and counts no frames.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    prompt_tokens_reused: int = 0
+    frames: int = 0
+    frames_reused: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,18 +134,20 @@ class SmolVLM:
     >>> vlm = SmolVLM.from_pretrained("HuggingFaceTB/SmolVLM2-256M-Video-Instruct")  # doctest: +SKIP
     >>> print(vlm.generate("What is in the picture?", images=["cat.jpg"]).text)  # doctest: +SKIP
 
-    `policy` limits the pictures and clips that are read; see `MediaPolicy`.
+    `policy` limits the pictures and clips that are read; see `MediaPolicy`. `engine` says what computes: "native", the
+    Rust engine, with `model` a `NativeSmolVLM` and no torch; or "torch".
     """
 
     def __init__(
         self,
-        model: SmolVLMForConditionalGeneration,
+        model: SmolVLMForConditionalGeneration | NativeSmolVLM,
         processor: SmolVLMProcessor,
         *,
         policy: MediaPolicy | None = None,
         load_seconds: float = 0.0,
     ) -> None:
-        self.model = model
+        self.model: Any = model
+        self.engine = "native" if hasattr(model, "isa") else "torch"
         self.processor = processor
         self.policy = policy or MediaPolicy()
         self.load_seconds = load_seconds
@@ -150,15 +169,14 @@ class SmolVLM:
     ) -> SmolVLM:
         """Load a directory, a hub id or "demo", the small checkpoint that ships with the package.
 
-        `device` "auto" is the first GPU where there is one, else the CPU; `dtype` "auto" is bfloat16 on a GPU and
-        float32 on a CPU. Raises OSError for missing or broken files, ValueError for a `quantization` that is not there.
+        `device` "auto" is the first GPU where there is one, else the CPU. On a CPU the native engine computes, without
+        torch: `dtype` "auto" stores the weights as the checkpoint does, `quantization="int8"` in 8 bits with a scale
+        per output channel. The environment variable FASTER_SMOLVLM_ENGINE=torch takes torch instead ("native" is the
+        default); with torch, `dtype` "auto" is bfloat16 on a GPU and float32 on a CPU, and there is no quantization.
+        Raises OSError for missing or broken files, ValueError for weights that do not fit or a `quantization` that is
+        not there.
         """
-        if quantization is not None:
-            raise ValueError(
-                f"quantization={quantization!r} is not available; leave it None for the weights as stored."
-            )
         start = time.perf_counter()
-        from .modeling_smolvlm import SmolVLMForConditionalGeneration
         from .processing_smolvlm import SmolVLMProcessor
 
         files: dict[str, Any] = {
@@ -167,8 +185,25 @@ class SmolVLM:
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
         }
-        device, dtype = _place(device, dtype)
+        device = _device(device)
+        native = device == "cpu" and _engine() == "native"
+        if quantization is not None and not native:
+            raise ValueError(
+                f"quantization={quantization!r} is not available with the torch engine; leave it None for the weights "
+                "as stored."
+            )
         processor = SmolVLMProcessor.from_pretrained(pretrained_model_name_or_path, **files)
+        if native:
+            from .native import NativeSmolVLM
+
+            dtype = str(dtype).removeprefix("torch.")
+            native_model = NativeSmolVLM.from_pretrained(
+                pretrained_model_name_or_path, dtype=dtype, quantization=quantization, **files
+            )
+            return cls(native_model, processor, policy=policy, load_seconds=time.perf_counter() - start)
+        from .modeling_smolvlm import SmolVLMForConditionalGeneration
+
+        dtype = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
         model = SmolVLMForConditionalGeneration.from_pretrained(
             pretrained_model_name_or_path, dtype=dtype, device=device, **files
         )
@@ -200,8 +235,9 @@ class SmolVLM:
         as one tile: less detail, several times faster; None is the checkpoint's setting. `skip_special_tokens=False`
         keeps them in `text`.
         `sampling` are settings of `GenerationConfig`, `seed`, `logits_processor` or `stopping_criteria`; without
-        `do_sample`, a temperature above 0, `top_k`, `top_p` or `min_p` asks for it. `reuse=False` promises that nothing
-        kept from earlier calls is used; at present nothing is kept.
+        `do_sample`, a temperature above 0, `top_k`, `top_p` or `min_p` asks for it. With the native engine the
+        callables get NumPy arrays, and there a picture is encoded once and no beginning of a prompt is read twice (see
+        `Usage`); `reuse=False` neither uses nor keeps anything between calls.
 
         Raises `MediaError` (a ValueError) that names a picture or clip which cannot be used, ValueError for other
         arguments.
@@ -218,7 +254,7 @@ class SmolVLM:
             raise ValueError(f"{len(prompts)} prompts need as many lists of videos, got {len(clips)}")
         conversations = [_conversation(*parts) for parts in zip(prompts, pictures, clips, strict=True)]
         sampling |= {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
-        results = self._start(conversations, do_image_splitting, skip_special_tokens, sampling).run()
+        results = self._start(conversations, do_image_splitting, skip_special_tokens, reuse, sampling).run()
         return results[0] if single else results
 
     def chat(
@@ -238,7 +274,7 @@ class SmolVLM:
         `{"type": "video", "video": …}` (or `url`, `path`). The other arguments are those of `generate`.
         """
         sampling |= {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
-        return self._start([messages], do_image_splitting, skip_special_tokens, sampling).run()[0]
+        return self._start([messages], do_image_splitting, skip_special_tokens, reuse, sampling).run()[0]
 
     def stream(
         self,
@@ -259,7 +295,7 @@ class SmolVLM:
         """
         messages = _conversation(prompt, images, videos) if isinstance(prompt, str) else prompt
         sampling |= {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
-        call = self._start([messages], do_image_splitting, skip_special_tokens, sampling)
+        call = self._start([messages], do_image_splitting, skip_special_tokens, reuse, sampling)
         return Stream(call, self._tokens, skip_special_tokens)
 
     def _start(
@@ -267,6 +303,7 @@ class SmolVLM:
         conversations: Sequence[Sequence[Mapping[str, Any]]],
         do_image_splitting: bool | None,
         skip_special_tokens: bool,
+        reuse: bool,
         sampling: dict[str, Any],
     ) -> _Call:
         """Read the pictures, make the inputs of the model, and begin a call."""
@@ -282,7 +319,7 @@ class SmolVLM:
             text=[self.processor.apply_chat_template(messages, add_generation_prompt=True) for messages, *_ in loaded],
             images=pictures if any(pictures) else None,
             videos=clips or None,
-            return_tensors="pt",
+            return_tensors=self.tensors,
             padding=True,
             padding_side="left",
             add_special_tokens=False,
@@ -290,17 +327,28 @@ class SmolVLM:
         )
         prepared = time.perf_counter()
         timings = Timings(load=self.load_seconds, image_decode=decoded - start, preprocessing=prepared - decoded)
-        return self._begin(inputs, sampling, timings, skip_special_tokens)
+        return self._begin(inputs, sampling, timings, skip_special_tokens, reuse)
 
     def _begin(
-        self, inputs: Mapping[str, Any], sampling: dict[str, Any], timings: Timings, skip_special_tokens: bool
+        self,
+        inputs: Mapping[str, Any],
+        sampling: dict[str, Any],
+        timings: Timings,
+        skip_special_tokens: bool,
+        reuse: bool,
     ) -> _Call:
         if sampling.get("temperature") == 0:
             sampling |= {"do_sample": False, "temperature": None}
         sampling.setdefault("do_sample", any(sampling.get(name) is not None for name in _DRAWING))
         if sampling.get("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences is for model.generate(); repeat the prompt in a list instead.")
-        decoding = self.model.start_generation(**inputs, tokenizer=self.processor.tokenizer, **sampling)
+        if self.engine == "native":
+            from .native import start_generation
+
+            tokenizer = self.processor.tokenizer
+            decoding = start_generation(self.model, **inputs, tokenizer=tokenizer, reuse=reuse, **sampling)
+        else:
+            decoding = self.model.start_generation(**inputs, tokenizer=self.processor.tokenizer, **sampling)
         lengths = inputs["attention_mask"].sum(1).tolist()
         return _Call(decoding, self.processor, lengths, timings, skip_special_tokens)
 
@@ -325,8 +373,22 @@ class SmolVLM:
 
         return watch(self, source, prompt=prompt, every=every, window=window, max_new_tokens=max_new_tokens, **sampling)
 
-    def answer_encoded(self, prompt: str, clip: Clip, features: Any, sampling: Mapping[str, Any]) -> Result:
-        """Answer a prompt about one clip whose frames are encoded already: `features` (image tokens, hidden_size)."""
+    @property
+    def tensors(self) -> str:
+        """The `return_tensors` that the model takes."""
+        return "np" if self.engine == "native" else "pt"
+
+    def encode(self, pixel_values: Any) -> Any:
+        """Return the image tokens (tokens, hidden_size) of frames (1, frames, 3, height, width)."""
+        if self.engine == "native":
+            return self.model.encode(self.model.frames(pixel_values), reuse=False)[0]
+        import torch
+
+        with torch.inference_mode():
+            return self.model.get_image_features(pixel_values.to(self.model.device)).pooler_output[0]
+
+    def answer_encoded(self, prompt: str, clip: Clip, features: Sequence[Any], sampling: Mapping[str, Any]) -> Result:
+        """Answer a prompt about one clip whose frames are encoded already: one of `features` for each."""
         from .prompt import MediaTokens
         from .prompt_encoding import PromptEncoder, prompt_parts
 
@@ -338,9 +400,16 @@ class SmolVLM:
         encoder = PromptEncoder(processor.tokenizer, tokens, processor.image_token_id, processor.image_seq_len)
         text = processor.apply_chat_template(_conversation(prompt, (), [None]), add_generation_prompt=True)
         encoded = encoder.encode([text], prompt_parts([text], tokens, [], [clip]), add_special_tokens=False)
-        inputs = BatchFeature(encoded, tensor_type="pt")
+        inputs = BatchFeature(encoded, tensor_type=self.tensors)
         timings = Timings(load=self.load_seconds, preprocessing=time.perf_counter() - start)
-        return self._begin({**inputs, "mm_encoder_outputs": [features]}, dict(sampling), timings, True).run()[0]
+        if self.engine == "native":
+            pictures: dict[str, Any] = {"features": np.concatenate(features)}
+        else:
+            import torch
+
+            pictures = {"mm_encoder_outputs": [torch.cat(list(features))]}
+        # The place of each frame in the prompt moves with the window: a kept prefix would be of no use.
+        return self._begin({**inputs, **pictures}, dict(sampling), timings, True, reuse=False).run()[0]
 
     def _load(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Any], list[Any]]:
         """Return the messages in the form of the template, the pictures in them, decoded, and the clips."""
@@ -382,7 +451,7 @@ class _Call:
 
     def __init__(
         self,
-        decoding: Decoding[TorchEngine],
+        decoding: Decoding[Any],
         processor: SmolVLMProcessor,
         prompt_lengths: list[int],
         timings: Timings,
@@ -415,27 +484,43 @@ class _Call:
     def close(self) -> None:
         self._decoding.close()
 
+    def _usages(self) -> list[Usage]:
+        found = getattr(self._decoding.engine, "usages", None)
+        if found is None:
+            return [Usage(length, 0) for length in self._prompt_lengths]
+        return [Usage(u.prompt_tokens, 0, u.prompt_tokens_reused, u.frames, u.frames_reused) for u in found]
+
     def results(self) -> list[Result]:
         rows = self._decoding.ids[:, self._decoding.prompt_length :].tolist()
         results = []
-        for row, length, reason, prompt_length in zip(
-            rows, self._decoding.lengths, self._decoding.finish_reasons, self._prompt_lengths, strict=True
+        for row, length, reason, known in zip(
+            rows, self._decoding.lengths, self._decoding.finish_reasons, self._usages(), strict=True
         ):
             ids = row[:length]
             text = self._processor.decode(ids, skip_special_tokens=self._skip_special_tokens)
-            usage = Usage(prompt_tokens=prompt_length, completion_tokens=length)
+            usage = replace(known, completion_tokens=length)
             results.append(Result(text.lstrip(), ids, reason, usage, replace(self._timings, tokens=length)))
         return results
 
 
-def _place(device: str, dtype: Any) -> tuple[str, Any]:
+def _device(device: str) -> str:
+    """Return the device "auto" stands for; torch is only asked where the machine may have a GPU."""
+    if device != "auto":
+        return str(device)
+    on_linux_without = sys.platform == "linux" and not any(map(os.path.exists, _GPU_FILES))
+    if on_linux_without or importlib.util.find_spec("torch") is None:
+        return "cpu"
     import torch
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
-    return device, dtype
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _engine() -> str:
+    """Return which engine serves the CPU."""
+    name = os.environ.get(ENGINE_VARIABLE) or "native"
+    if name not in ("native", "torch"):
+        raise ValueError(f"{ENGINE_VARIABLE} has to be native or torch, got {name!r}")
+    return name
 
 
 def _conversation(prompt: str, images: Any, videos: Any) -> list[dict[str, Any]]:

@@ -102,17 +102,13 @@ def _spaced(frames: Iterable[tuple[float, Any]], every: float) -> Iterator[tuple
 def _observe(
     vlm: SmolVLM, frames: Iterator[tuple[float, Any]], prompt: str, window: int, sampling: dict[str, Any]
 ) -> Iterator[Observation]:
-    import torch
-
     kept: deque[tuple[float, Any]] = deque(maxlen=window)
     for seconds, frame in frames:
-        with torch.inference_mode():
-            pixels = vlm.processor.video_processor(np.asarray(frame)[None], do_sample_frames=False, return_tensors="pt")
-            encoded = vlm.model.get_image_features(pixels["pixel_values"].to(vlm.model.device))
-        kept.append((seconds, *(encoded.pooler_output or ())))
+        clip_of_one = np.asarray(frame)[None]
+        pixels = vlm.processor.video_processor(clip_of_one, do_sample_frames=False, return_tensors=vlm.tensors)
+        kept.append((seconds, vlm.encode(pixels["pixel_values"])))
         times = [time for time, _ in kept]
         # Times count from the first frame of the window: the prompt looks the same however long the source runs.
         shown = [round(1000 * (time - times[0])) for time in times]
         clip = Clip(fps=1000.0, duration=shown[-1] / 1000, frames_indices=shown, padded_frames=len(shown))
-        features = torch.cat([part for _, part in kept])
-        yield Observation(times, vlm.answer_encoded(prompt, clip, features, sampling))
+        yield Observation(times, vlm.answer_encoded(prompt, clip, [part for _, part in kept], sampling))

@@ -158,8 +158,8 @@ class NativeEngine:
         tokens = self._frame_tokens()
         unread = np.concatenate([place[known:] for place, known in zip(places, starts, strict=True)])
         needed = np.unique(unread[unread >= 0] // tokens)
-        features, known = model.encode([self._frames[i] for i in needed], reuse=self._reuse)
-        encoded = {int(frame) for frame, found in zip(needed, known, strict=True) if not found}
+        features, found_frames = model.encode([self._frames[i] for i in needed], reuse=self._reuse)
+        encoded = {int(frame) for frame, found in zip(needed, found_frames, strict=True) if not found}
         for usage, place, start in zip(self.usages, places, starts, strict=True):
             frames = set((place[place >= 0] // tokens).tolist())
             usage.prompt_tokens_reused = start
@@ -218,7 +218,7 @@ class NativeEngine:
         while True:
             try:
                 return self._model.rust.step_logits(sequences, lengths, ids, features, rows, wanted)
-            except MemoryError:  # noqa: PERF203  # a try that fails is what this loop is for
+            except MemoryError:  # a try that fails is what this loop is for
                 if not self._model.prefixes.make_room():
                     raise
 

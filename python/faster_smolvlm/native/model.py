@@ -196,6 +196,7 @@ class NativeSmolVLM:
         *,
         pixel_values: Any = None,
         pixel_attention_mask: Any = None,
+        features: Any = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Float32:
         """Return the logits of every position of one prompt, [length, vocabulary], with no cache in the way."""
@@ -207,6 +208,7 @@ class NativeSmolVLM:
             ids,
             pixel_values=pixel_values,
             pixel_attention_mask=pixel_attention_mask,
+            features=features,
             reuse=False,
             progress=progress,
         )

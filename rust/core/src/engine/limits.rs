@@ -35,9 +35,11 @@ pub fn measure(threads: usize) -> Result<Limits> {
         let start = Instant::now();
         pool.run(|worker| {
             worker.for_each(BYTES / PIECE, |i| {
-                let words = memory[i * PIECE..(i + 1) * PIECE].chunks_exact(8);
-                let word = |w: &[u8]| w.iter().fold(0_u64, |n, b| n << 8 | u64::from(*b));
-                std::hint::black_box(words.fold(0_u64, |sum, w| sum.wrapping_add(word(w))));
+                let words = memory[i * PIECE..(i + 1) * PIECE].as_chunks::<8>().0;
+                let sum = words
+                    .iter()
+                    .fold(0, |sum: u64, w| sum.wrapping_add(u64::from_le_bytes(*w)));
+                std::hint::black_box(sum);
             });
         })?;
         limits.read_bytes = limits
