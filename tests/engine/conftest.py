@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import faster_smolvlm
 import numpy as np
 import pytest
 import torch
@@ -46,6 +47,9 @@ TINY: dict[str, dict[str, Any]] = {
         "scale_factor": 3, "image_token_id": 98, "tie_word_embeddings": True,
     },
 }  # fmt: skip
+
+
+DEMO_DIRECTORY = Path(faster_smolvlm.__file__).parent / "demo"
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Saved]:
 def real(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """The 256M configuration with random weights and an untied head, in float32 numbers that bfloat16 holds exactly.
 
-    The text stack keeps the gain of its initialisation: widened, 30 random layers amplify any rounding many times.
+    The embeddings have unit variance, and what the layers of the text stack add to them is halved, so that the stream
+    is the token's as in trained models: at the gain of the initialisation, 30 random layers amplify any rounding.
     """
     values = json.loads((data_dir / "smolvlm2-256m-config" / "config.json").read_text())
     torch.manual_seed(2)
     model = SmolVLMForConditionalGeneration(SmolVLMConfig(**values)).eval().float()
     scale_up(model.model.vision_model, 1.5)
     with torch.no_grad():
+        model.model.text_model.embed_tokens.weight.mul_(24)
+        for layer in model.model.text_model.layers:
+            layer.self_attn.o_proj.weight.mul_(0.5)
+            layer.mlp.down_proj.weight.mul_(0.5)
         for parameter in model.parameters():
             parameter.copy_(parameter.bfloat16().float())
     directory = tmp_path_factory.mktemp("real")
