@@ -20,6 +20,7 @@ __all__ = [
     "kernel_names",
     "key_frames",
     "layout",
+    "machine_limits",
     "pool_trim",
     "pool_waiting",
     "preprocess",
