@@ -239,7 +239,7 @@ def test_loaded_model_is_ready(tiny_dir):
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert model.config.vision_config._attn_implementation == "eager"
     assert "_attn_implementation" not in model.config.to_json_string()
-    with pytest.raises(ValueError, match="attn_implementation must be one of sdpa, eager"):
+    with pytest.raises(ValueError, match="attn_implementation must be one of auto, triton, sdpa, eager"):
         SmolVLMForConditionalGeneration.from_pretrained(tiny_dir, attn_implementation="flash")
 
 
