@@ -17,7 +17,7 @@ DEMO = str(Path(faster_smolvlm.__file__).parent / "demo")
 
 @pytest.fixture(scope="module", params=["scenes", "clips"])
 def items(request: pytest.FixtureRequest) -> list[Item]:
-    return scene_items(100, seed=7) if request.param == "scenes" else clip_items(20, seed=7)
+    return scene_items(100, seed=7) if request.param == "scenes" else clip_items(12, seed=7)
 
 
 def answers(library: object, items: list[Item]) -> list[Answer]:
