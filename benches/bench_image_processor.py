@@ -14,7 +14,6 @@ import io
 import json
 import logging
 import os
-import resource
 import subprocess
 import sys
 import warnings
@@ -119,14 +118,22 @@ def stages(size: str, rounds: int) -> list[list[str]]:
 
 
 def peak(side: str, size: str, batch: int) -> int:
-    """Bytes that a call adds to the peak memory of this process."""
+    """Bytes that a call adds to the resident memory of this process at its peak (Linux)."""
     images = photos(size, batch)
     run = call(side, images, None)
-    call(side, photos("64x64", 1), None)()  # what loading the libraries takes is not counted
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # What loading the libraries takes is not counted; one frame leaves nothing behind that could be used again.
+    processor(side)(photos("64x64", 1), do_image_splitting=False, return_tensors="pt")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = resident("VmRSS")
     result = run()
     assert result
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return resident("VmHWM") - before
+
+
+def resident(field: str) -> int:
+    """A line of the status of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def child(*arguments: str, threads: int = 1) -> Any:
@@ -187,7 +194,7 @@ def main() -> None:
 
     from faster_smolvlm import _rust
 
-    print(machine("torch", "torchvision", "transformers", "pillow", "faster-smolvlm"))
+    print(machine("torch", "torchvision", "transformers", "pillow"))
     print(f"kernels: {_rust.kernel_names()[0]}, build: {_rust.BUILD_PROFILE}\n")
     cases = ["--rounds", str(options.rounds), "--sizes", *options.sizes, "--batches", *map(str, options.batches)]
     results = [r for count in options.threads for r in child(*cases, "--only", str(count), threads=count)]

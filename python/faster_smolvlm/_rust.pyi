@@ -64,6 +64,8 @@ def layout(
     exact: tuple[int, int] | None,
     tile: int,
     split: bool,
+    upscale: bool = True,
+    max_tiles: int | None = None,
 ) -> tuple[tuple[int, int], tuple[int, int], int, int]: ...
 def preprocess(
     images: Sequence[NDArray[np.uint8]],
@@ -77,6 +79,8 @@ def preprocess(
     arithmetic: str,
     table: NDArray[np.float32],
     formula: Sequence[tuple[float, float, float]],
+    upscale: bool = True,
+    max_tiles: int | None = None,
     kernels: str | None = None,
 ) -> None: ...
 def empty(shape: Sequence[int], dtype: str) -> NDArray[Any]: ...

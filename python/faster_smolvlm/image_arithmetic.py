@@ -53,7 +53,9 @@ def _interleaved(planes: Array) -> Array:
 
 
 def _each_channel(mean: Any, std: Any) -> list[tuple[float, float]]:
-    means, stds = np.broadcast_arrays(np.float32(0 if mean is None else mean), np.float32(1 if std is None else std))
+    means, stds = np.broadcast_arrays(
+        np.asarray(0 if mean is None else mean, np.float32), np.asarray(1 if std is None else std, np.float32)
+    )
     return [(float(m), float(s)) for m, s in zip(np.atleast_1d(means), np.atleast_1d(stds), strict=True)]
 
 
@@ -103,7 +105,7 @@ class Torch:
         if planes.shape[1:] == (height, width):
             return planes
         if planes.dtype == np.uint8:
-            out: Array = _rust.resize(_interleaved(planes), height, width, resample=resample, arithmetic="torch")
+            out: Any = _rust.resize(_interleaved(planes), height, width, resample=resample, arithmetic="torch")
         elif planes.dtype == np.float64:
             out = _rust.resize_float64(_interleaved(planes), height, width, resample=resample)
         else:

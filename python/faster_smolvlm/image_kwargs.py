@@ -71,6 +71,9 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "do_image_splitting": (_bool, "a bool"),
     "max_image_size": (_max_image_size, "a dict with a positive 'longest_edge'"),
     "return_row_col_info": (_bool, "a bool"),
+    "max_tiles": (_int, "an int"),
+    "upscale": (_bool, "a bool"),
+    "output_dtype": (lambda value: _name(value) or type(value).__module__ == "torch", "a dtype or its name"),
 }
 # These three have no None in their type.
 _REQUIRED = {"do_image_splitting", "max_image_size", "return_row_col_info"}
@@ -80,6 +83,7 @@ _VALUES: dict[str, tuple[Any, ...]] = {
     "data_format": ("channels_first", "channels_last"),
     "input_data_format": ("channels_first", "channels_last"),
     "return_tensors": ("pt", "np"),
+    "output_dtype": ("float32", "bfloat16", "uint8"),
 }
 
 NAMES = tuple(CHECKS)
@@ -109,7 +113,9 @@ def validate(kwargs: dict[str, Any], checks: Mapping[str, tuple[Check, str]] = C
 
 
 def plain(value: Any) -> Any:
-    """The value of an enum's member; anything else as it is."""
+    """The value of an enum's member, the name of a torch dtype; anything else as it is."""
+    if type(value).__module__ == "torch":
+        return str(value).removeprefix("torch.")
     return value.value if isinstance(value, Enum) else value
 
 
@@ -136,6 +142,14 @@ def check_complete(settings: dict[str, Any]) -> None:
         raise ValueError("`image_mean` and `image_std` must both be specified if `do_normalize` is `True`.")
     if settings["do_resize"] and (settings["size"] is None or settings["resample"] is None):
         raise ValueError("`size` and `resample` must be specified if `do_resize` is `True`.")
+
+
+def target(settings: dict[str, Any]) -> dict[str, Any]:
+    """How stage A resizes, as the arguments of the native functions."""
+    if not settings["do_resize"]:
+        return {"longest_edge": None, "exact": None}
+    options = {"upscale": settings["upscale"] is not False, "max_tiles": settings["max_tiles"]}
+    return {**target_size(settings["size"]), **options}
 
 
 def target_size(size: Any) -> dict[str, Any]:

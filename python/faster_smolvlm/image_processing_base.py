@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -19,7 +20,7 @@ from .feature import BatchFeature
 from .hub import checkpoint
 from .image_arithmetic import Arithmetic, Array, Formula
 from .image_inputs import nest, to_planes, warn_if_scaled
-from .image_kwargs import NAMES, check_complete, plain, standardize, target_size, validate
+from .image_kwargs import NAMES, check_complete, plain, standardize, target, validate
 from .image_size import SizeDict
 from .media import MediaLimitError, MediaPolicy, load_image
 
@@ -31,11 +32,37 @@ _FILE = "preprocessor_config.json"
 _TABLES = 32
 
 
+@dataclass(frozen=True)
+class ImagePlan:
+    """The grid of a picture: `rows` × `cols` tiles and a global view, or one frame where both are 0."""
+
+    rows: int
+    cols: int
+    frames: int
+    image_seq_len: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens that the picture takes in the prompt. The tokenizers of the family have places up to 6 × 6.
+
+        Raises ValueError for larger grids: how their text is cut depends on the tokenizer.
+        """
+        if max(self.rows, self.cols) > 6:
+            raise ValueError(f"a grid of {self.rows} × {self.cols} has no place tokens; encode the prompt to count it")
+        # A tile has two marks in front, a row of tiles a line break behind; the global view stands between three marks.
+        return self.frames * self.image_seq_len + 2 * self.rows * self.cols + self.rows + 3
+
+
 class SmolVLMImageProcessorBase:
     """Turns pictures into the frames that a SmolVLM model takes.
 
     Every setting is a keyword argument of the constructor, an attribute that may be changed later, and a keyword
-    argument of a call. `media_policy` limits what pictures from outside may be.
+    argument of a call. `media_policy` limits what pictures from outside may be. Three settings are not in Transformers:
+
+    * `max_tiles`: the largest grid with at most so many tiles is taken;
+    * `upscale=False`: small pictures are not enlarged to the longest edge;
+    * `output_dtype`: "bfloat16" rounds `pixel_values`; "uint8" leaves them as bytes, neither rescaled nor normalised,
+      for a model that does both, missing frames being 0.
     """
 
     backend: ClassVar[str]
@@ -119,10 +146,10 @@ class SmolVLMImageProcessorBase:
             return planes
 
     def _preprocess(self, samples: list[list[Array]], settings: dict[str, Any]) -> BatchFeature:
-        target = target_size(settings["size"]) if settings["do_resize"] else {"longest_edge": None, "exact": None}
+        stage_a = target(settings)
         tile, split = settings["max_image_size"]["longest_edge"], bool(settings["do_image_splitting"])
         layouts = [
-            [_rust.layout(image.shape[1], image.shape[2], tile=tile, split=split, **target) for image in sample]
+            [_rust.layout(image.shape[1], image.shape[2], tile=tile, split=split, **stage_a) for image in sample]
             for sample in samples
         ]
         frames = [sum(rows * cols + 1 for _, _, rows, cols in sample) for sample in layouts]
@@ -130,10 +157,12 @@ class SmolVLMImageProcessorBase:
         shape = (len(samples), max(frames), channels, tile, tile)
         self._check_output(shape)
         if all(image.dtype == np.uint8 and image.shape[0] == channels for sample in samples for image in sample):
-            pixels = self._native_frames(samples, layouts, shape, settings, target, split)
+            pixels = self._native_frames(samples, layouts, shape, settings, stage_a, split)
             untouched = not settings["do_rescale"] and not settings["do_normalize"]
             if untouched and self._keeps_uint8(bool(settings["do_pad"]), padded=min(frames) < shape[1]):
                 pixels = pixels.astype(np.uint8)
+        elif plain(settings["output_dtype"]) == "uint8":
+            raise ValueError("output_dtype='uint8' needs pictures of uint8 values")
         else:
             pixels = self._reference_frames(samples, shape, settings)
         data = self._pack(pixels, frames, settings)
@@ -157,11 +186,13 @@ class SmolVLMImageProcessorBase:
         layouts: list[list[Any]],
         shape: tuple[int, ...],
         settings: dict[str, Any],
-        target: dict[str, Any],
+        stage_a: dict[str, Any],
         split: bool,
     ) -> Array:
         table, formula = conversion(self.arithmetic, shape[2], settings)
-        out = _rust.empty((shape[0] * shape[1], *shape[2:]), "float32")
+        # NumPy has no bfloat16: its bits travel as uint16.
+        storage = {"bfloat16": "uint16", "uint8": "uint8"}.get(plain(settings["output_dtype"]), "float32")
+        out = _rust.empty((shape[0] * shape[1], *shape[2:]), storage)
         images, places = [], []
         for row, (sample, grids) in enumerate(zip(samples, layouts, strict=True)):
             place = row * shape[1]
@@ -179,7 +210,7 @@ class SmolVLMImageProcessorBase:
             arithmetic=self.arithmetic.name,
             table=table,
             formula=formula,
-            **target,
+            **stage_a,
         )
         return out.reshape(shape)
 
@@ -200,7 +231,7 @@ class SmolVLMImageProcessorBase:
         resample = settings["resample"]
         resize: Callable[..., Array] = self.arithmetic.resize
         if settings["do_resize"]:
-            (height, width), *_ = _rust.layout(*image.shape[1:], tile=tile, split=True, **target_size(settings["size"]))
+            (height, width), *_ = _rust.layout(*image.shape[1:], tile=tile, split=True, **target(settings))
             image = resize(image, height, width, resample)
         keep: dict[str, Any] = {
             "longest_edge": None,
@@ -217,11 +248,13 @@ class SmolVLMImageProcessorBase:
 
     def _pack(self, pixels: Array, frames: list[int], settings: dict[str, Any]) -> dict[str, Any]:
         """The entries of the result, in the containers that the settings ask for."""
-        wrap = self._wrapper(settings)
+        wrap = wrap_mask = self._wrapper(settings)
+        if plain(settings["output_dtype"]) == "bfloat16":
+            wrap = _to_bfloat16(plain(settings["return_tensors"]))
         if settings["do_pad"]:
             mask = _rust.empty((*pixels.shape[:2], *pixels.shape[3:]), "int64")
             _rust.fill_mask(mask, frames)
-            return {"pixel_values": wrap(pixels), "pixel_attention_mask": wrap(mask)}
+            return {"pixel_values": wrap(pixels), "pixel_attention_mask": wrap_mask(mask)}
         if settings["return_tensors"] is not None and len(set(frames)) == 1:
             return {"pixel_values": wrap(pixels)}
         if plain(settings["return_tensors"]) == "pt":
@@ -240,6 +273,23 @@ class SmolVLMImageProcessorBase:
     def _wrapper(self, settings: dict[str, Any]) -> Callable[[Array], Any]:
         """What turns an array into what this class returns."""
         raise NotImplementedError
+
+    def plan(self, width: int, height: int, *, image_seq_len: int = 64, **kwargs: Any) -> ImagePlan:
+        """What a picture of this size becomes, without looking at pixels; equal to what a call does, for every size.
+
+        `image_seq_len` is the number of tokens that one frame takes in the prompt, an attribute of `SmolVLMProcessor`;
+        other keyword arguments are settings, as in a call. Raises ValueError for sizes below 1.
+        """
+        validate(kwargs)
+        settings = standardize({name: kwargs.get(name, getattr(self, name, None)) for name in NAMES})
+        _, _, rows, cols = _rust.layout(
+            height,
+            width,
+            tile=settings["max_image_size"]["longest_edge"],
+            split=bool(settings["do_image_splitting"]),
+            **target(settings),
+        )
+        return ImagePlan(rows, cols, rows * cols + 1, image_seq_len)
 
     def get_number_of_image_patches(
         self, height: int, width: int, images_kwargs: dict[str, Any] | None = None
@@ -349,6 +399,18 @@ def rescaling(settings: dict[str, Any]) -> tuple[Any, ...]:
     """The settings that `Arithmetic.rescale_and_normalize` takes, in its order."""
     names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
     return tuple(settings[name] for name in names)
+
+
+def _to_bfloat16(tensor_type: str | None) -> Callable[[Array], Any]:
+    if tensor_type == "np":
+        raise ValueError("NumPy has no bfloat16; pass return_tensors='pt' with output_dtype='bfloat16'")
+    import torch
+
+    def convert(array: Array) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor.to(torch.bfloat16)
+
+    return convert
 
 
 def _hashable(value: Any) -> Any:

@@ -51,7 +51,10 @@ IMAGES = _PIXELS | {
     "do_image_splitting",
     "image_seq_length",
     "pad_size",
+    "max_tiles",
+    "output_dtype",
     "return_row_col_info",
+    "upscale",
 }
 VIDEOS = _PIXELS | {
     "do_sample_frames",

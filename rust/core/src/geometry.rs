@@ -26,6 +26,10 @@ pub struct Settings {
     pub tile: usize,
     /// Cut into tiles and a global view, rather than one frame a picture.
     pub split: bool,
+    /// Whether stage A may enlarge a picture to the longest edge.
+    pub upscale: bool,
+    /// The most tiles (the global view not counted) that a longest edge may lead to; it is shortened to fit.
+    pub max_tiles: Option<usize>,
 }
 
 /// The sizes of one picture on its way, as (height, width), and the grid that it is cut into.
@@ -52,7 +56,36 @@ impl Layout {
                 name: "the tile size",
             });
         }
-        let stage_a = stage_a(height, width, settings.target)?;
+        let Target::LongestEdge(edge) = settings.target else {
+            return Self::towards(height, width, settings.target, settings);
+        };
+        let small = !settings.upscale && height.max(width) <= edge;
+        let target = if small { Target::Keep } else { settings.target };
+        let mut layout = Self::towards(height, width, target, settings)?;
+        let mut longest = layout.rows.max(layout.cols);
+        while longest > 1
+            && settings
+                .max_tiles
+                .is_some_and(|budget| layout.rows * layout.cols > budget)
+        {
+            longest -= 1;
+            layout = Self::towards(
+                height,
+                width,
+                Target::LongestEdge(longest * settings.tile),
+                settings,
+            )?;
+        }
+        Ok(layout)
+    }
+
+    fn towards(
+        height: usize,
+        width: usize,
+        target: Target,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let stage_a = stage_a(height, width, target)?;
         let tile = settings.tile;
         let stage_b = if settings.split {
             stage_b(stage_a.0, stage_a.1, tile)
@@ -131,6 +164,8 @@ mod tests {
             target: Target::LongestEdge(edge),
             tile,
             split: true,
+            upscale: true,
+            max_tiles: None,
         };
         Layout::new(height, width, &settings).expect("valid sizes")
     }
@@ -149,11 +184,34 @@ mod tests {
     }
 
     #[test]
+    fn budgets_and_small_pictures() {
+        let settings = |max_tiles, upscale| Settings {
+            target: Target::LongestEdge(2048),
+            tile: 512,
+            split: true,
+            upscale,
+            max_tiles,
+        };
+        let grid = |height, width, settings: Settings| {
+            Layout::new(height, width, &settings).map(|layout| (layout.rows, layout.cols))
+        };
+        assert_eq!(grid(1080, 1920, settings(Some(12), true)), Ok((3, 4)));
+        assert_eq!(grid(1080, 1920, settings(Some(11), true)), Ok((2, 3)));
+        assert_eq!(grid(1080, 1920, settings(Some(5), true)), Ok((2, 2)));
+        assert_eq!(grid(1080, 1920, settings(Some(3), true)), Ok((0, 0)));
+        assert_eq!(grid(100, 100, settings(None, false)), Ok((0, 0)));
+        assert_eq!(grid(600, 700, settings(None, false)), Ok((2, 2)));
+        assert_eq!(grid(600, 700, settings(Some(1), false)), Ok((0, 0)));
+    }
+
+    #[test]
     fn zero_is_an_error() {
         let settings = Settings {
             target: Target::LongestEdge(2048),
             tile: 512,
             split: true,
+            upscale: true,
+            max_tiles: None,
         };
         assert!(matches!(
             Layout::new(0, 5, &settings),

@@ -46,7 +46,8 @@ type Cut = ((usize, usize), (usize, usize), usize, usize);
 
 /// How a picture of (height, width) is cut: ((height, width) after stage A, the same after stage B, rows, cols).
 #[pyfunction]
-#[pyo3(signature = (height, width, *, longest_edge, exact, tile, split))]
+#[pyo3(signature = (height, width, *, longest_edge, exact, tile, split, upscale=true, max_tiles=None))]
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn layout(
     height: usize,
     width: usize,
@@ -54,11 +55,15 @@ pub(crate) fn layout(
     exact: Option<(usize, usize)>,
     tile: usize,
     split: bool,
+    upscale: bool,
+    max_tiles: Option<usize>,
 ) -> PyResult<Cut> {
     let settings = Settings {
         target: target(longest_edge, exact),
         tile,
         split,
+        upscale,
+        max_tiles,
     };
     let layout = Layout::new(height, width, &settings).map_err(to_python)?;
     Ok((layout.stage_a, layout.stage_b, layout.rows, layout.cols))
@@ -139,7 +144,7 @@ pub(crate) fn resize_float64<'py>(
 /// `table`, (channels, 256) float32, holds the value of each byte; `formula`, (channels, 3), scale, mean and std of
 /// arithmetic that may give the same. `kernels` forces one of `kernel_names()` or "scalar", the definition.
 #[pyfunction(name = "preprocess")]
-#[pyo3(signature = (images, places, out, *, longest_edge, exact, split, resample, arithmetic, table, formula, kernels=None))]
+#[pyo3(signature = (images, places, out, *, longest_edge, exact, split, resample, arithmetic, table, formula, upscale=true, max_tiles=None, kernels=None))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn preprocess_images<'py>(
     py: Python<'py>,
@@ -153,6 +158,8 @@ pub(crate) fn preprocess_images<'py>(
     arithmetic: &str,
     table: PyReadonlyArray2<'py, f32>,
     formula: Vec<(f64, f32, f32)>,
+    upscale: bool,
+    max_tiles: Option<usize>,
     kernels: Option<&str>,
 ) -> PyResult<()> {
     let conversions = conversions(&table, &formula)?;
@@ -162,6 +169,8 @@ pub(crate) fn preprocess_images<'py>(
                 target: target(longest_edge, exact),
                 tile,
                 split,
+                upscale,
+                max_tiles,
             },
             filter: Filter::from_code(resample).map_err(to_python)?,
             arithmetic: self::arithmetic(arithmetic)?,
