@@ -63,7 +63,8 @@ class NativeSmolVLM:
     ) -> None:
         """Read, check and pack the safetensors `files`.
 
-        `quantization="int8"` stores every weight matrix in 8 bits with a scale per output channel. `cache_positions`
+        `quantization="int8"` stores every weight matrix in 8 bits with a scale per output channel and 128 inputs; its
+        inputs become integers of 15 bits. `cache_positions`
         bounds the tokens in flight and kept for reuse, all sequences together (default: twice the position limit).
         Raises ValueError where tensors and config do not fit or a weight is NaN, OSError for files that cannot be read,
         MemoryError where the system does not give the memory.

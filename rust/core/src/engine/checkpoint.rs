@@ -64,6 +64,16 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Gives the pages that were read back to the system; what is read again comes from its page cache.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        for map in &self.files {
+            // Advice only, so the outcome does not matter.
+            // SAFETY: the map is of a file and never written, so dropped pages come back as they were.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
     /// The tensor called `name`, with or without the leading `model.`, if it is there.
     pub fn find(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor<'_>>> {
         let short = name.strip_prefix("model.").unwrap_or(name);

@@ -9,7 +9,8 @@ use super::pool::Pool;
 
 /// Larger than any cache of the machines that this is for.
 const BYTES: usize = 512 << 20;
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 1 << 18;
+const STREAMS: usize = 4;
 const ROUNDS: usize = 4_000_000;
 const TRIES: usize = 3;
 
@@ -35,10 +36,17 @@ pub fn measure(threads: usize) -> Result<Limits> {
         let start = Instant::now();
         pool.run(|worker| {
             worker.for_each(BYTES / PIECE, |i| {
-                let words = memory[i * PIECE..(i + 1) * PIECE].as_chunks::<8>().0;
-                let sum = words
-                    .iter()
-                    .fold(0, |sum: u64, w| sum.wrapping_add(u64::from_le_bytes(*w)));
+                // Several streams at once, as the kernels read: one alone does not fill the memory's queues.
+                let (streams, _) =
+                    memory[i * PIECE..(i + 1) * PIECE].as_chunks::<{ PIECE / STREAMS }>();
+                let mut sum = 0_u64;
+                for at in (0..PIECE / STREAMS).step_by(64) {
+                    for stream in streams {
+                        for word in stream[at..at + 64].as_chunks::<8>().0 {
+                            sum = sum.wrapping_add(u64::from_le_bytes(*word));
+                        }
+                    }
+                }
                 std::hint::black_box(sum);
             });
         })?;

@@ -4,16 +4,33 @@ use std::sync::Mutex;
 
 use super::checkpoint::Tensor;
 use super::error::{EngineError, Result};
-use super::kernels::{Dtype, Kernels, PANEL, Product, RUN};
+use super::kernels::{
+    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Kernels, PANEL, Product, RUN, SCALE_BYTES,
+};
 use super::memory::{Buffer, Shared};
 use super::pool::{Pool, Worker};
 
 /// Rows of one task: their activations stay in the second-level cache while the panels go by.
-const ROW_CHUNK: usize = 96;
+const ROW_CHUNK: usize = 192;
 /// Rows that the kernels like to work on at once.
 const BLOCK_ROWS: usize = 6;
 /// Most panels of one task.
-const TASK_PANELS: usize = 4;
+const TASK_PANELS: usize = 12;
+/// Up to so many rows the weights are what costs: tasks are then small, so that the threads end together.
+const FEW_ROWS: usize = 16;
+/// Rows of one task that quantizes.
+const QUANTIZED_ROWS: usize = 8;
+
+/// Panels of one task for a phase of `rows` rows; even, so that interleaved matrices stay together.
+pub fn task_panels(rows: usize) -> usize {
+    if rows <= FEW_ROWS { 2 } else { TASK_PANELS }
+}
+
+/// Elements from one row of activations of this width to the next: no power of two, or the rows would compete for a
+/// few sets of the caches.
+pub fn row_stride(columns: usize) -> usize {
+    columns.next_multiple_of(PANEL) + PANEL
+}
 
 /// In which order the rows of several weight matrices become output columns.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,14 +48,58 @@ pub struct Linear {
     dtype: Dtype,
     panels: usize,
     data: Buffer<u8>,
-    scale: Vec<f32>,
     bias: Vec<f32>,
 }
 
 /// Memory that a thread needs to run linear layers.
 pub struct LinearScratch {
     expanded: Vec<f32>,
+    widened: Vec<i16>,
     tile: Vec<f32>,
+}
+
+/// Room for the quantized rows of one phase.
+pub struct Quantized {
+    values: Buffer<i16>,
+    scales: Buffer<f32>,
+}
+
+impl Quantized {
+    /// Room for `rows` rows of `columns` elements.
+    pub fn new(rows: usize, columns: usize) -> Result<Self> {
+        Ok(Self {
+            values: Buffer::zeroed(rows.saturating_mul(columns.next_multiple_of(2)))?,
+            scales: Buffer::zeroed(rows.saturating_mul(columns.div_ceil(GROUP)))?,
+        })
+    }
+
+    /// The room as the threads of a job see it.
+    pub fn shared(&mut self) -> SharedQuantized<'_> {
+        SharedQuantized {
+            values: Shared::new(&mut self.values),
+            scales: Shared::new(&mut self.scales),
+        }
+    }
+}
+
+/// [`Quantized`] among threads.
+#[derive(Clone, Copy)]
+pub struct SharedQuantized<'a> {
+    values: Shared<'a, i16>,
+    scales: Shared<'a, f32>,
+}
+
+/// Rows that a layer is applied to.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// Activations, row-major.
+    pub values: Shared<'a, f32>,
+    /// Elements from one row to the next.
+    pub stride: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Where a layer with integer weights puts its quantized input.
+    pub quantized: SharedQuantized<'a>,
 }
 
 impl LinearScratch {
@@ -46,6 +107,7 @@ impl LinearScratch {
     pub fn new() -> Self {
         Self {
             expanded: vec![0.0; RUN * PANEL],
+            widened: vec![0; GROUP * PANEL],
             tile: vec![0.0; ROW_CHUNK * TASK_PANELS * PANEL],
         }
     }
@@ -73,17 +135,9 @@ impl Linear {
             .checked_mul(place.panels)
             .ok_or(EngineError::Memory { bytes: usize::MAX })?;
         let mut data = Buffer::<u8>::zeroed(size)?;
-        let mut scale = vec![
-            1.0;
-            if dtype == Dtype::Int8 {
-                place.panels * PANEL
-            } else {
-                0
-            }
-        ];
         let failure = Mutex::new(None);
         {
-            let (data, scale) = (Shared::new(&mut data), Shared::new(&mut scale));
+            let data = Shared::new(&mut data);
             pool.run(|worker| {
                 let mut rows = vec![0.0; PANEL * inputs];
                 worker.for_each(place.panels, |panel| {
@@ -102,12 +156,6 @@ impl Linear {
                             return;
                         }
                     }
-                    if dtype == Dtype::Int8 {
-                        // SAFETY: as above.
-                        quantize(&mut rows, unsafe {
-                            scale.part_mut(panel * PANEL..(panel + 1) * PANEL)
-                        });
-                    }
                     fill(bytes, dtype, &rows, inputs);
                 });
             })?;
@@ -125,7 +173,6 @@ impl Linear {
             dtype,
             panels: place.panels,
             data,
-            scale,
             bias: padded,
         })
     }
@@ -145,25 +192,30 @@ impl Linear {
         self.panels.div_ceil(panels)
     }
 
-    /// Applies the layer to `rows` rows of `input`, `stride` elements apart, as one phase of a job. Each finished
-    /// piece goes to `done(row, task, columns, values)`; a task has `panels` panels.
+    /// Applies the layer as one phase of a job (two, if it has integer weights). Each finished piece goes to
+    /// `done(row, task, columns, values)`; a task has `panels` panels.
     ///
     /// # Safety
-    /// No thread may write `input` meanwhile.
-    #[allow(clippy::too_many_arguments)]
+    /// No thread may write the input meanwhile, nor use its room for quantized rows.
     pub unsafe fn phase(
         &self,
         worker: &mut Worker<'_>,
         kernels: &Kernels,
         scratch: &mut LinearScratch,
-        input: Shared<'_, f32>,
-        stride: usize,
-        rows: usize,
+        input: Input<'_>,
         panels: usize,
         mut done: impl FnMut(usize, usize, Range<usize>, &mut [f32]),
     ) {
         debug_assert!(panels <= TASK_PANELS);
-        let (units, panel_bytes) = (self.tasks(panels), self.dtype.panel_bytes(self.inputs));
+        let rows = input.rows;
+        if self.dtype == Dtype::Int8 {
+            worker.for_each(rows.div_ceil(QUANTIZED_ROWS), |task| {
+                let end = rows.min((task + 1) * QUANTIZED_ROWS);
+                // SAFETY: by the caller's promise, and the quantized rows are this task's.
+                unsafe { self.quantize(kernels, &input, task * QUANTIZED_ROWS..end) };
+            });
+        }
+        let units = self.tasks(panels);
         // Chunks of equal size, and of whole register blocks.
         let most = rows
             .div_ceil(rows.div_ceil(ROW_CHUNK).max(1))
@@ -175,33 +227,22 @@ impl Linear {
             let first = unit * panels;
             let count = panels.min(self.panels - first);
             let width = count * PANEL;
-            // SAFETY: by the caller's promise.
-            let a = unsafe {
-                input.part(first_row * stride..(first_row + chunk - 1) * stride + self.inputs)
+            // SAFETY: by the caller's promise; what was quantized was so in the phase before.
+            unsafe {
+                self.product(
+                    kernels,
+                    scratch,
+                    &input,
+                    first_row..first_row + chunk,
+                    first..first + count,
+                )
             };
-            (kernels.product)(Product {
-                a,
-                a_stride: stride,
-                rows: chunk,
-                k: self.inputs,
-                w: &self.data[first * panel_bytes..],
-                w_stride: panel_bytes,
-                dtype: self.dtype,
-                panels: count,
-                out: &mut scratch.tile,
-                out_stride: width,
-                accumulate: false,
-                scratch: &mut scratch.expanded,
-            });
-            let padded = first * PANEL..first * PANEL + width;
-            let part = |v: &'_ Vec<f32>| if v.is_empty() { 0..0 } else { padded.clone() };
-            let columns = padded.start..padded.end.min(self.outputs);
+            let start = first * PANEL;
+            let columns = start..(start + width).min(self.outputs);
             for (row, values) in scratch.tile.chunks_exact_mut(width).take(chunk).enumerate() {
-                (kernels.affine)(
-                    values,
-                    &self.scale[part(&self.scale)],
-                    &self.bias[part(&self.bias)],
-                );
+                if !self.bias.is_empty() {
+                    (kernels.add)(values, &self.bias[start..start + width]);
+                }
                 done(
                     first_row + row,
                     unit,
@@ -209,6 +250,89 @@ impl Linear {
                     &mut values[..columns.len()],
                 );
             }
+        });
+    }
+
+    /// # Safety
+    /// No thread may write the input meanwhile; the quantized rows must be the caller's.
+    unsafe fn quantize(&self, kernels: &Kernels, input: &Input<'_>, rows: Range<usize>) {
+        let (width, groups) = (self.inputs.next_multiple_of(2), self.inputs.div_ceil(GROUP));
+        for row in rows {
+            let start = row * input.stride;
+            // SAFETY: by the caller's promise.
+            unsafe {
+                (kernels.quantize)(
+                    input.values.part(start..start + self.inputs),
+                    input
+                        .quantized
+                        .values
+                        .part_mut(row * width..(row + 1) * width),
+                    input
+                        .quantized
+                        .scales
+                        .part_mut(row * groups..(row + 1) * groups),
+                );
+            }
+        }
+    }
+
+    /// Some rows times some panels, into the scratch.
+    ///
+    /// # Safety
+    /// No thread may write the input meanwhile.
+    unsafe fn product(
+        &self,
+        kernels: &Kernels,
+        scratch: &mut LinearScratch,
+        input: &Input<'_>,
+        rows: Range<usize>,
+        panels: Range<usize>,
+    ) {
+        let w_stride = self.dtype.panel_bytes(self.inputs);
+        let w = &self.data[panels.start * w_stride..];
+        if self.dtype == Dtype::Int8 {
+            let (width, groups) = (self.inputs.next_multiple_of(2), self.inputs.div_ceil(GROUP));
+            // SAFETY: by the caller's promise.
+            let (a, a_scale) = unsafe {
+                (
+                    input
+                        .quantized
+                        .values
+                        .part(rows.start * width..rows.end * width),
+                    input
+                        .quantized
+                        .scales
+                        .part(rows.start * groups..rows.end * groups),
+                )
+            };
+            (kernels.integer_product)(IntegerProduct {
+                a,
+                a_stride: width,
+                a_scale,
+                rows: rows.len(),
+                k: self.inputs,
+                w,
+                panels: panels.len(),
+                out: &mut scratch.tile,
+                scratch: &mut scratch.widened,
+            });
+            return;
+        }
+        let (start, end) = (rows.start * input.stride, (rows.end - 1) * input.stride);
+        (kernels.product)(Product {
+            // SAFETY: by the caller's promise.
+            a: unsafe { input.values.part(start..end + self.inputs) },
+            a_stride: input.stride,
+            rows: rows.len(),
+            k: self.inputs,
+            w,
+            w_stride,
+            dtype: self.dtype,
+            panels: panels.len(),
+            out: &mut scratch.tile,
+            out_stride: panels.len() * PANEL,
+            accumulate: false,
+            scratch: &mut scratch.expanded,
         });
     }
 }
@@ -261,21 +385,21 @@ impl Placement {
     }
 }
 
-/// Scales each row to integers in [-127, 127].
-fn quantize(rows: &mut [f32], scale: &mut [f32]) {
-    let inputs = rows.len() / PANEL;
-    for (row, scale) in rows.chunks_exact_mut(inputs).zip(scale) {
-        let largest = row.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
-        // A row of zeros, or of numbers so small that the scale would be no normal number, becomes zeros.
-        if largest < 1e-30 {
-            row.fill(0.0);
-            continue;
-        }
-        *scale = largest / 127.0;
-        for x in row {
-            *x = (*x / *scale).round();
-        }
+/// Scales numbers to integers in [-127, 127], to nearest even, and gives the scale.
+fn quantize_weights(group: &[f32], mut put: impl FnMut(usize, i8)) -> f32 {
+    // Adding it rounds and leaves the integer in the low bits; `f32::round` would be a call for each number.
+    const ROUND: f32 = 12_582_912.0;
+    let largest = group.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+    // Zeros, or numbers so small that the inverse would be infinite, become zeros.
+    let inverse = if largest < 1e-30 {
+        0.0
+    } else {
+        127.0 / largest
+    };
+    for (i, x) in group.iter().enumerate() {
+        put(i, (x * inverse + ROUND).to_bits() as i8);
     }
+    if inverse == 0.0 { 0.0 } else { largest / 127.0 }
 }
 
 /// Rounds to bfloat16, to nearest even.
@@ -308,9 +432,15 @@ fn fill(panel: &mut [u8], dtype: Dtype, rows: &[f32], k: usize) {
             }
         }
         Dtype::Int8 => {
-            for (step, out) in panel.chunks_exact_mut(PANEL).take(k).enumerate() {
-                for (column, o) in out.iter_mut().enumerate() {
-                    *o = rows[column * k + step] as i8 as u8;
+            for (group, out) in panel.chunks_mut(GROUP_BYTES).enumerate() {
+                let (scales, out) = out.split_at_mut(SCALE_BYTES);
+                let steps = group * GROUP..k.min((group + 1) * GROUP);
+                for (column, scale) in scales.chunks_exact_mut(4).enumerate() {
+                    let part = &rows[column * k..][steps.clone()];
+                    let given = quantize_weights(part, |step, x| {
+                        out[(step / 2 * PANEL + column) * 2 + step % 2] = x as u8;
+                    });
+                    scale.copy_from_slice(&given.to_le_bytes());
                 }
             }
         }

@@ -11,6 +11,7 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Number types of which every bit pattern, zero included, is a value.
 pub trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for f32 {}
+impl Plain for i16 {}
 impl Plain for u8 {}
 
 /// A fixed, zeroed array mapped from the system. Pages that nobody touches cost no memory.

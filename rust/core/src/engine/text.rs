@@ -6,7 +6,9 @@ use super::checkpoint::{Checkpoint, Tensor};
 use super::config::TextConfig;
 use super::error::Result;
 use super::kernels::{BLOCK, Dtype, Kernels, PANEL};
-use super::linear::{Linear, LinearScratch, Order};
+use super::linear::{
+    Input, Linear, LinearScratch, Order, Quantized, SharedQuantized, row_stride, task_panels,
+};
 use super::memory::{Buffer, Shared};
 use super::pool::{Pool, Worker};
 
@@ -14,6 +16,8 @@ use super::pool::{Pool, Worker};
 pub const STEP_ROWS: usize = 256;
 /// Steps of at most this many tokens spread the blocks of keys over the threads; longer ones spread the tokens.
 const SPLIT_ROWS: usize = 16;
+/// Panels of one task of the head.
+const HEAD_PANELS: usize = 4;
 /// Rows of one task in the norms.
 const NORM_ROWS: usize = 8;
 
@@ -65,6 +69,7 @@ pub struct TextBuffers {
     mlp: Buffer<f32>,
     partial: Buffer<f32>,
     best: Buffer<f32>,
+    quantized: Quantized,
     threads: Vec<Mutex<(LinearScratch, AttentionScratch)>>,
 }
 
@@ -83,11 +88,17 @@ impl TextBuffers {
             normed: zeroed(c.hidden_size)?,
             qkv: zeroed((c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim)?,
             attended: zeroed(c.num_attention_heads * c.head_dim)?,
-            mlp: zeroed(c.intermediate_size.next_multiple_of(PANEL))?,
+            mlp: zeroed(row_stride(c.intermediate_size))?,
             partial: Buffer::zeroed(
                 SPLIT_ROWS * c.num_attention_heads * blocks * (layout.padded_dim() + 2),
             )?,
             best: zeroed(2 * head_tasks)?,
+            quantized: Quantized::new(
+                STEP_ROWS,
+                c.hidden_size
+                    .max(c.intermediate_size)
+                    .max(c.num_attention_heads * c.head_dim),
+            )?,
             threads: (0..threads)
                 .map(|_| {
                     Mutex::new((
@@ -142,6 +153,7 @@ impl TextModel {
                 gate_up: pack(&gate_up, Order::Interleaved)?,
                 down: pack(&[tensor("mlp.down_proj", h, m)?], Order::Concatenated)?,
             });
+            checkpoint.release();
         }
         let head = if c.tie_word_embeddings {
             EMBEDDING
@@ -149,12 +161,14 @@ impl TextModel {
             "lm_head.weight"
         };
         let head = checkpoint.tensor(head, &[c.vocab_size, h])?;
+        let head = Linear::pack(&[head], Order::Concatenated, Vec::new(), dtype, pool)?;
+        checkpoint.release();
         let (cos, sin) = rotary_tables(c);
         Ok(Self {
             config: c.clone(),
             layers,
             norm: checkpoint.vector("model.text_model.norm.weight", &[h])?,
-            head: Linear::pack(&[head], Order::Concatenated, Vec::new(), dtype, pool)?,
+            head,
             cos,
             sin,
         })
@@ -168,7 +182,7 @@ impl TextModel {
 
     /// Number of pieces in which the head is computed.
     pub fn head_tasks(&self) -> usize {
-        self.head.tasks(3)
+        self.head.tasks(HEAD_PANELS)
     }
 
     /// Takes the rows of `buffers.hidden` through the stack; `wanted` are the rows of which `output` is to be computed.
@@ -255,6 +269,7 @@ struct Step<'a> {
     mlp: Shared<'a, f32>,
     partial: Shared<'a, f32>,
     best: Shared<'a, f32>,
+    quantized: SharedQuantized<'a>,
     threads: &'a [Mutex<(LinearScratch, AttentionScratch)>],
 }
 
@@ -324,6 +339,7 @@ impl<'a> Step<'a> {
             mlp: Shared::new(&mut b.mlp),
             partial: Shared::new(&mut b.partial),
             best: Shared::new(&mut b.best),
+            quantized: b.quantized.shared(),
             threads: &b.threads,
         }
     }
@@ -345,10 +361,8 @@ impl<'a> Step<'a> {
                 worker,
                 self.kernels,
                 &mut scratch.0,
-                self.normed,
-                h,
-                self.rows,
-                3,
+                self.input(self.normed, h),
+                task_panels(self.rows),
                 |row, _, columns, v| {
                     self.qkv
                         .part_mut(row * qkv_width + columns.start..row * qkv_width + columns.end)
@@ -364,10 +378,8 @@ impl<'a> Step<'a> {
                 worker,
                 self.kernels,
                 &mut scratch.0,
-                self.attended,
-                q,
-                self.rows,
-                3,
+                self.input(self.attended, q),
+                task_panels(self.rows),
                 |row, _, columns, v| {
                     (self.kernels.add)(
                         self.hidden
@@ -379,17 +391,15 @@ impl<'a> Step<'a> {
         }
         self.norm(worker, &layer.post_norm, self.rows, |row| row);
         let m = c.intermediate_size;
-        let width = m.next_multiple_of(PANEL);
+        let width = row_stride(m);
         // SAFETY: see above.
         unsafe {
             layer.gate_up.phase(
                 worker,
                 self.kernels,
                 &mut scratch.0,
-                self.normed,
-                h,
-                self.rows,
-                4,
+                self.input(self.normed, h),
+                task_panels(self.rows),
                 |row, _, columns, v| {
                     for (i, pair) in v.chunks_exact(2 * PANEL).enumerate() {
                         let start = row * width + columns.start / 2 + i * PANEL;
@@ -402,10 +412,8 @@ impl<'a> Step<'a> {
                 worker,
                 self.kernels,
                 &mut scratch.0,
-                self.mlp,
-                width,
-                self.rows,
-                3,
+                self.input(self.mlp, width),
+                task_panels(self.rows),
                 |row, _, columns, v| {
                     (self.kernels.add)(
                         self.hidden
@@ -414,6 +422,15 @@ impl<'a> Step<'a> {
                     );
                 },
             );
+        }
+    }
+
+    fn input(&self, values: Shared<'a, f32>, stride: usize) -> Input<'a> {
+        Input {
+            values,
+            stride,
+            rows: self.rows,
+            quantized: self.quantized,
         }
     }
 
@@ -616,10 +633,11 @@ impl<'a> Step<'a> {
                 worker,
                 self.kernels,
                 s,
-                self.normed,
-                h,
-                wanted.len(),
-                3,
+                Input {
+                    rows: wanted.len(),
+                    ..self.input(self.normed, h)
+                },
+                HEAD_PANELS,
                 |row, task, columns, v| {
                     if let Some(logits) = logits {
                         logits

@@ -6,7 +6,9 @@ use super::checkpoint::{Checkpoint, Tensor};
 use super::config::ModelConfig;
 use super::error::{EngineError, Result};
 use super::kernels::{Dtype, Kernels};
-use super::linear::{Linear, LinearScratch, Order};
+use super::linear::{
+    Input, Linear, LinearScratch, Order, Quantized, SharedQuantized, row_stride, task_panels,
+};
 use super::memory::{Buffer, Shared};
 use super::pool::{Pool, Worker};
 
@@ -51,6 +53,7 @@ pub struct VisionBuffers {
     normed: Buffer<f32>,
     qkv: Buffer<f32>,
     mlp: Buffer<f32>,
+    quantized: Quantized,
     threads: Vec<Mutex<Scratch>>,
 }
 
@@ -61,6 +64,13 @@ impl VisionBuffers {
         let layout = PageLayout::new(dtype, 1, v.num_attention_heads, v.head_dim());
         let zeroed = |columns: usize| Buffer::zeroed(patches.saturating_mul(columns));
         let shuffled = v.hidden_size * patches.max(c.scale_factor * c.scale_factor);
+        // The connector has few rows, but long ones.
+        let folded = c.scale_factor * c.scale_factor;
+        let inputs = v
+            .hidden_size
+            .max(v.intermediate_size)
+            .max(v.num_channels * v.patch_size * v.patch_size);
+        let quantized = Quantized::new(patches.div_ceil(folded) * folded, inputs)?;
         Ok(Self {
             patches,
             kv: Buffer::zeroed(patches.div_ceil(PAGE) * layout.page_bytes())?,
@@ -71,7 +81,8 @@ impl VisionBuffers {
             hidden: zeroed(v.hidden_size)?,
             normed: zeroed(v.hidden_size)?,
             qkv: zeroed(3 * v.hidden_size)?,
-            mlp: zeroed(v.intermediate_size)?,
+            mlp: zeroed(row_stride(v.intermediate_size))?,
+            quantized,
             threads: (0..threads)
                 .map(|_| {
                     Mutex::new((
@@ -148,6 +159,7 @@ impl VisionModel {
                 fc1: pack(&[weight("mlp.fc1", m, h)?], bias("mlp.fc1", m)?)?,
                 fc2: pack(&[weight("mlp.fc2", h, m)?], bias("mlp.fc2", h)?)?,
             });
+            checkpoint.release();
         }
         let embedding = checkpoint.tensor(
             &format!("{prefix}.embeddings.patch_embedding.weight"),
@@ -237,6 +249,7 @@ impl VisionModel {
             normed,
             qkv,
             mlp,
+            quantized,
             threads,
             ..
         } = buffers;
@@ -255,6 +268,7 @@ impl VisionModel {
             normed: Shared::new(normed),
             qkv: Shared::new(qkv),
             mlp: Shared::new(mlp),
+            quantized: quantized.shared(),
             padded_dim: layout.padded_dim(),
         };
         let (out, threads) = (Shared::new(out), &*threads);
@@ -309,12 +323,22 @@ struct Encode<'a> {
     normed: Shared<'a, f32>,
     qkv: Shared<'a, f32>,
     mlp: Shared<'a, f32>,
+    quantized: SharedQuantized<'a>,
     padded_dim: usize,
 }
 
 // In all the blocks below: a phase reads only what earlier phases wrote, and each of its tasks writes rows, columns or
 // pages that no other task of the phase touches.
-impl Encode<'_> {
+impl<'a> Encode<'a> {
+    fn input(&self, values: Shared<'a, f32>, stride: usize, rows: usize) -> Input<'a> {
+        Input {
+            values,
+            stride,
+            rows,
+            quantized: self.quantized,
+        }
+    }
+
     /// Calls `task(row)` for every row, some rows to a task.
     fn each_row(&self, worker: &mut Worker<'_>, rows: usize, mut task: impl FnMut(usize)) {
         worker.for_each(rows.div_ceil(TASK_ROWS), |i| {
@@ -343,10 +367,8 @@ impl Encode<'_> {
                 worker,
                 self.kernels,
                 s,
-                self.input,
-                inputs,
-                self.rows,
-                3,
+                self.input(self.input, inputs, self.rows),
+                task_panels(self.rows),
                 |row, _, columns, v| {
                     let position = self.positions[row] * h;
                     let table = &self.model.position_embedding
@@ -393,10 +415,8 @@ impl Encode<'_> {
                 worker,
                 k,
                 linear,
-                self.normed,
-                h,
-                self.rows,
-                3,
+                self.input(self.normed, h, self.rows),
+                task_panels(self.rows),
                 |row, _, columns, v| {
                     self.qkv
                         .part_mut(row * 3 * h + columns.start..row * 3 * h + columns.end)
@@ -412,10 +432,8 @@ impl Encode<'_> {
                 worker,
                 k,
                 linear,
-                self.normed,
-                h,
-                self.rows,
-                3,
+                self.input(self.normed, h, self.rows),
+                task_panels(self.rows),
                 |row, _, columns, v| {
                     (k.add)(
                         self.hidden
@@ -432,14 +450,13 @@ impl Encode<'_> {
                 worker,
                 k,
                 linear,
-                self.normed,
-                h,
-                self.rows,
-                3,
+                self.input(self.normed, h, self.rows),
+                task_panels(self.rows),
                 |row, _, columns, v| {
                     (k.gelu)(v);
+                    let start = row * row_stride(m);
                     self.mlp
-                        .part_mut(row * m + columns.start..row * m + columns.end)
+                        .part_mut(start + columns.start..start + columns.end)
                         .copy_from_slice(v);
                 },
             );
@@ -447,10 +464,8 @@ impl Encode<'_> {
                 worker,
                 k,
                 linear,
-                self.mlp,
-                m,
-                self.rows,
-                3,
+                self.input(self.mlp, row_stride(m), self.rows),
+                task_panels(self.rows),
                 |row, _, columns, v| {
                     (k.add)(
                         self.hidden
@@ -546,10 +561,8 @@ impl Encode<'_> {
                 worker,
                 self.kernels,
                 s,
-                self.input,
-                inputs,
-                tokens,
-                3,
+                self.input(self.input, inputs, tokens),
+                task_panels(tokens),
                 |row, _, columns, v| {
                     out.part_mut(row * width + columns.start..row * width + columns.end)
                         .copy_from_slice(v);

@@ -3,11 +3,14 @@ use std::arch::x86_64::*;
 
 use super::{Dtype, Kernels, PANEL, Product, RUN, scalar};
 
+mod integer;
+
 /// Kernels for machines with AVX2 and FMA; listed by `available` only after both were detected.
 pub static KERNELS: Kernels = Kernels {
     name: "avx2",
     product,
-    affine,
+    integer_product: integer::product,
+    quantize,
     gelu,
     silu_mul,
     add,
@@ -40,8 +43,7 @@ macro_rules! compiled {
 }
 
 compiled! {
-    affine(x: &mut [f32], scale: &[f32], bias: &[f32]), scalar::affine::<true>;
-    burn(rounds: usize) -> u64, scalar::burn::<true>;
+    quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]), scalar::quantize;
     gelu(x: &mut [f32]), scalar::gelu::<true>;
     silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]), scalar::silu_mul::<true>;
     add(x: &mut [f32], y: &[f32]), scalar::add;
@@ -52,6 +54,24 @@ compiled! {
     merge(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]), scalar::merge::<true>;
 }
 
+/// By hand: the compiler does not keep the definition's chains in registers.
+fn burn(rounds: usize) -> u64 {
+    #[target_feature(enable = "avx2,fma")]
+    fn chains(rounds: usize) -> [__m256; 12] {
+        let factor = _mm256_set1_ps(std::hint::black_box(0.999));
+        let mut sums = [_mm256_set1_ps(1.0); 12];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, factor, factor);
+            }
+        }
+        sums
+    }
+    // SAFETY: the table is only handed out on machines with AVX2 and FMA.
+    std::hint::black_box(unsafe { chains(rounds) });
+    (rounds * 12 * 8 * 2) as u64
+}
+
 fn product(p: Product<'_>) {
     p.check();
     // SAFETY: `check` has compared every slice with the sizes, and the machine has AVX2 and FMA.
@@ -59,7 +79,7 @@ fn product(p: Product<'_>) {
         match p.dtype {
             Dtype::Float32 => typed_product::<Float32>(p),
             Dtype::Bfloat16 => typed_product::<Bfloat16>(p),
-            Dtype::Int8 => typed_product::<Int8>(p),
+            Dtype::Int8 => unreachable!("refused by `check`"),
         }
     }
 }
@@ -77,7 +97,6 @@ trait Storage {
 
 struct Float32;
 struct Bfloat16;
-struct Int8;
 
 impl Storage for Float32 {
     const DTYPE: Dtype = Dtype::Float32;
@@ -117,24 +136,6 @@ impl Storage for Bfloat16 {
     }
 }
 
-impl Storage for Int8 {
-    const DTYPE: Dtype = Dtype::Int8;
-
-    #[inline(always)]
-    unsafe fn pair(panel: *const u8, k: usize) -> [__m256; 4] {
-        // SAFETY: by the caller's promise; loads need no alignment.
-        unsafe {
-            let p = panel.add(k * PANEL);
-            let eight = |i: usize| {
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(
-                    p.add(8 * i).cast::<__m128i>(),
-                )))
-            };
-            [eight(0), eight(1), eight(2), eight(3)]
-        }
-    }
-}
-
 /// Picks the block shapes: one row goes over several panels at once to hide the latency of the sums, a few rows
 /// convert the weights in registers, many rows share a panel that is expanded to float32.
 #[target_feature(enable = "avx2,fma")]
@@ -155,13 +156,15 @@ unsafe fn typed_product<S: Storage>(mut p: Product<'_>) {
             }
             return;
         }
+        if p.rows > DIRECT_ROWS {
+            return many_rows::<S>(&mut p);
+        }
         for panel in 0..p.panels {
             match p.rows {
                 0 => {}
                 2 => block::<S, 2, 1>(&mut p, panel),
                 3 => block::<S, 3, 1>(&mut p, panel),
-                DIRECT_ROWS => block::<S, DIRECT_ROWS, 1>(&mut p, panel),
-                _ => many_rows::<S>(&mut p, panel),
+                _ => block::<S, DIRECT_ROWS, 1>(&mut p, panel),
             }
         }
     }
@@ -190,46 +193,46 @@ unsafe fn block<S: Storage, const R: usize, const N: usize>(p: &mut Product<'_>,
     }
 }
 
-/// All rows times one panel, in runs of `k` whose expanded weights stay in the first-level cache.
+/// Many rows, run after run of `k`: the activations of a run stay in the second-level cache while the panels go by, the
+/// expanded weights of a panel in the first-level cache while the rows do.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn many_rows<S: Storage>(p: &mut Product<'_>, panel: usize) {
-    // SAFETY: as for the caller; the scratch holds `RUN` steps.
-    unsafe {
-        let w = p.w.as_ptr().add(panel * p.w_stride);
-        let mut from = 0;
-        loop {
-            let k = (p.k - from).min(RUN);
-            let expanded = if S::DTYPE == Dtype::Float32 {
-                w.cast::<f32>().add(from * PANEL)
-            } else {
-                let to = p.scratch.as_mut_ptr();
-                for step in (0..k).step_by(2) {
-                    for (i, v) in S::pair(w, from + step).into_iter().enumerate() {
-                        _mm256_storeu_ps(to.add(step * PANEL + i * 8), v);
+unsafe fn many_rows<S: Storage>(p: &mut Product<'_>) {
+    for from in (0..p.k.max(1)).step_by(RUN) {
+        let k = (p.k - from).min(RUN);
+        for panel in 0..p.panels {
+            // SAFETY: as for the caller; the scratch holds `RUN` steps.
+            unsafe {
+                let w = p.w.as_ptr().add(panel * p.w_stride);
+                let expanded = if S::DTYPE == Dtype::Float32 {
+                    w.cast::<f32>().add(from * PANEL)
+                } else {
+                    let to = p.scratch.as_mut_ptr();
+                    for step in (0..k).step_by(2) {
+                        for (i, v) in S::pair(w, from + step).into_iter().enumerate() {
+                            _mm256_storeu_ps(to.add(step * PANEL + i * 8), v);
+                        }
                     }
+                    to.cast_const()
                 }
-                to.cast_const()
-            }
-            .cast::<u8>();
-            let go_on = p.accumulate || from > 0;
-            let mut row = 0;
-            while row < p.rows {
-                let a = p.a.as_ptr().add(row * p.a_stride + from);
-                let out = p.out.as_mut_ptr().add(row * p.out_stride + panel * PANEL);
+                .cast::<u8>();
+                let go_on = p.accumulate || from > 0;
                 let (lda, ldo) = (p.a_stride, p.out_stride);
-                match p.rows - row {
-                    1 => tile::<Float32, 1, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
-                    2 => tile::<Float32, 2, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
-                    3 => tile::<Float32, 3, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
-                    4 => tile::<Float32, 4, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
-                    5 => tile::<Float32, 5, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
-                    _ => tile::<Float32, ROWS, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                let mut row = 0;
+                for tiles in (1..=p.rows.div_ceil(ROWS)).rev() {
+                    let a = p.a.as_ptr().add(row * lda + from);
+                    let out = p.out.as_mut_ptr().add(row * ldo + panel * PANEL);
+                    // Tiles of even height: a low one does not hide the latency of its sums.
+                    let height = (p.rows - row).div_ceil(tiles);
+                    match height {
+                        1 => tile::<Float32, 1, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                        2 => tile::<Float32, 2, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                        3 => tile::<Float32, 3, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                        4 => tile::<Float32, 4, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                        5 => tile::<Float32, 5, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                        _ => tile::<Float32, ROWS, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                    }
+                    row += height;
                 }
-                row += ROWS;
-            }
-            from += k;
-            if from == p.k {
-                return;
             }
         }
     }

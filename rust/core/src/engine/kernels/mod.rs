@@ -7,9 +7,12 @@
 //! |---|---|
 //! | `Float32` | `[k][16]` |
 //! | `Bfloat16` | `[k / 2][16][2]`, so that one register holds two steps of 8 columns |
-//! | `Int8` | `[k][16]`; one float32 scale per column is applied to the finished sum |
+//! | `Int8` | groups of [`GROUP`] steps, each 16 float32 scales, one per column, then `[k / 2][16][2]` |
 //!
-//! Activations are float32 everywhere and sums are float32.
+//! Activations and sums are float32, except beside `Int8` weights: there the activations are integers of 15 bits with a
+//! scale per row and group ([`Kernels::quantize`]), the sum of a group is an exact integer, and only the sums of the
+//! groups are added as float32, in ascending order. 15 bits, because then one group fits 32 bits with room to spare,
+//! `vpmaddwd` and `vpdpwssd` take them as they are, and `vpdpbusd` as a high and a low half of 8 and 7.
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 pub(crate) mod scalar;
@@ -26,6 +29,11 @@ pub const BLOCK: usize = 256;
 /// round less, and the expanded weights of a run stay in the first-level cache.
 pub const RUN: usize = 128;
 
+/// Steps of `k` that share one scale in quantized weights and activations.
+pub const GROUP: usize = RUN;
+/// Largest quantized activation.
+pub const QUANTIZED_MAX: i16 = (1 << 14) - 1;
+
 /// How weights or cached keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dtype {
@@ -33,7 +41,7 @@ pub enum Dtype {
     Float32,
     /// The upper half of a float32.
     Bfloat16,
-    /// Signed 8-bit integers with one scale per output column.
+    /// Signed 8-bit integers with one scale per output column and group.
     Int8,
 }
 
@@ -49,9 +57,18 @@ impl Dtype {
 
     /// Bytes of a panel with inner dimension `k`.
     pub fn panel_bytes(self, k: usize) -> usize {
-        k.next_multiple_of(2) * PANEL * self.size()
+        let scales = match self {
+            Self::Int8 => k.div_ceil(GROUP) * SCALE_BYTES,
+            _ => 0,
+        };
+        scales + k.next_multiple_of(2) * PANEL * self.size()
     }
 }
+
+/// Bytes of the scales of one group in an `Int8` panel.
+pub const SCALE_BYTES: usize = 4 * PANEL;
+/// Bytes of a whole group in an `Int8` panel.
+pub const GROUP_BYTES: usize = SCALE_BYTES + GROUP * PANEL;
 
 /// One call of the matrix kernel: `out[r][c] = sum over k of a[r][k] * w[k][c]`, for `rows` rows and whole panels. Each
 /// [`RUN`] of `k` is one chain of multiply-adds that starts from zero.
@@ -68,7 +85,7 @@ pub struct Product<'a> {
     pub w: &'a [u8],
     /// Bytes from one panel to the next.
     pub w_stride: usize,
-    /// Storage of `w`; `Int8` sums come out without their scales.
+    /// Storage of `w`; `Int8` has a product of its own.
     pub dtype: Dtype,
     /// Number of panels.
     pub panels: usize,
@@ -88,6 +105,7 @@ impl Product<'_> {
         if self.rows == 0 || self.panels == 0 {
             return;
         }
+        assert_ne!(self.dtype, Dtype::Int8, "`IntegerProduct` is for these");
         assert!(self.a.len() >= (self.rows - 1) * self.a_stride + self.k);
         assert!(self.w.len() >= (self.panels - 1) * self.w_stride + self.dtype.panel_bytes(self.k));
         assert!(self.out.len() >= (self.rows - 1) * self.out_stride + self.panels * PANEL);
@@ -95,7 +113,48 @@ impl Product<'_> {
     }
 }
 
-/// The kernels of one instruction set. All but `product` work on one row; lengths must agree.
+/// One call of the matrix kernel for `Int8` weights: `out[r][c]` is the sum over the groups, in ascending order and
+/// with one rounding per step, of (sum over k of `a[r][k] * w[k][c]`, exact, then rounded to float32) times
+/// (`a_scale[r][group] * w_scale[group][c]`).
+pub struct IntegerProduct<'a> {
+    /// Quantized activations, row-major, an odd `k` padded with a zero.
+    pub a: &'a [i16],
+    /// Elements from one row of `a` to the next.
+    pub a_stride: usize,
+    /// Scales of the activations, row-major, one per group.
+    pub a_scale: &'a [f32],
+    /// Rows of `a` and of `out`.
+    pub rows: usize,
+    /// Inner dimension.
+    pub k: usize,
+    /// First panel.
+    pub w: &'a [u8],
+    /// Number of panels, one after the other.
+    pub panels: usize,
+    /// Result, row-major and dense, `panels * PANEL` columns wide; what it held is lost.
+    pub out: &'a mut [f32],
+    /// At least `GROUP * PANEL` elements that the kernel may overwrite.
+    pub scratch: &'a mut [i16],
+}
+
+impl IntegerProduct<'_> {
+    /// Panics if a slice is too short: the unsafe kernels rest on this.
+    fn check(&self) {
+        if self.rows == 0 || self.panels == 0 {
+            return;
+        }
+        assert!(self.k > 0);
+        assert!(
+            self.a.len() >= (self.rows - 1) * self.a_stride + self.k.next_multiple_of(2)
+                && self.a_scale.len() >= self.rows * self.k.div_ceil(GROUP)
+        );
+        assert!(self.w.len() >= self.panels * Dtype::Int8.panel_bytes(self.k));
+        assert!(self.out.len() >= self.rows * self.panels * PANEL);
+        assert!(self.scratch.len() >= GROUP * PANEL);
+    }
+}
+
+/// The kernels of one instruction set. All but the products work on one row; lengths must agree.
 #[allow(clippy::type_complexity)]
 #[derive(Clone, Copy)]
 pub struct Kernels {
@@ -103,8 +162,11 @@ pub struct Kernels {
     pub name: &'static str,
     /// Matrix product with packed weights.
     pub product: fn(Product<'_>),
-    /// `x = x * scale + bias`; an empty slice stands for ones or zeros.
-    pub affine: fn(x: &mut [f32], scale: &[f32], bias: &[f32]),
+    /// Matrix product with packed `Int8` weights and quantized activations.
+    pub integer_product: fn(IntegerProduct<'_>),
+    /// Scales each [`GROUP`] of a row to integers in ±[`QUANTIZED_MAX`], to nearest even; `out` is padded to an even
+    /// length with a zero. A group of zeros has scale 0, one with NaN or infinity has scale NaN.
+    pub quantize: fn(x: &[f32], out: &mut [i16], scale: &mut [f32]),
     /// `x = gelu_tanh(x)`.
     pub gelu: fn(x: &mut [f32]),
     /// `out = silu(gate) * up`.

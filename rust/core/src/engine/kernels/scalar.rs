@@ -3,7 +3,10 @@
 //! `FUSED` says whether a multiply-add rounds once or twice. With one rounding these functions give the bits that every
 //! instruction set with fused multiply-add must give; [`KERNELS`] rounds twice, since a machine without the
 //! instruction would take a library call for each.
-use super::{BLOCK, Dtype, Kernels, PANEL, Product, RUN};
+use super::{
+    BLOCK, Dtype, GROUP, GROUP_BYTES, IntegerProduct, Kernels, PANEL, Product, QUANTIZED_MAX, RUN,
+    SCALE_BYTES,
+};
 
 /// Kernels for machines with no instruction set that has a file of its own.
 pub static KERNELS: Kernels = kernels::<false>("scalar");
@@ -13,7 +16,8 @@ pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
     Kernels {
         name,
         product: product::<FUSED>,
-        affine: affine::<FUSED>,
+        integer_product: integer_product::<FUSED>,
+        quantize,
         gelu: gelu::<FUSED>,
         silu_mul: silu_mul::<FUSED>,
         add,
@@ -47,7 +51,11 @@ pub fn weight(panel: &[u8], dtype: Dtype, k: usize, column: usize) -> f32 {
             let at = ((k / 2 * PANEL + column) * 2 + k % 2) * 2;
             f32::from_bits(u32::from(u16::from_le_bytes([panel[at], panel[at + 1]])) << 16)
         }
-        Dtype::Int8 => f32::from(panel[k * PANEL + column] as i8),
+        Dtype::Int8 => {
+            let (group, k) = (k / GROUP * GROUP_BYTES, k % GROUP);
+            let at = group + SCALE_BYTES + (k / 2 * PANEL + column) * 2 + k % 2;
+            f32::from(panel[at] as i8)
+        }
     }
 }
 
@@ -70,6 +78,61 @@ pub fn product<const FUSED: bool>(p: Product<'_>) {
                 }
                 add(out, &sum);
             }
+        }
+    }
+}
+
+/// Scale of a column in a group of an `Int8` panel.
+#[inline(always)]
+pub fn group_scale(panel: &[u8], group: usize, column: usize) -> f32 {
+    let at = group * GROUP_BYTES + column * 4;
+    f32::from_le_bytes([panel[at], panel[at + 1], panel[at + 2], panel[at + 3]])
+}
+
+#[inline(always)]
+pub fn integer_product<const FUSED: bool>(p: IntegerProduct<'_>) {
+    p.check();
+    let (groups, width) = (p.k.div_ceil(GROUP), p.panels * PANEL);
+    for panel in 0..p.panels {
+        let w = &p.w[panel * Dtype::Int8.panel_bytes(p.k)..];
+        for row in 0..p.rows {
+            let out = &mut p.out[row * width + panel * PANEL..][..PANEL];
+            out.fill(0.0);
+            for group in 0..groups {
+                let a = &p.a[row * p.a_stride + group * GROUP..][..GROUP.min(p.k - group * GROUP)];
+                for (column, o) in out.iter_mut().enumerate() {
+                    let terms = a.iter().enumerate().map(|(k, &a)| {
+                        i32::from(a) * weight(w, Dtype::Int8, group * GROUP + k, column) as i32
+                    });
+                    let scale = p.a_scale[row * groups + group] * group_scale(w, group, column);
+                    *o = madd::<FUSED>(terms.sum::<i32>() as f32, scale, *o);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub fn quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]) {
+    // Adding it rounds to an integer, to nearest even, and leaves that in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let (out, padding) = out.split_at_mut(x.len());
+    padding[..x.len() % 2].fill(0);
+    for ((x, out), scale) in x.chunks(GROUP).zip(out.chunks_mut(GROUP)).zip(scale) {
+        // As integers, NaN is the largest of all.
+        let largest = x.iter().fold(0, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
+        let largest = f32::from_bits(largest);
+        let most = f32::from(QUANTIZED_MAX);
+        // Below that the inverse would be infinite.
+        if !(1e-30..f32::INFINITY).contains(&largest) {
+            *scale = if largest < 1e-30 { 0.0 } else { f32::NAN };
+            out.fill(0);
+            continue;
+        }
+        *scale = largest / most;
+        let inverse = most / largest;
+        for (o, x) in out.iter_mut().zip(x) {
+            *o = (x * inverse + ROUND).to_bits() as i16;
         }
     }
 }
@@ -112,25 +175,6 @@ pub fn exp2<const FUSED: bool>(x: f32) -> f32 {
     f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
-#[inline(always)]
-pub fn affine<const FUSED: bool>(x: &mut [f32], scale: &[f32], bias: &[f32]) {
-    match (scale.is_empty(), bias.is_empty()) {
-        (true, true) => {}
-        (true, false) => add(x, bias),
-        (false, true) => {
-            for (x, s) in x.iter_mut().zip(scale) {
-                *x *= s;
-            }
-        }
-        (false, false) => {
-            for ((x, &s), &b) in x.iter_mut().zip(scale).zip(bias) {
-                *x = madd::<FUSED>(*x, s, b);
-            }
-        }
-    }
-}
-
-/// `x / (1 + e^-x)`, the argument of the exponential given in base 2.
 #[inline(always)]
 fn gate<const FUSED: bool>(x: f32, minus_log2: f32) -> f32 {
     x / (1.0 + exp2::<FUSED>(minus_log2))

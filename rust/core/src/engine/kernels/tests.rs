@@ -39,10 +39,23 @@ fn random_panels(random: &mut Random, dtype: Dtype, k: usize, panels: usize) -> 
             .iter()
             .flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes())
             .collect(),
-        Dtype::Int8 => random
-            .vec(n, 127.0)
-            .iter()
-            .map(|&x| x as i8 as u8)
+        Dtype::Int8 => (0..panels)
+            .flat_map(|_| 0..k.div_ceil(GROUP))
+            .flat_map(|group| {
+                let mut bytes: Vec<u8> = random
+                    .vec(PANEL, 0.01)
+                    .iter()
+                    .flat_map(|x| x.to_le_bytes())
+                    .collect();
+                let steps = (k - group * GROUP).min(GROUP).next_multiple_of(2);
+                bytes.extend(
+                    random
+                        .vec(steps * PANEL, 127.9)
+                        .iter()
+                        .map(|&x| x as i8 as u8),
+                );
+                bytes
+            })
             .collect(),
     }
 }
@@ -116,7 +129,7 @@ fn product_equals_the_definition_bit_for_bit() {
         (3, 0, 1),
     ];
     for shape in shapes.into_iter().chain(large) {
-        for dtype in [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8] {
+        for dtype in [Dtype::Float32, Dtype::Bfloat16] {
             for accumulate in [false, true] {
                 let (fused, exact) = run(&FUSED, dtype, shape, accumulate);
                 let scale = exact.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
@@ -149,7 +162,7 @@ fn product_equals_the_definition_bit_for_bit() {
 #[test]
 fn a_row_does_not_depend_on_its_neighbours() {
     for set in available() {
-        for dtype in [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8] {
+        for dtype in [Dtype::Float32, Dtype::Bfloat16] {
             let (k, panels) = (321, 5);
             let mut random = Random(7);
             let a = random.vec(13 * k, 1.0);
@@ -182,6 +195,150 @@ fn a_row_does_not_depend_on_its_neighbours() {
                 );
             }
         }
+    }
+}
+
+/// Quantized rows of a matrix, and their scales.
+fn quantized(kernels: &Kernels, a: &[f32], k: usize) -> (Vec<i16>, Vec<f32>) {
+    let (width, groups) = (k.next_multiple_of(2), k.div_ceil(GROUP));
+    let rows = a.len() / k;
+    let (mut values, mut scales) = (vec![-1; rows * width], vec![-1.0; rows * groups]);
+    for row in 0..rows {
+        (kernels.quantize)(
+            &a[row * k..(row + 1) * k],
+            &mut values[row * width..(row + 1) * width],
+            &mut scales[row * groups..(row + 1) * groups],
+        );
+    }
+    (values, scales)
+}
+
+fn integer(
+    kernels: &Kernels,
+    a: &[i16],
+    a_scale: &[f32],
+    w: &[u8],
+    k: usize,
+    panels: usize,
+) -> Vec<f32> {
+    let rows = a.len() / k.next_multiple_of(2);
+    let mut out = vec![f32::NAN; rows * panels * PANEL];
+    (kernels.integer_product)(IntegerProduct {
+        a,
+        a_stride: k.next_multiple_of(2),
+        a_scale,
+        rows,
+        k,
+        w,
+        panels,
+        out: &mut out,
+        scratch: &mut [0; GROUP * PANEL],
+    });
+    out
+}
+
+#[test]
+fn integer_product_equals_the_definition_bit_for_bit() {
+    let shapes = [
+        (1, 1, 1),
+        (1, 576, 4),
+        (1, 577, 3),
+        (2, 129, 3),
+        (3, 64, 4),
+        (4, 255, 2),
+        (5, 3, 1),
+    ];
+    for (rows, k, panels) in
+        shapes
+            .into_iter()
+            .chain([(6, 640, 2), (8, 33, 2), (13, 300, 3), (50, 128, 1)])
+    {
+        let mut random = Random(0x1357 + (rows * 31 + k * 7 + panels) as u64);
+        let a = random.vec(rows * k, 3.0);
+        let w = random_panels(&mut random, Dtype::Int8, k, panels);
+        let (values, scales) = quantized(&FUSED, &a, k);
+        let fused = integer(&FUSED, &values, &scales, &w, k, panels);
+        for (i, got) in fused.iter().enumerate() {
+            let (row, column) = (i / (panels * PANEL), i % (panels * PANEL));
+            let panel = &w[column / PANEL * Dtype::Int8.panel_bytes(k)..];
+            let terms = (0..k).map(|k_| {
+                let scale = scalar::group_scale(panel, k_ / GROUP, column % PANEL);
+                let weight = scalar::weight(panel, Dtype::Int8, k_, column % PANEL);
+                f64::from(a[row * k + k_]) * f64::from(weight) * f64::from(scale)
+            });
+            let (exact, size) = terms.fold((0.0, 0.0), |(e, s), t| (e + t, s + t.abs()));
+            // Half a step of 3 / 16383 for an activation of 1.5 on average, and the roundings of the sums.
+            let error = (f64::from(*got) - exact).abs();
+            assert!(error <= 3e-4 * size, "{rows} {k} {panels}: {got} {exact}");
+        }
+        for set in fast_sets() {
+            assert_eq!(
+                quantized(set, &a, k),
+                (values.clone(), scales.clone()),
+                "{}",
+                set.name
+            );
+            let given = integer(set, &values, &scales, &w, k, panels);
+            assert_eq!(given, fused, "{} {rows} {k} {panels}", set.name);
+        }
+        let portable = integer(&scalar::KERNELS, &values, &scales, &w, k, panels);
+        let size = fused.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        for (x, f) in portable.iter().zip(&fused) {
+            assert!((x - f).abs() <= 1e-6 * size, "{x} {f}");
+        }
+        // A row does not depend on its neighbours.
+        let (width, groups) = (k.next_multiple_of(2), k.div_ceil(GROUP));
+        for set in available() {
+            let last = integer(
+                set,
+                &values[(rows - 1) * width..],
+                &scales[(rows - 1) * groups..],
+                &w,
+                k,
+                panels,
+            );
+            let all = integer(set, &values, &scales, &w, k, panels);
+            assert_eq!(last, all[(rows - 1) * panels * PANEL..], "{}", set.name);
+        }
+    }
+}
+
+#[test]
+fn the_largest_integer_sums_do_not_overflow() {
+    let mut w = vec![0; Dtype::Int8.panel_bytes(GROUP)];
+    for (i, scale) in w[..SCALE_BYTES].chunks_exact_mut(4).enumerate() {
+        scale.copy_from_slice(&(i as f32).to_le_bytes());
+    }
+    w[SCALE_BYTES..].fill(-127_i8 as u8);
+    for rows in [1, 6] {
+        let a = vec![-QUANTIZED_MAX; rows * GROUP];
+        for set in available() {
+            let given = integer(set, &a, &vec![1.0; rows], &w, GROUP, 1);
+            let sum = (GROUP as i32 * 127 * i32::from(QUANTIZED_MAX)) as f32;
+            for (i, x) in given.iter().enumerate() {
+                assert_eq!(*x, sum * (i % PANEL) as f32, "{}", set.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn quantization_keeps_zeros_and_shows_what_is_not_finite() {
+    for set in available() {
+        let mut a = vec![0.25; 3 * GROUP + 1];
+        a[..GROUP].fill(0.0);
+        a[GROUP + 3] = f32::NAN;
+        a[2 * GROUP + 3] = f32::NEG_INFINITY;
+        a[3 * GROUP] = -7.0;
+        let (values, scales) = quantized(set, &a, a.len());
+        assert!(
+            scales[0] == 0.0 && scales[1].is_nan() && scales[2].is_nan(),
+            "{}",
+            set.name
+        );
+        assert!(values[..3 * GROUP].iter().all(|&v| v == 0), "{}", set.name);
+        assert_eq!(values[3 * GROUP..], [-QUANTIZED_MAX, 0], "{}", set.name);
+        assert_eq!(scales[3], 7.0 / f32::from(QUANTIZED_MAX));
     }
 }
 
@@ -245,20 +402,6 @@ fn elementwise_kernels() {
                 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
         };
         close(&out, a.iter().map(|&x| gelu(d(x))), 1e-6);
-        for (scaled, biased) in [(true, true), (true, false), (false, true), (false, false)] {
-            let [out, a, b, c] = row(n, 3, 2.0, |k, x, a, b, c| {
-                x.copy_from_slice(a);
-                (k.affine)(
-                    x,
-                    if scaled { b } else { &[] },
-                    if biased { c } else { &[] },
-                );
-            });
-            let expected = a.iter().zip(b.iter().zip(&c)).map(|(&x, (&s, &t))| {
-                d(x) * if scaled { d(s) } else { 1.0 } + if biased { d(t) } else { 0.0 }
-            });
-            close(&out, expected, 1e-6);
-        }
         let [out, a, b, _] = row(n, 4, 2.0, |k, x, a, b, _| {
             x.copy_from_slice(a);
             (k.add)(x, b);

@@ -1,0 +1,426 @@
+//! Figures of the native engine for the 256M configuration with random weights, beside the machine's measured limits:
+//! `cargo bench -p faster-smolvlm-core --bench engine -- [limits|linear|vision|prefill|decode|batch|load]…`
+//!
+//! `ENGINE_THREADS` (default 2) and `ENGINE_ROUNDS` (default 5) say how; every figure is the median of the rounds.
+use std::collections::HashMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use faster_smolvlm_core::engine::checkpoint::Checkpoint;
+use faster_smolvlm_core::engine::kernels::{ISA_VARIABLE, select};
+use faster_smolvlm_core::engine::linear::{
+    Input, Linear, LinearScratch, Order, Quantized, row_stride, task_panels,
+};
+use faster_smolvlm_core::engine::memory::{Buffer, Shared};
+use faster_smolvlm_core::engine::pool::Pool;
+use faster_smolvlm_core::engine::{
+    Dtype, Engine, Frame, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig,
+    VisionConfig, limits,
+};
+use safetensors::tensor::TensorView;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// The names and shapes of a checkpoint of `c` with a tied head.
+fn tensors(c: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let (v, t) = (&c.vision, &c.text);
+    let (h, m, p) = (v.hidden_size, v.intermediate_size, v.patch_size);
+    let (e, q) = (t.hidden_size, t.num_attention_heads * t.head_dim);
+    let kv = t.num_key_value_heads * t.head_dim;
+    let mut all = vec![
+        (
+            "text_model.embed_tokens.weight".into(),
+            vec![t.vocab_size, e],
+        ),
+        ("text_model.norm.weight".into(), vec![e]),
+        ("vision_model.post_layernorm.weight".into(), vec![h]),
+        ("vision_model.post_layernorm.bias".into(), vec![h]),
+        (
+            "vision_model.embeddings.patch_embedding.weight".into(),
+            vec![h, v.num_channels, p, p],
+        ),
+        (
+            "vision_model.embeddings.patch_embedding.bias".into(),
+            vec![h],
+        ),
+        (
+            "vision_model.embeddings.position_embedding.weight".into(),
+            vec![v.grid() * v.grid(), h],
+        ),
+        (
+            "connector.modality_projection.proj.weight".into(),
+            vec![e, h * c.scale_factor * c.scale_factor],
+        ),
+    ];
+    let parts = |part: &str, shape: [usize; 2]| {
+        [
+            (format!("{part}.weight"), shape.to_vec()),
+            (format!("{part}.bias"), shape[..1].to_vec()),
+        ]
+    };
+    for i in 0..v.num_hidden_layers {
+        let layer = [
+            ("layer_norm1", [h, 0]),
+            ("layer_norm2", [h, 0]),
+            ("self_attn.q_proj", [h, h]),
+            ("self_attn.k_proj", [h, h]),
+            ("self_attn.v_proj", [h, h]),
+            ("self_attn.out_proj", [h, h]),
+            ("mlp.fc1", [m, h]),
+            ("mlp.fc2", [h, m]),
+        ];
+        for (name, mut shape) in layer
+            .into_iter()
+            .flat_map(|(part, shape)| parts(part, shape))
+        {
+            shape.retain(|&n| n > 0);
+            all.push((format!("vision_model.encoder.layers.{i}.{name}"), shape));
+        }
+    }
+    for i in 0..t.num_hidden_layers {
+        let layer = [
+            ("input_layernorm", vec![e]),
+            ("post_attention_layernorm", vec![e]),
+            ("self_attn.q_proj", vec![q, e]),
+            ("self_attn.k_proj", vec![kv, e]),
+            ("self_attn.v_proj", vec![kv, e]),
+            ("self_attn.o_proj", vec![e, q]),
+            ("mlp.gate_proj", vec![t.intermediate_size, e]),
+            ("mlp.up_proj", vec![t.intermediate_size, e]),
+            ("mlp.down_proj", vec![e, t.intermediate_size]),
+        ];
+        for (part, shape) in layer {
+            all.push((format!("text_model.layers.{i}.{part}.weight"), shape));
+        }
+    }
+    all
+}
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        scale_factor: 4,
+        vision: VisionConfig {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 512,
+            patch_size: 16,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            hidden_size: 576,
+            intermediate_size: 1536,
+            num_hidden_layers: 30,
+            num_attention_heads: 9,
+            num_key_value_heads: 3,
+            head_dim: 64,
+            vocab_size: 49_280,
+            max_position_embeddings: 8192,
+            rope_theta: 100_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+        },
+    }
+}
+
+/// Numbers in [-1, 1) from a fixed sequence.
+struct Random(u64);
+
+impl Random {
+    fn unit(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// Writes a bfloat16 checkpoint, once.
+fn checkpoint(c: &ModelConfig) -> Outcome<PathBuf> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("smolvlm-256m-random.safetensors");
+    if path.exists() {
+        return Ok(path);
+    }
+    let mut random = Random(1);
+    let data: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(c)
+        .into_iter()
+        .map(|(name, shape)| {
+            let count = shape.iter().product();
+            // Uniform numbers with the variance that keeps the scale of a stream of unit variance.
+            let inputs: usize = shape[1..].iter().product();
+            let scale = (3.0 / inputs as f32).sqrt();
+            let values = (0..count).flat_map(|_| {
+                let x = if name.contains("norm") {
+                    1.0
+                } else {
+                    random.unit() * scale
+                };
+                ((x.to_bits() >> 16) as u16).to_le_bytes()
+            });
+            let bytes = values.collect();
+            (format!("model.{name}"), shape, bytes)
+        })
+        .collect();
+    let mut views = HashMap::new();
+    for (name, shape, bytes) in &data {
+        views.insert(
+            name.clone(),
+            TensorView::new(safetensors::Dtype::BF16, shape.clone(), bytes)?,
+        );
+    }
+    let part = path.with_extension("part");
+    safetensors::serialize_to_file(views, None, &part)?;
+    std::fs::rename(part, &path)?;
+    Ok(path)
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(default)
+}
+
+/// Median seconds of some rounds after a warm-up.
+fn median(mut work: impl FnMut() -> Outcome<()>) -> Outcome<f64> {
+    work()?;
+    let mut seconds = Vec::new();
+    for _ in 0..number("ENGINE_ROUNDS", 5) {
+        let start = Instant::now();
+        work()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
+}
+
+const DTYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8];
+
+/// The matrix products of the model alone.
+fn linear(path: &Path, threads: usize, peak: f64) -> Outcome<()> {
+    let kernels = select(std::env::var(ISA_VARIABLE).ok().as_deref())?;
+    let mut pool = Pool::new(threads)?;
+    let checkpoint = Checkpoint::open(&[path.to_string_lossy().into_owned()])?;
+    let cases = [
+        (
+            "vision_model.encoder.layers.0.self_attn.q_proj",
+            768,
+            768,
+            1024,
+        ),
+        ("vision_model.encoder.layers.0.mlp.fc1", 3072, 768, 1024),
+        ("vision_model.encoder.layers.0.mlp.fc2", 768, 3072, 1024),
+        ("text_model.layers.0.mlp.up_proj", 1536, 576, 256),
+        ("text_model.layers.0.mlp.down_proj", 576, 1536, 256),
+    ];
+    for dtype in DTYPES {
+        for (name, outputs, inputs, rows) in cases {
+            let weight = checkpoint.tensor(&format!("model.{name}.weight"), &[outputs, inputs])?;
+            let linear =
+                Linear::pack(&[weight], Order::Concatenated, Vec::new(), dtype, &mut pool)?;
+            let mut random = Random(3);
+            let stride = row_stride(inputs);
+            let mut quantized = Quantized::new(rows, inputs)?;
+            let mut input = Buffer::<f32>::zeroed(rows * stride)?;
+            input.iter_mut().for_each(|x| *x = random.unit());
+            let mut output = Buffer::<f32>::zeroed(rows * outputs)?;
+            let output = Shared::new(&mut output);
+            let input = Input {
+                values: Shared::new(&mut input),
+                stride,
+                rows,
+                quantized: quantized.shared(),
+            };
+            let seconds = median(|| {
+                pool.run(|worker| {
+                    let mut scratch = LinearScratch::new();
+                    // SAFETY: nobody writes the input, and each call of `done` has rows and columns of its own.
+                    unsafe {
+                        linear.phase(
+                            worker,
+                            kernels,
+                            &mut scratch,
+                            input,
+                            task_panels(rows),
+                            |row, _, columns, v| {
+                                output
+                                    .part_mut(
+                                        row * outputs + columns.start..row * outputs + columns.end,
+                                    )
+                                    .copy_from_slice(v);
+                            },
+                        );
+                    }
+                })?;
+                Ok(())
+            })?;
+            let flops = 2.0 * (rows * inputs * outputs) as f64 / seconds;
+            println!(
+                "linear {dtype:?} {rows} x {inputs} x {outputs}: {:.2} ms, {:.1} GFLOP/s, {:.0} % of the float32 peak",
+                seconds * 1e3,
+                flops / 1e9,
+                100.0 * flops / peak
+            );
+        }
+    }
+    Ok(())
+}
+
+fn load(path: &Path, threads: usize, dtype: Dtype) -> Outcome<Engine> {
+    let options = LoadOptions {
+        dtype,
+        kv_dtype: if dtype == Dtype::Float32 {
+            Dtype::Float32
+        } else {
+            Dtype::Bfloat16
+        },
+        threads,
+        cache_positions: 16_384,
+    };
+    Ok(Engine::load(
+        &[path.to_string_lossy().into_owned()],
+        config(),
+        &options,
+    )?)
+}
+
+/// Takes `count` tokens of each sequence through the text stack.
+fn step(engine: &mut Engine, sequences: &[u64], count: usize) -> Outcome<()> {
+    let ids: Vec<i64> = (0..(count * sequences.len()) as i64)
+        .map(|i| 3 + i * 37 % 49_000)
+        .collect();
+    let (lengths, rows) = (vec![count; sequences.len()], vec![-1; ids.len()]);
+    let wanted: Vec<usize> = (1..=sequences.len()).map(|i| i * count - 1).collect();
+    let mut best = vec![0; wanted.len()];
+    let input = StepInput {
+        sequences,
+        lengths: &lengths,
+        ids: &ids,
+        features: &[],
+        feature_rows: &rows,
+        wanted: &wanted,
+    };
+    Ok(engine.step(&input, Output::Argmax(&mut best))?)
+}
+
+fn fill(engine: &mut Engine, sequence: u64, count: usize) -> Outcome<()> {
+    engine.cache().truncate(sequence, 0)?;
+    for start in (0..count).step_by(STEP_ROWS) {
+        step(engine, &[sequence], STEP_ROWS.min(count - start))?;
+    }
+    Ok(())
+}
+
+fn model(
+    path: &Path,
+    threads: usize,
+    dtype: Dtype,
+    wants: &dyn Fn(&str) -> bool,
+    read: f64,
+    peak: f64,
+) -> Outcome<()> {
+    let start = Instant::now();
+    let mut engine = load(path, threads, dtype)?;
+    if wants("load") {
+        println!("load {dtype:?}: {:.2} s", start.elapsed().as_secs_f64());
+    }
+    if wants("vision") {
+        let mut random = Random(5);
+        let pixels: Vec<f32> = (0..3 * 512 * 512).map(|_| random.unit()).collect();
+        let frame = Frame {
+            pixels: &pixels,
+            height: 512,
+            width: 512,
+            patch_mask: &[true; 1024],
+        };
+        let mut out = vec![0.0; 64 * 576];
+        let seconds = median(|| Ok(engine.encode(&frame, &mut out)?))?;
+        println!(
+            "vision {dtype:?}, one 512 x 512 tile: {:.1} ms, {:.0} % of the float32 peak",
+            seconds * 1e3,
+            100.0 * 214.7e9 / seconds / peak
+        );
+    }
+    if wants("prefill") {
+        let sequence = engine.cache().open();
+        let seconds = median(|| fill(&mut engine, sequence, 512))?;
+        println!(
+            "prefill {dtype:?}, 512 tokens: {:.0} tokens/s",
+            512.0 / seconds
+        );
+        engine.cache().close(sequence)?;
+    }
+    for (wanted, batch, context) in [
+        ("decode", 1, 8),
+        ("decode", 1, 1000),
+        ("batch", 8, 8),
+        ("batch", 8, 1000),
+    ] {
+        if !wants(wanted) {
+            continue;
+        }
+        const TOKENS: usize = 24;
+        let sequences: Vec<u64> = (0..batch).map(|_| engine.cache().open()).collect();
+        for &sequence in &sequences {
+            fill(&mut engine, sequence, context)?;
+        }
+        let seconds = median(|| {
+            for &sequence in &sequences {
+                engine.cache().truncate(sequence, context)?;
+            }
+            (0..TOKENS).try_for_each(|_| step(&mut engine, &sequences, 1))
+        })?;
+        println!(
+            "decode {dtype:?}, {batch} sequences at {context}: {:.1} tokens/s, weights at {:.0} % of the bandwidth",
+            (TOKENS * batch) as f64 / seconds,
+            100.0 * (TOKENS * engine.text_bytes()) as f64 / seconds / read
+        );
+        for sequence in sequences {
+            engine.cache().close(sequence)?;
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Outcome<()> {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let wants = |what: &str| wanted.is_empty() || wanted.iter().any(|w| w == what);
+    let dtypes = DTYPES.into_iter().filter(|d| {
+        let names = DTYPES.map(|d| format!("{d:?}").to_lowercase());
+        let name = format!("{d:?}").to_lowercase();
+        wanted.contains(&name) || !wanted.iter().any(|w| names.contains(w))
+    });
+    let threads = number("ENGINE_THREADS", 2);
+    let path = checkpoint(&config())?;
+    let limits = limits::measure(threads)?;
+    println!(
+        "{threads} threads: {:.1} GB/s read, {:.1} GFLOP/s float32",
+        limits.read_bytes / 1e9,
+        limits.flops / 1e9
+    );
+    if wants("linear") {
+        linear(&path, threads, limits.flops)?;
+    }
+    for dtype in dtypes {
+        if ["load", "vision", "prefill", "decode", "batch"]
+            .iter()
+            .any(|w| wants(w))
+        {
+            model(
+                &path,
+                threads,
+                dtype,
+                &wants,
+                limits.read_bytes,
+                limits.flops,
+            )?;
+        }
+    }
+    Ok(())
+}

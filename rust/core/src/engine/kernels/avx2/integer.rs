@@ -1,0 +1,181 @@
+//! The product of 15-bit activations and 8-bit weights: `vpmaddwd` multiplies pairs of 16-bit integers and adds them to
+//! 32 bits, twice as many products per instruction as float32 multiply-adds, and the adds go to other ports.
+use std::arch::x86_64::*;
+
+use crate::engine::kernels::{Dtype, GROUP, GROUP_BYTES, IntegerProduct, PANEL, SCALE_BYTES};
+
+/// Rows of the register block: 6 rows of 16 columns fill 12 of the 16 registers with sums.
+const ROWS: usize = 6;
+/// Most rows for which weights are widened in registers; above that they are widened once for all rows.
+const DIRECT_ROWS: usize = 3;
+/// Pairs of steps in a whole group.
+const PAIRS: usize = GROUP / 2;
+
+pub fn product(p: IntegerProduct<'_>) {
+    p.check();
+    // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with AVX2
+    // and FMA.
+    unsafe { by_groups(p) }
+}
+
+/// Weights of a group as registers see them.
+trait Weights: Copy {
+    /// Pair `pair` of steps: columns 0..8 and 8..16, 16 bits each.
+    ///
+    /// # Safety
+    /// The group must hold the pair, and the caller must be compiled for AVX2.
+    unsafe fn pair(self, pair: usize) -> [__m256i; 2];
+}
+
+/// As they are stored.
+#[derive(Clone, Copy)]
+struct Narrow(*const u8);
+
+impl Weights for Narrow {
+    #[inline(always)]
+    unsafe fn pair(self, pair: usize) -> [__m256i; 2] {
+        // SAFETY: by the caller's promise; loads need no alignment.
+        unsafe {
+            let p = self.0.add(pair * 2 * PANEL).cast::<__m128i>();
+            [
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(p)),
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(1))),
+            ]
+        }
+    }
+}
+
+/// Widened before.
+#[derive(Clone, Copy)]
+struct Wide(*const i16);
+
+impl Weights for Wide {
+    #[inline(always)]
+    unsafe fn pair(self, pair: usize) -> [__m256i; 2] {
+        // SAFETY: by the caller's promise; loads need no alignment.
+        unsafe {
+            let p = self.0.add(pair * 2 * PANEL).cast::<__m256i>();
+            [_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1))]
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn by_groups(p: IntegerProduct<'_>) {
+    let (panel_bytes, groups) = (Dtype::Int8.panel_bytes(p.k), p.k.div_ceil(GROUP));
+    for group in 0..groups {
+        let pairs = (p.k - group * GROUP).div_ceil(2).min(PAIRS);
+        for panel in 0..p.panels {
+            // SAFETY: the offsets stay inside the slices, whose lengths `check` has compared with the sizes.
+            unsafe {
+                let w = p.w.as_ptr().add(panel * panel_bytes + group * GROUP_BYTES);
+                let mut rows = Rows {
+                    a: p.a.as_ptr().add(group * GROUP),
+                    a_stride: p.a_stride,
+                    a_scale: p.a_scale.as_ptr().add(group),
+                    groups,
+                    pairs,
+                    w_scale: w.cast(),
+                    out: p.out.as_mut_ptr().add(panel * PANEL),
+                    out_stride: p.panels * PANEL,
+                    add: group > 0,
+                };
+                let narrow = Narrow(w.add(SCALE_BYTES));
+                match p.rows {
+                    1 => rows.tile::<_, 1>(narrow),
+                    2 => rows.tile::<_, 2>(narrow),
+                    DIRECT_ROWS => rows.tile::<_, DIRECT_ROWS>(narrow),
+                    _ => {
+                        let to = p.scratch.as_mut_ptr().cast::<__m256i>();
+                        for pair in 0..pairs {
+                            let [low, high] = narrow.pair(pair);
+                            _mm256_storeu_si256(to.add(2 * pair), low);
+                            _mm256_storeu_si256(to.add(2 * pair + 1), high);
+                        }
+                        rows.all(p.rows, Wide(p.scratch.as_ptr()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One group of the rows from some row on, and one panel.
+struct Rows {
+    a: *const i16,
+    a_stride: usize,
+    a_scale: *const f32,
+    groups: usize,
+    pairs: usize,
+    w_scale: *const f32,
+    out: *mut f32,
+    out_stride: usize,
+    add: bool,
+}
+
+impl Rows {
+    /// # Safety
+    /// There must be `rows` rows, and the group's weights.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn all(&mut self, mut rows: usize, w: Wide) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            for tiles in (1..=rows.div_ceil(ROWS)).rev() {
+                let height = rows.div_ceil(tiles);
+                match height {
+                    1 => self.tile::<_, 1>(w),
+                    2 => self.tile::<_, 2>(w),
+                    3 => self.tile::<_, 3>(w),
+                    4 => self.tile::<_, 4>(w),
+                    5 => self.tile::<_, 5>(w),
+                    _ => self.tile::<_, ROWS>(w),
+                }
+                self.a = self.a.add(height * self.a_stride);
+                self.a_scale = self.a_scale.add(height * self.groups);
+                self.out = self.out.add(height * self.out_stride);
+                rows -= height;
+            }
+        }
+    }
+
+    /// `R` rows times the panel: exact sums in registers, then scaled and added to the result.
+    ///
+    /// # Safety
+    /// There must be `R` rows, and the group's weights.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn tile<W: Weights, const R: usize>(&self, w: W) {
+        // SAFETY: by the caller's promise; rows of activations are padded to whole pairs.
+        unsafe {
+            let mut sums = [[_mm256_setzero_si256(); 2]; R];
+            for pair in 0..self.pairs {
+                let [low, high] = w.pair(pair);
+                for r in 0..R {
+                    let a = self.a.add(r * self.a_stride + 2 * pair).cast::<i32>();
+                    let a = _mm256_set1_epi32(a.read_unaligned());
+                    sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(a, low));
+                    sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(a, high));
+                }
+            }
+            let w_scale = [
+                _mm256_loadu_ps(self.w_scale),
+                _mm256_loadu_ps(self.w_scale.add(8)),
+            ];
+            for r in 0..R {
+                let a_scale = _mm256_broadcast_ss(&*self.a_scale.add(r * self.groups));
+                for half in 0..2 {
+                    let out = self.out.add(r * self.out_stride + 8 * half);
+                    let before = if self.add {
+                        _mm256_loadu_ps(out)
+                    } else {
+                        _mm256_setzero_ps()
+                    };
+                    let scale = _mm256_mul_ps(a_scale, w_scale[half]);
+                    let sum = _mm256_cvtepi32_ps(sums[r][half]);
+                    _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, before));
+                }
+            }
+        }
+    }
+}
