@@ -1,0 +1,1 @@
+"""Drop-in use inside other packages."""

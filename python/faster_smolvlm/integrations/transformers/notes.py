@@ -1,0 +1,15 @@
+"""What is said once: why something was left to Transformers."""
+
+from __future__ import annotations
+
+import logging
+
+_LOG = logging.getLogger("faster_smolvlm")
+_said: set[str] = set()
+
+
+def say_once(message: str) -> None:
+    """Log a warning, the first time only."""
+    if message not in _said:
+        _said.add(message)
+        _LOG.warning(message)

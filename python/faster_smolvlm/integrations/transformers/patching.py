@@ -1,0 +1,61 @@
+"""`enable` and `disable`: everything that Transformers' `from_pretrained` returns, accelerated."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+from .accelerate import accelerate_if_known
+from .classes import PROCESSORS, check_version
+from .versions import need
+
+_AUTO = ("AutoProcessor", "AutoImageProcessor", "AutoVideoProcessor")
+_NAME = "from_pretrained"
+_ABSENT = object()
+_patched: dict[Any, Any] = {}  # class -> what its own namespace held
+_lock = threading.Lock()
+
+
+def enable() -> None:
+    """Accelerate what the auto classes of Transformers, and its SmolVLM and Idefics3 processors, load from now on.
+
+    Subclasses that inherit `from_pretrained` are included; objects of other families pass through untouched. A second
+    call changes nothing. Raises `UnsupportedTransformersError`, before anything is changed, where the installed version
+    does not fit.
+    """
+    with _lock:
+        if _patched:
+            return
+        classes = [need(name) for name in (*_AUTO, *PROCESSORS)]
+        check_version()
+        for patched in classes:
+            _patched[patched] = vars(patched).get(_NAME, _ABSENT)
+            setattr(patched, _NAME, classmethod(_accelerating(getattr(patched, _NAME).__func__)))
+
+
+def disable() -> None:
+    """Undo `enable`. Objects that were loaded meanwhile stay as they are."""
+    with _lock:
+        for patched, original in _patched.items():
+            if original is _ABSENT:
+                delattr(patched, _NAME)
+            else:
+                setattr(patched, _NAME, original)
+        _patched.clear()
+
+
+def is_enabled() -> bool:
+    """Whether `enable` is in force."""
+    return bool(_patched)
+
+
+def _accelerating(load: Any) -> Any:
+    @functools.wraps(load)
+    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        loaded = load(cls, *args, **kwargs)
+        # With return_unused_kwargs there are two.
+        accelerate_if_known(loaded[0] if isinstance(loaded, tuple) else loaded)
+        return loaded
+
+    return from_pretrained

@@ -1,0 +1,113 @@
+"""From the settings and pictures of one call of Transformers' image processors to our pixels, or a reason not to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+from ...image_kwargs import NAMES
+from ...image_processing_base import SmolVLMImageProcessorBase
+from ...media import MediaPolicy
+from ...media.image import is_array, is_pil_image
+
+OPEN_POLICY = MediaPolicy(max_pixels=sys.maxsize, max_side=1 << 30, max_output_bytes=sys.maxsize)
+"""Transformers has no limits, so a drop-in has none."""
+
+LANCZOS, BICUBIC = 1, 3
+# Transformers does nothing with these here, or has done it when the pictures come.
+_IGNORED = frozenset(
+    {"do_center_crop", "crop_size", "pad_size", "disable_grouping", "image_seq_length", "size_divisor"}
+    | {"do_sample_frames", "fps", "num_frames", "video_metadata", "return_metadata"}
+)
+# These are passed on in another form, or not at all: the pictures that come are converted.
+_FORMS = frozenset({"resample", "interpolation", "size", "device", "input_data_format", "data_format"})
+_KNOWN = frozenset(NAMES) | _IGNORED | _FORMS
+
+
+@lru_cache(maxsize=2)
+def _engine(backend: str) -> SmolVLMImageProcessorBase:
+    if backend == "pil":
+        from ...image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+        return SmolVLMImageProcessorPil(media_policy=OPEN_POLICY)
+    from ...image_processing_smolvlm import SmolVLMImageProcessor
+
+    return SmolVLMImageProcessor(media_policy=OPEN_POLICY)
+
+
+def features(backend: str, pictures: list[list[Any]], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the frames of samples of pictures, with the arithmetic of "torchvision" or "pil"."""
+    return dict(_engine(backend).preprocess(pictures, **settings))
+
+
+def batch_feature(data: dict[str, Any]) -> Any:
+    """Return Transformers' own `BatchFeature` around `data`."""
+    from transformers.image_processing_utils import BatchFeature
+
+    return BatchFeature(data)
+
+
+def settings_for(kwargs: dict[str, Any], *, lanczos_is_bicubic: bool) -> tuple[dict[str, Any], str]:
+    """Translate the settings of a call of Transformers; the second is why ours cannot serve them, "" where it can."""
+    unknown = sorted(name for name, value in kwargs.items() if name not in _KNOWN and value is not None)
+    if unknown:
+        return {}, f"the setting {unknown[0]!r} is not known here"
+    device = kwargs.get("device")
+    if device is not None and str(device) != "cpu":
+        return {}, f"device={str(device)!r} was asked for, and the Rust core works on the CPU"
+    resample = _resample(kwargs)
+    if resample is None:
+        return {}, "the resampling filter is not one of Pillow's"
+    settings = {name: kwargs[name] for name in NAMES if kwargs.get(name) is not None and name not in _FORMS}
+    settings["resample"] = BICUBIC if resample == LANCZOS and lanczos_is_bicubic else resample
+    if kwargs.get("size") is not None:
+        size = kwargs["size"]
+        sides = size.items() if isinstance(size, dict) else asdict(size).items()
+        settings["size"] = {side: value for side, value in sides if value is not None}
+    return settings, ""
+
+
+def _resample(kwargs: dict[str, Any]) -> int | None:
+    given = kwargs.get("resample", kwargs.get("interpolation"))
+    if isinstance(given, int):
+        return int(given)
+    if given is None:
+        return None
+    by_name = {"nearest": 0, "lanczos": LANCZOS, "bilinear": 2, "bicubic": BICUBIC, "box": 4, "hamming": 5}
+    return by_name.get(str(getattr(given, "value", given)))
+
+
+def as_rgb(image: Any, input_data_format: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return a picture that is RGB to every version of Transformers as it is, any other one as `convert` makes it.
+
+    What becomes of palettes, transparency and greys differs from version to version; Transformers' own step decides.
+    """
+    if is_pil_image(image):
+        return image if image.mode == "RGB" and "transparency" not in image.info else convert(image)
+    if is_array(image) and image.ndim == 3 and "uint8" in str(image.dtype) and input_data_format is None:
+        first, last = image.shape[0], image.shape[-1]
+        if last == 3 and first not in (1, 3, 4):
+            return image
+    return convert(image)
+
+
+def why_not(pictures: list[list[Any]]) -> str:
+    """Return why ours cannot serve these pictures as Transformers does to the bit, "" where it can."""
+    kinds = {_kind(image) for sample in pictures for image in sample}
+    if not kinds:
+        return "there are no pictures"
+    if kinds != {"uint8 RGB"}:
+        other = sorted(kinds - {"uint8 RGB"})[0]
+        return f"a picture holds {other}, where the Rust core is bit-equal for uint8 RGB only"
+    return ""
+
+
+def _kind(image: Any) -> str:
+    if is_pil_image(image):
+        return "uint8 RGB"
+    channels = image.shape[0] if image.ndim == 3 and image.shape[0] in (1, 3, 4) else image.shape[-1]
+    dtype = str(image.dtype).removeprefix("torch.")
+    return "uint8 RGB" if dtype == "uint8" and channels == 3 else f"{dtype} values in {channels} channels"

@@ -1,0 +1,85 @@
+"""What the accelerated video processor does differently: pixels from Rust, and decoding where Transformers cannot."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from ...video_processing_smolvlm import SmolVLMVideoProcessor
+from . import pixels
+from .images import lanczos_is_bicubic
+from .notes import say_once
+from .versions import UnsupportedTransformersError
+
+_Base: Any = object  # what the mixin stands before is known when it is used
+
+
+class VideoProcessorMixin(_Base):  # type: ignore[misc]
+    """Comes before Transformers' `SmolVLMVideoProcessor`."""
+
+    def _preprocess(self, videos: list[Any], **kwargs: Any) -> Any:
+        inherited = super()._preprocess
+        bicubic = lanczos_is_bicubic(type(self).__mro__[2])
+        settings, reason = pixels.settings_for(kwargs, lanczos_is_bicubic=bicubic)
+        if not reason:
+            reason = next(filter(None, map(_why_not, videos)), "")
+        if reason:
+            say_once(f"{type(self).__name__} leaves this call to Transformers: {reason}")
+            return inherited(videos, **kwargs)
+        settings.pop("return_row_col_info", None)
+        ours = _engine(self.max_image_size["longest_edge"])
+        found = ours.preprocess([video.numpy() for video in videos], input_data_format="channels_first", **settings)
+        return pixels.batch_feature(dict(found))
+
+    def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: Any = None) -> Any:
+        """Decode a video, or each of a list, with PyAV where Transformers has no decoder at hand.
+
+        Returns frames, uint8 (frames, height, width, 3), and their `VideoMetadata`.
+        """
+        if _has_decoder():
+            return super().fetch_videos(video_url_or_urls, sample_indices_fn=sample_indices_fn)
+        if isinstance(video_url_or_urls, list):
+            return list(zip(*[self.fetch_videos(one, sample_indices_fn) for one in video_url_or_urls], strict=True))
+        from transformers.video_utils import VideoMetadata
+
+        from ...media.video import load_video
+
+        frames, metadata = load_video(
+            video_url_or_urls, sample_indices_fn=sample_indices_fn, policy=pixels.OPEN_POLICY, rotate=True
+        )
+        return frames, VideoMetadata(**metadata)
+
+
+def mixin_for(base: Any) -> type:
+    """Return what to put before a video processor class of Transformers; raises UnsupportedTransformersError."""
+    if not hasattr(base, "_preprocess") or not hasattr(base, "fetch_videos"):
+        raise UnsupportedTransformersError(f"{base.__name__} has no step that makes pixels of decoded videos")
+    return VideoProcessorMixin
+
+
+@lru_cache(maxsize=8)
+def _engine(tile: int) -> SmolVLMVideoProcessor:
+    return SmolVLMVideoProcessor(max_image_size={"longest_edge": tile}, media_policy=pixels.OPEN_POLICY)
+
+
+def _why_not(video: Any) -> str:
+    if video.ndim != 4 or video.shape[1] != 3 or str(video.dtype) != "torch.uint8" or video.device.type != "cpu":
+        return (
+            f"a video is {video.dtype} {tuple(video.shape)} on {video.device}, "
+            "where the Rust core is bit-equal for uint8 RGB on the CPU only"
+        )
+    return ""
+
+
+def _has_decoder() -> bool:
+    """Whether Transformers can decode a file itself."""
+    import importlib.util
+
+    if importlib.util.find_spec("torchcodec") is not None:
+        from transformers.utils import import_utils
+
+        usable = getattr(import_utils, "is_torchcodec_usable", None)
+        return bool(usable(decode="video")) if usable is not None else bool(import_utils.is_torchcodec_available())
+    import torchvision
+
+    return hasattr(torchvision.io, "read_video")
