@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,15 @@ def write_clip(
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
     audio: bool = False,
+    sample_aspect_ratio: Fraction | None = None,
 ) -> Path:
     """Encode a clip; `times` are time stamps in milliseconds for a variable rate."""
-    from fractions import Fraction
-
     with av.open(str(path), "w", options=container or {}) as out:
         stream: Any = out.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.options = options or {}
+        if sample_aspect_ratio is not None:
+            stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         sound: Any = out.add_stream("aac", rate=16000) if audio else None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .generation import GenerationConfig, TextIteratorStreamer
     from .image_processing_pil_smolvlm import SmolVLMImageProcessorPil
     from .image_processing_smolvlm import SmolVLMImageProcessor, SmolVLMImageProcessorFast
-    from .media import MediaPolicy
+    from .media import FrameSampling, MediaPolicy
     from .modeling_smolvlm import (
         SmolVLMForConditionalGeneration,
         SmolVLMModel,
@@ -37,7 +37,7 @@ _MODULES = {
     "generation": ("GenerationConfig", "TextIteratorStreamer"),
     "image_processing_pil_smolvlm": ("SmolVLMImageProcessorPil",),
     "image_processing_smolvlm": ("SmolVLMImageProcessor", "SmolVLMImageProcessorFast"),
-    "media": ("MediaPolicy",),
+    "media": ("FrameSampling", "MediaPolicy"),
     "modeling_smolvlm": (
         "SmolVLMForConditionalGeneration",
         "SmolVLMModel",
@@ -57,6 +57,7 @@ __all__ = [
     "AutoModelForImageTextToText",
     "AutoProcessor",
     "BatchFeature",
+    "FrameSampling",
     "GenerationConfig",
     "MediaPolicy",
     "SmolVLM",

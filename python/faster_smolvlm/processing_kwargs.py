@@ -60,6 +60,7 @@ VIDEOS = _PIXELS | {
     "do_sample_frames",
     "fast",
     "fps",
+    "frame_sampling",
     "media_policy",
     "num_frames",
     "return_metadata",

@@ -6,6 +6,7 @@ from typing import Any
 
 from .image_kwargs import CHECKS as IMAGE_CHECKS
 from .media import MediaPolicy
+from .media.sampling import FrameSampling
 from .media.video_metadata import VideoMetadata
 
 _SHARED = (
@@ -57,6 +58,7 @@ CHECKS = {
     "num_frames": (_count, "an int, 0 or more"),
     "return_metadata": (_bool, "a bool"),
     "fast": (_bool, "a bool"),
+    "frame_sampling": (lambda value: isinstance(value, FrameSampling), "a FrameSampling"),
     "media_policy": (lambda value: isinstance(value, MediaPolicy), "a MediaPolicy"),
 }
 NAMES = tuple(CHECKS)

@@ -27,6 +27,7 @@ class FramePixels:
 
     def __init__(self, settings: dict[str, Any], tile: int, policy: MediaPolicy) -> None:
         self._settings, self._tile, self._policy = settings, tile, policy
+        self._taken = 0
         self._target = _target(settings["size"]) if settings["do_resize"] else _KEEP
 
     def of_file(self, reader: VideoReader, sampler: Sampler, fast: bool) -> tuple[Array, VideoMetadata]:
@@ -45,10 +46,7 @@ class FramePixels:
             return self._of_rgb(reader.to_rgb(frame), place, self._target)
 
         frames, metadata = reader.read(sampled, convert)
-        whole = out[0]
-        if whole is not None and len(frames) == len(whole) and all(map(_follows, frames, whole)):
-            return whole, metadata
-        return np.stack(frames), metadata
+        return self._joined(frames, out[0]), metadata
 
     def of_array(self, clip: Sequence[Any], layout: str, pool: Executor) -> Array:
         """Take frames of any type, channels where `layout` says; returns (frames, 3, height, width)."""
@@ -64,8 +62,14 @@ class FramePixels:
                 return self._of_rgb(np.ascontiguousarray(planes.transpose(1, 2, 0)), target, self._target)
             return self._of_planes(planes)
 
-        frames = list(pool.map(of_frame, range(len(clip))))
-        return out if out is not None and all(map(_follows, frames, out)) else np.stack(frames)
+        return self._joined(list(pool.map(of_frame, range(len(clip)))), out)
+
+    def _joined(self, frames: list[Array], out: Array | None) -> Array:
+        """Return the frames as one array; `out` itself where each was written into its place."""
+        written = out is not None and len(frames) == len(out) and all(map(_follows, frames, out))
+        joined = out if out is not None and written else np.stack(frames)
+        self._taken += joined.nbytes
+        return joined
 
     def _of_rgb(self, rgb: Array, out: Array | None, target: dict[str, Any]) -> Array:
         """uint8 (height, width, 3), natively; resized to `target` and to the tile where there is room for one."""
@@ -97,13 +101,18 @@ class FramePixels:
         """Return room for frames of known size, None where it is not known; refuses more than the policy allows."""
         if self._settings["do_resize"]:
             height = width = self._tile
-        needed, allowed = count * 3 * height * width * 4, self._policy.max_output_bytes
-        if needed > allowed:
-            raise MediaLimitError(
-                f"{count} frames of {height}×{width} take {needed} bytes, allowed are {allowed}; sample fewer frames "
-                "by num_frames or fps, or raise MediaPolicy.max_output_bytes"
-            )
-        return np.empty((count, 3, height, width), dtype=np.float32) if self._settings["do_resize"] else None
+        check_output(count, height, width, self._policy, before=self._taken)
+        return _rust.empty((count, 3, height, width), "float32") if self._settings["do_resize"] else None
+
+
+def check_output(count: int, height: int, width: int, policy: MediaPolicy, before: int = 0) -> None:
+    """Refuse float32 frames that, with `before` bytes of other clips, take more than one call may return."""
+    needed, allowed = before + count * 3 * height * width * 4, policy.max_output_bytes
+    if needed > allowed:
+        raise MediaLimitError(
+            f"{count} frames of {height}×{width} bring this call to {needed} bytes, allowed are {allowed}; sample "
+            "fewer frames by num_frames or fps, pass fewer clips at a time, or raise MediaPolicy.max_output_bytes"
+        )
 
 
 def _target(size: Any) -> dict[str, Any]:

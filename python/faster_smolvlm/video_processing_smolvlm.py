@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -23,17 +22,18 @@ from .image_processing_base import HUB, naming, read_settings
 from .image_processing_smolvlm import wrapper
 from .image_size import SizeDict, size_dict
 from .media import MediaPolicy, load_image
-from .media.video import VideoReader
+from .media.sampling import FrameSampling
+from .media.video import Sampler, VideoReader
 from .media.video_metadata import VideoMetadata
 from .video_inputs import flatten_videos, infer_layout, is_source, metadata_of
 from .video_kwargs import CHECKS, NAMES
-from .video_pixels import FramePixels
+from .video_pixels import FramePixels, check_output
 
 Self = TypeVar("Self", bound="SmolVLMVideoProcessor")
 
 _FILE = "video_preprocessor_config.json"
-# Attributes that are about this machine, and no settings of a checkpoint.
-_OWN = ("media_policy", "threads")
+# Attributes that are about the caller, and no settings of a checkpoint.
+_OWN = ("frame_sampling", "media_policy", "threads")
 
 
 class SmolVLMVideoProcessor:
@@ -41,8 +41,9 @@ class SmolVLMVideoProcessor:
 
     Every setting is a keyword argument of the constructor, an attribute that may be changed later, and a keyword
     argument of a call (`max_image_size` is not read from a call). `video_sampling`, as the hub's files have it, sets
-    `num_frames`, `fps` and `size`, but a `size` beside it wins. `media_policy` limits what clips from outside may be,
-    `threads` how many threads decode and resize.
+    `num_frames`, `fps` and `size`, but a `size` beside it wins. `frame_sampling`, where it is set, chooses frames in
+    place of the model's rule; `media_policy` limits what clips from outside may be, `threads` how many threads decode
+    and resize.
     """
 
     model_input_names: ClassVar[list[str]] = ["pixel_values", "pixel_attention_mask"]
@@ -64,6 +65,7 @@ class SmolVLMVideoProcessor:
     num_frames: int | None = None
     fps: float | None = None
     fast = False
+    frame_sampling: FrameSampling | None = None
     media_policy = MediaPolicy()
 
     def __init__(self, *, threads: int | None = None, **kwargs: Any) -> None:
@@ -97,10 +99,11 @@ class SmolVLMVideoProcessor:
         `videos` is a clip or a list of clips; a clip is a path, URL, data URI or bytes, an array or tensor (frames,
         height, width, channels) or (frames, channels, height, width) with 1 or 3 channels, or a list of pictures. With
         `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each by `sample_frames`; arrays
-        need `video_metadata` for that. The result holds `pixel_values`, float32 (clips, frames, 3, height, width),
-        where clips shorter than the longest end in frames of zeros, `pixel_attention_mask`, int64 (clips, frames,
-        height, width), 1 in those frames too, and with `return_metadata` the list `video_metadata`. `return_tensors`
-        is "pt", "np" or None (lists). Clips that are read from files are turned upright.
+        need `video_metadata` for that; a `frame_sampling` chooses in its place. The result holds `pixel_values`,
+        float32 (clips, frames, 3, height, width), where clips shorter than the longest end in frames of zeros,
+        `pixel_attention_mask`, int64 (clips, frames, height, width), 1 in those frames too, and with `return_metadata`
+        the list `video_metadata`. `return_tensors` is "pt", "np" or None (lists). Clips that are read from files are
+        turned upright; a sample aspect ratio is not applied (see `VideoReader`).
 
         `fast` scales from the decoder's planes to the model's size at once, where the exact way resizes twice. Its
         frames are not bit-equal: the mean difference is about 1 % of the range of values.
@@ -113,7 +116,6 @@ class SmolVLMVideoProcessor:
         check_complete(settings)
         if settings["do_center_crop"] and settings["crop_size"] is None:
             raise ValueError("`crop_size` must be specified if `do_center_crop` is `True`.")
-        sampler = partial(self.sample_frames, num_frames=settings["num_frames"], fps=settings["fps"])
         clips = flatten_videos(videos)
         metadata = metadata_of(clips, settings["video_metadata"])
         pixels = []
@@ -121,7 +123,7 @@ class SmolVLMVideoProcessor:
             to_pixels = FramePixels(settings, self.max_image_size["longest_edge"], settings["media_policy"])
             for place, clip in enumerate(clips):
                 with naming(f"video {place}") if len(clips) > 1 else nullcontext():
-                    frames, metadata[place] = self._clip(clip, metadata[place], settings, sampler, to_pixels, pool)
+                    frames, metadata[place] = self._clip(clip, metadata[place], settings, to_pixels, pool)
                 pixels.append(frames)
         features = BatchFeature(_pack(pixels, settings), tensor_type=plain(settings["return_tensors"]))
         if settings["return_metadata"]:
@@ -133,13 +135,15 @@ class SmolVLMVideoProcessor:
         clip: Any,
         metadata: VideoMetadata,
         settings: dict[str, Any],
-        sampler: Callable[..., Array],
         to_pixels: FramePixels,
         pool: ThreadPoolExecutor,
     ) -> tuple[Array, VideoMetadata]:
-        sample = settings["do_sample_frames"]
+        sample, sampling = settings["do_sample_frames"], settings["frame_sampling"]
+        sampler: Sampler = partial(self.sample_frames, num_frames=settings["num_frames"], fps=settings["fps"])
         if is_source(clip):
             reader = VideoReader(clip, policy=settings["media_policy"], threads=self.threads, rotate=True)
+            if sampling is not None:
+                sampler = lambda metadata: reader.sample(sampling)  # noqa: E731
             chosen = sampler if sample else lambda metadata: np.arange(metadata.total_num_frames)
             return to_pixels.of_file(reader, chosen, fast=bool(settings["fast"]))
         if isinstance(clip, list):
@@ -149,7 +153,12 @@ class SmolVLMVideoProcessor:
                 )
             return to_pixels.of_array(_load_frames(clip, settings["media_policy"]), "channels_last", pool), metadata
         if sample:
-            metadata.frames_indices = sampler(metadata=metadata)
+            if sampling is None:
+                metadata.frames_indices = sampler(metadata=metadata)
+            elif sampling.fps is not None and metadata.fps is None:
+                raise ValueError(f"frame_sampling={sampling} needs the `fps` of the clip; pass `video_metadata`")
+            else:
+                metadata.frames_indices = sampling.choose([i / (metadata.fps or 1) for i in range(len(clip))])
             clip = clip[metadata.frames_indices]
         given = settings["input_data_format"]
         layout = infer_layout(clip) if given is None else str(getattr(given, "value", given))
@@ -262,12 +271,17 @@ def _pack(clips: list[Array], settings: dict[str, Any]) -> dict[str, Any]:
     if len(clips) == 1:
         pixels = clips[0][None]
     else:
+        check_output(len(clips) * longest, height, width, settings["media_policy"])
         pixels = np.zeros((len(clips), longest, 3, height, width), dtype=clips[0].dtype)
         for row, clip in zip(pixels, clips, strict=True):
             row[: len(clip), :, : clip.shape[2], : clip.shape[3]] = clip
-    mask = np.zeros((len(clips), longest, height, width), dtype=np.int64)
-    for row, clip in zip(mask, clips, strict=True):
-        row[:, : clip.shape[2], : clip.shape[3]] = 1  # also in frames that only pad, as in Transformers
+    mask = _rust.empty((len(clips), longest, height, width), "int64")
+    if all(clip.shape[2:] == (height, width) for clip in clips):
+        _rust.fill_mask(mask, [longest] * len(clips))  # also in frames that only pad, as in Transformers
+    else:
+        mask[:] = 0
+        for row, clip in zip(mask, clips, strict=True):
+            row[:, : clip.shape[2], : clip.shape[3]] = 1
     if settings["return_tensors"] is None:
         return {"pixel_values": list(map(wrap, pixels)), "pixel_attention_mask": list(map(wrap, mask))}
     return {"pixel_values": wrap(pixels), "pixel_attention_mask": wrap(mask)}

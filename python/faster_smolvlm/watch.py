@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import numpy as np
 from . import _rust
 from .media import MediaPolicy
 from .media.video import VideoReader
-from .media.video_stream import BrokenStreamError, ShortStreamError, VideoStream
 from .prompt import Clip
 from .video_inputs import is_source
 
@@ -61,23 +60,8 @@ def frames_of_file(source: Any, every: float, policy: MediaPolicy | None = None)
     """Yield (seconds, uint8 (height, width, 3)) of a video file, one each `every` seconds, decoded when asked for."""
     reader = VideoReader(source, policy=policy, rotate=True)
     times = reader.times
-    file = replace(reader.file, deadline=math.inf)  # how long this takes is up to whoever asks for the frames
-    wanted = _rust.frames_at_times(times, 1 / every)
-    last = -1
-    if reader.table.exact:
-        try:
-            with VideoStream(file, reader.threads) as stream:
-                for last, frame in stream.decode_needed(reader.table, wanted):
-                    yield times[last], reader.to_rgb(frame)
-            return
-        except BrokenStreamError:
-            pass
-    try:
-        with VideoStream(file, reader.threads) as stream:
-            for index, frame in stream.decode_all([index for index in wanted if index > last]):
-                yield times[index], reader.to_rgb(frame)
-    except ShortStreamError:  # what decodes has been shown
-        return
+    for index, frame in reader.iterate(_rust.frames_at_times(times, 1 / every)):
+        yield times[index], reader.to_rgb(frame)
 
 
 def _timed(source: Iterable[Any]) -> Iterator[tuple[float, Any]]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
+import threading
 import time
 import warnings
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +102,7 @@ def test_a_long_clip(data_dir: Path, quiet: None) -> None:
     np.testing.assert_array_equal(frames, np.stack(expected))
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("name", [*CLIPS, LONG])
 def test_pixels_equal_those_of_transformers(data_dir: Path, name: str) -> None:
     """Read from the path, 0 bytes differ from Transformers fed the same frames and metadata."""
     path = data_dir / "videos" / name
@@ -226,6 +229,23 @@ def test_rotation(data_dir: Path) -> None:
         assert (metadata.height, metadata.width) == frames.shape[1:3]
 
 
+def test_pixels_that_are_not_square_stay_as_they_are_stored(tmp_path: Path) -> None:
+    """Transformers' readers do not stretch them either, and the model squares every frame anyway."""
+    square = write_clip(tmp_path / "square.mp4", frames=5)
+    wide = write_clip(tmp_path / "wide.mp4", frames=5, sample_aspect_ratio=Fraction(3, 2))
+    assert VideoReader(square).sample_aspect_ratio == 1
+    reader = VideoReader(wide)
+    assert reader.sample_aspect_ratio == Fraction(3, 2)
+    assert (reader.metadata.width, reader.metadata.height) == (64, 48)
+    frames, _ = load_video(wide)
+    theirs, _ = their_load_video(str(wide), backend="pyav")
+    np.testing.assert_array_equal(frames, theirs)
+    ours = SmolVLMVideoProcessor(**SIZES)
+    assert torch.equal(
+        ours(wide, return_tensors="pt")["pixel_values"], ours(theirs, return_tensors="pt")["pixel_values"]
+    )
+
+
 def test_fast_frames_are_close(data_dir: Path) -> None:
     ours = SmolVLMVideoProcessor(**SIZES)
     ask = {"do_sample_frames": True, "num_frames": 4, "fps": 1, "return_tensors": "np"}
@@ -324,6 +344,86 @@ def test_what_is_no_usable_video(tmp_path: Path, kind: str) -> None:
     assert path.name in _checked_message(caught.value)
     if kind == "encrypted":
         assert "encrypted" in str(caught.value)
+
+
+def _boxes(data: bytes, kind: bytes) -> int:
+    """Where the payload of a table of an MP4 begins."""
+    return data.index(kind) + 4
+
+
+@pytest.mark.parametrize("lie", ["all are key frames", "no key frame", "places", "sizes", "times", "order", "length"])
+def test_an_index_that_lies(tmp_path: Path, lie: str) -> None:
+    """Either the frames of the plain loop over the same file, or an error that names it; in no time."""
+    options = {"bf": "2", "g": "12", "b_strategy": "0"}
+    data = bytearray(write_clip(tmp_path / "true.mp4", frames=60, options=options).read_bytes())
+    if lie == "all are key frames":  # without its table every frame counts as one
+        at = _boxes(data, b"stss")
+        data[at - 4 : at] = b"free"
+    elif lie == "no key frame":
+        at = _boxes(data, b"stss") + 8
+        data[at : at + 4] = (60).to_bytes(4, "big")
+    elif lie == "places":
+        at = _boxes(data, b"stco") + 8
+        data[at : at + 4] = (len(data) - 50).to_bytes(4, "big")
+    elif lie == "sizes":
+        at = _boxes(data, b"stsz") + 12
+        for entry in range(5, 60, 7):
+            data[at + 4 * entry : at + 4 * entry + 4] = (37).to_bytes(4, "big")
+    elif lie == "times":
+        at = _boxes(data, b"stts") + 8
+        data[at + 4 : at + 8] = bytes(4)
+    elif lie == "order":
+        at = _boxes(data, b"ctts")
+        data[at - 4 : at] = b"free"
+    else:
+        at = _boxes(data, b"mdhd") + 16
+        data[at : at + 4] = b"\x7f\xff\xff\xff"
+    path = tmp_path / f"{lie}.mp4"
+    path.write_bytes(data)
+    expected = []
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            try:
+                expected += [frame.to_ndarray(format="rgb24") for frame in packet.decode()]
+            except av.FFmpegError:
+                continue
+    start = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            frames, metadata = load_video(path, sample_indices_fn=few)
+        except MediaError as error:
+            message = _checked_message(error)
+            if path.name not in message or lie != "places":
+                pytest.fail(message)
+            return
+    assert lie != "places"  # nothing is where it says
+    assert time.monotonic() - start < 5
+    for index, frame in zip(metadata.frames_indices, frames, strict=True):
+        np.testing.assert_array_equal(frame, expected[index])
+
+
+def test_a_pipe(tmp_path: Path) -> None:
+    data = write_clip(tmp_path / "clip.mp4", frames=8).read_bytes()
+    reading, writing = os.pipe()
+    threading.Thread(target=lambda: (os.write(writing, data), os.close(writing))).start()
+    with open(reading, "rb") as pipe:
+        frames, _ = load_video(pipe)
+    np.testing.assert_array_equal(frames, np.stack(every_frame(tmp_path / "clip.mp4")))
+
+
+def test_a_call_returns_no_more_than_allowed(tmp_path: Path) -> None:
+    """All clips of a call count, and so does the padding of short ones."""
+    clips = [write_clip(tmp_path / f"{count}.mp4", frames=count) for count in (20, 1, 1)]
+    frame = 3 * 128 * 128 * 4
+    for allowed, works in ((60, True), (59, False), (22, False), (21, False)):
+        policy = MediaPolicy(max_output_bytes=allowed * frame)
+        ours = SmolVLMVideoProcessor(**SIZES, media_policy=policy)
+        if works:
+            assert ours(clips, return_tensors="np")["pixel_values"].shape[:2] == (3, 20)
+        else:
+            with pytest.raises(MediaLimitError, match=r"MediaPolicy\.max_output_bytes"):
+                ours(clips, return_tensors="np")
 
 
 def test_a_cut_stream_gives_what_decodes(tmp_path: Path) -> None:

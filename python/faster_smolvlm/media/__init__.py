@@ -11,9 +11,11 @@ from .errors import (
 )
 from .image import load_image
 from .policy import MediaPolicy
+from .sampling import FrameSampling
 from .source import Source, read_source
 
 __all__ = [
+    "FrameSampling",
     "MediaDecodeError",
     "MediaError",
     "MediaFetchError",

@@ -30,13 +30,15 @@ SEEK_PACKETS = 300
 class PacketTable:
     """One row per packet, in decoding order.
 
-    `order[i]` is the packet of the i-th frame shown, `resets` the packets (ascending) from which decoding can start.
+    `order[i]` is the packet of the i-th frame shown, `keys` the packets (ascending) that are marked as key frames,
+    `resets` those of them from which decoding can start with equal results.
     `exact` says whether packets and frames are known to be one to one; otherwise only the number of rows means
     something, as an upper bound.
     """
 
     pts: np.ndarray[Any, Any]
     order: np.ndarray[Any, Any]
+    keys: np.ndarray[Any, Any]
     resets: np.ndarray[Any, Any]
     exact: bool
 
@@ -78,12 +80,15 @@ def read_table(packets: Iterator[Any], codec: str, extradata: bytes | None) -> P
     nal = _nal_reader(codec, extradata)
     pts: list[int | None] = []
     hidden: list[bool] = []
+    keys: list[int] = []
     resets: list[int] = []
     for packet in packets:
         if not packet.size:
             continue
-        if packet.is_keyframe and _is_reset(codec, nal, packet):
-            resets.append(len(pts))
+        if packet.is_keyframe:
+            keys.append(len(pts))
+            if _is_reset(codec, nal, packet):
+                resets.append(len(pts))
         pts.append(packet.pts)
         hidden.append(packet.is_discard)
     known = all(value is not None for value in pts)
@@ -98,7 +103,7 @@ def read_table(packets: Iterator[Any], codec: str, extradata: bytes | None) -> P
         and resets[:1] == [0]
         and int(times.min()) == int(times[0])
     )
-    return PacketTable(times, order, np.array(resets, dtype=np.int64), exact)
+    return PacketTable(times, order, np.array(keys, dtype=np.int64), np.array(resets, dtype=np.int64), exact)
 
 
 def skippable(codec: str, extradata: bytes | None) -> Callable[[Any], bool]:

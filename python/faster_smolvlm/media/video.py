@@ -9,12 +9,13 @@ from the start and counts what comes out.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from fractions import Fraction
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,8 +24,9 @@ import numpy as np
 from .. import _rust
 from .image import check_size
 from .policy import MediaPolicy
+from .sampling import FrameSampling
 from .video_metadata import VideoMetadata
-from .video_stream import BrokenStreamError, ShortStreamError, VideoFile, VideoSource, VideoStream
+from .video_stream import BrokenStreamError, ShortStreamError, VideoFile, VideoSource, VideoStream, open_stream
 
 Sampler = Callable[..., Any]
 T = TypeVar("T")
@@ -34,9 +36,10 @@ class VideoReader:
     """Metadata of a video, and the frames of it that are asked for.
 
     `source` is a path, URL, data URI, bytes or a binary file. `rotate` turns frames as the display matrix of the stream
-    says (multiples of 90°); a sample aspect ratio is not applied, since the model squares every frame. `threads` bounds
-    how many threads decode and convert. Raises a `MediaError` for what is no video, is encrypted, is broken beyond
-    use, or exceeds `policy`.
+    says (multiples of 90°). Pixels that are not square stay as they are stored, as in Transformers: the model squares
+    every frame, so stretching it first would only blur it; `sample_aspect_ratio` tells their shape to whoever shows
+    frames to people. `threads` bounds how many threads decode and convert. Raises a `MediaError` for what is no video,
+    is encrypted, is broken beyond use, or exceeds `policy`.
     """
 
     def __init__(
@@ -51,25 +54,24 @@ class VideoReader:
         self.rotate = rotate
         self._of_thread = threading.local()
         self.file = file = VideoFile.find(source, policy or MediaPolicy())
-        with VideoStream(file, threads=1) as opened:
-            stream = opened.stream
-            height, width = stream.codec_context.height, stream.codec_context.width
+        with open_stream(file, threads=1) as stream:
+            height, width, rate = stream.height, stream.width, stream.rate
             if width < 1 or height < 1:
                 raise file.broken("has a video stream without a picture size")
             check_size(height, width, file.name, file.policy)
-            self.table = opened.packet_table()
+            self.table = stream.packet_table()
             if len(self.table.order) == 0:
                 raise file.broken("has no frame that can be decoded")
+            self.sample_aspect_ratio = stream.sample_aspect_ratio
             self._seconds = float(stream.time_base)
             total = len(self.table.order)
             if not self.table.exact and stream.frames > 0:
                 total = min(total, stream.frames)
-            rate: Fraction | None = stream.average_rate or stream.guessed_rate
         self.metadata = VideoMetadata(
             total_num_frames=total,
             fps=float(rate) if rate else None,
             duration=float(total / rate) if rate else None,
-            video_backend="pyav",
+            video_backend=stream.backend,
             height=height,
             width=width,
         )
@@ -84,8 +86,37 @@ class VideoReader:
 
     @property
     def key_frames(self) -> list[int]:
-        """Indices of the frames from which decoding can start."""
-        return [int(index) for index in np.flatnonzero(np.isin(self.table.order, self.table.resets))]
+        """Indices of the frames that the file marks as key frames."""
+        return [int(index) for index in np.flatnonzero(np.isin(self.table.order, self.table.keys))]
+
+    def sample(self, sampling: FrameSampling) -> np.ndarray[Any, Any]:
+        """Return the indices of the frames that a rule takes; ValueError where it cannot be applied."""
+        total = self.metadata.total_num_frames
+        try:
+            return sampling.choose(self.times[:total], [index for index in self.key_frames if index < total])
+        except ValueError as error:
+            raise ValueError(f"{self.file.name}: {error}") from None
+
+    def iterate(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+        """Yield (index, PyAV `VideoFrame`) for ascending indices, decoded when asked for, however long that takes.
+
+        Ends where fewer frames decode than the file says.
+        """
+        file = replace(self.file, deadline=math.inf)
+        last = -1
+        if self.table.exact:
+            try:
+                with VideoStream(file, self.threads) as stream:
+                    for last, frame in stream.decode_needed(self.table, wanted):
+                        yield last, frame
+                return
+            except BrokenStreamError:
+                pass
+        try:
+            with open_stream(file, self.threads) as stream:
+                yield from stream.decode_all([index for index in wanted if index > last])
+        except ShortStreamError:
+            return
 
     def turns(self, frame: Any) -> int:
         """Return the quarter turns, counterclockwise, that a frame needs to stand upright; 0 unless `rotate`."""
@@ -154,7 +185,7 @@ class VideoReader:
             except BrokenStreamError:
                 results = {}
             if not results:
-                with VideoStream(self.file, self.threads) as stream:
+                with open_stream(self.file, self.threads) as stream:
                     results = _collect(stream.decode_all(wanted), of_frame, pool, 2 * self.threads)
         return {rank_of[index]: result for index, result in results.items()}
 
@@ -207,6 +238,7 @@ def load_video(
     fps: float | None = None,
     sample_indices_fn: Sampler | None = None,
     *,
+    sampling: FrameSampling | None = None,
     policy: MediaPolicy | None = None,
     threads: int | None = None,
     rotate: bool = False,
@@ -214,18 +246,25 @@ def load_video(
 ) -> tuple[np.ndarray[Any, Any], VideoMetadata]:
     """Read a video, or the frames of it that are asked for.
 
-    `num_frames` frames at equal distance, `fps` frames per second, or those whose indices
-    ``sample_indices_fn(metadata=VideoMetadata, **kwargs)`` returns; without any of the three every frame. Returns uint8
-    frames (frames, height, width, 3), RGB, and the `VideoMetadata`. Raises ValueError where both `num_frames` and `fps`
-    are given or more frames are asked for than there are, and a `MediaError` as `VideoReader`.
+    `num_frames` frames at equal distance, `fps` frames per second, those whose indices
+    ``sample_indices_fn(metadata=VideoMetadata, **kwargs)`` returns, or those that `sampling` takes; without any of them
+    every frame. Returns uint8 frames (frames, height, width, 3), RGB, and the `VideoMetadata`. Raises ValueError where
+    several are given or more frames are asked for than there are, and a `MediaError` as `VideoReader`.
     """
-    if fps is not None and num_frames is not None and sample_indices_fn is None:
+    given = [num_frames is not None, fps is not None, sampling is not None]
+    if sum(given) > 1 and sample_indices_fn is None:
         raise ValueError(
-            "`num_frames`, `fps`, and `sample_indices_fn` are mutually exclusive arguments, please use only one!"
+            "`num_frames`, `fps`, `sample_indices_fn` and `sampling` are mutually exclusive arguments, please use "
+            "only one!"
         )
-    sampler = sample_indices_fn or partial(default_sample_indices_fn, num_frames=num_frames, fps=fps)
     reader = VideoReader(video, policy=policy, threads=threads, rotate=rotate)
-    frames, metadata = reader.read(partial(sampler, **kwargs), lambda _, frame: reader.to_rgb(frame))
+    if sample_indices_fn is None and sampling is not None:
+        sampler: Sampler = lambda metadata: reader.sample(sampling)  # noqa: E731
+    else:
+        sampler = partial(
+            sample_indices_fn or partial(default_sample_indices_fn, num_frames=num_frames, fps=fps), **kwargs
+        )
+    frames, metadata = reader.read(sampler, lambda _, frame: reader.to_rgb(frame))
     return np.stack(frames), metadata
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, BinaryIO, Union
 
 import numpy as np
@@ -16,6 +17,7 @@ from .image import check_size
 from .packets import JUMP_PACKETS, SEEK_PACKETS, PacketTable, read_table, skippable
 from .policy import MediaPolicy
 from .source import read_source
+from .webp import WebpStream, is_webp
 
 VideoSource = Union[str, "os.PathLike[str]", bytes, BinaryIO]
 
@@ -51,9 +53,14 @@ class VideoFile:
         if isinstance(source, (str, bytes, os.PathLike)):
             found = read_source(source, policy)
             return cls(found.label, found.path, found.data, policy, deadline)
-        source.seek(0)
+        if source.seekable():  # a pipe is not
+            source.seek(0)
         data = source.read(policy.max_bytes + 1)
         return cls("video file object", None, read_source(data, policy).data, policy, deadline)
+
+    def open(self) -> BinaryIO:
+        """Open the file, or the bytes, for reading."""
+        return io.BytesIO(self.data or b"") if self.path is None else open(self.path, "rb")
 
     def broken(self, problem: str) -> MediaDecodeError:
         """Return the error for a file that cannot be used."""
@@ -66,8 +73,18 @@ class VideoFile:
         )
 
 
+def open_stream(file: VideoFile, threads: int) -> VideoStream | WebpStream:
+    """Open the stream of a file; with `threads` threads where they help. Raises a `MediaError` for what is no video."""
+    with file.open() as data:
+        if is_webp(data.read(12)):
+            return WebpStream(file)
+    return VideoStream(file, threads)
+
+
 class VideoStream:
     """The first video stream of a file, decoded by `threads` threads; close it, or use it in a `with` statement."""
+
+    backend = "pyav"
 
     def __init__(self, file: VideoFile, threads: int) -> None:
         import av
@@ -97,6 +114,13 @@ class VideoStream:
                     stream.discard = av.stream.Discard.all
         self.stream.thread_count = threads
         self.stream.thread_type = "AUTO"
+        self.height: int = self.stream.codec_context.height
+        self.width: int = self.stream.codec_context.width
+        # width over height of a pixel; 1 where the file does not say
+        self.sample_aspect_ratio = Fraction(self.stream.sample_aspect_ratio or 1)
+        self.time_base: Fraction = self.stream.time_base
+        self.frames: int = self.stream.frames  # 0 where the container does not say
+        self.rate: Fraction | None = self.stream.average_rate or self.stream.guessed_rate
 
     def __enter__(self) -> VideoStream:
         return self
