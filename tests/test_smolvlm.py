@@ -13,9 +13,10 @@ import torch
 from faster_smolvlm import MediaPolicy, SmolVLM
 from faster_smolvlm.cache import KVCache
 from faster_smolvlm.media import MediaError
+from faster_smolvlm.media.video_metadata import VideoMetadata
 from PIL import Image, ImageDraw
 
-from .video_clips import write_clip
+from .video_clips import every_frame, write_clip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -202,7 +203,6 @@ def test_a_picture_that_cannot_be_used_is_named(vlm: SmolVLM, tmp_path: Path) ->
         (lambda vlm: vlm.generate(3), ValueError, "prompt"),
         (lambda vlm: vlm.generate(["a", "b"], images=[[]]), ValueError, "2 prompts"),
         (lambda vlm: vlm.generate("a", videos=["b.mp4"]), FileNotFoundError, r"b\.mp4"),
-        (lambda vlm: vlm.generate("a", videos=["b.mp4", [picture("red")]]), ValueError, "all files or all frames"),
         (lambda vlm: vlm.generate(["a", "b"], videos=[[]]), ValueError, "2 prompts need as many lists of videos"),
         (lambda vlm: vlm.chat([{"role": "user", "content": [{"type": "video", "path": "b"}]}]), ValueError, "b"),
         (lambda vlm: vlm.generate("a", temprature=3), ValueError, "temprature"),
@@ -234,6 +234,26 @@ def test_clips(vlm: SmolVLM, tmp_path: Path) -> None:
         assert vlm.generate("What moves?", videos=clips, max_new_tokens=8).token_ids == expected
         with vlm.stream("What moves?", videos=clips, max_new_tokens=8) as stream:
             assert "".join(stream) == vlm.generate("What moves?", videos=clips, max_new_tokens=8).text
+    drawn = [picture("red"), picture("blue")]
+    metadata = VideoMetadata(40, fps=10.0, duration=4.0, frames_indices=[0, 13, 26, 39])
+    decoded = np.stack(every_frame(path))[metadata.frames_indices]
+    inputs = vlm.processor(
+        text=vlm.processor.apply_chat_template(
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "video"}, {"type": "video"}, {"type": "text", "text": "What moves?"}],
+                }
+            ],
+            add_generation_prompt=True,
+        ),
+        videos=[decoded, drawn],
+        video_metadata=[metadata, VideoMetadata(2, frames_indices=[0, 1])],
+        do_sample_frames=False,
+        return_tensors="pt",
+    )
+    ids = vlm.model.generate(**inputs, max_new_tokens=8)[0, inputs["input_ids"].shape[1] :].tolist()
+    assert vlm.generate("What moves?", videos=[path, drawn], max_new_tokens=8).token_ids == ids, "files and frames"
     alone = [vlm.generate("What moves?", videos=[path], max_new_tokens=8), vlm.generate("Hi", max_new_tokens=8)]
     batch = vlm.generate(["What moves?", "Hi"], videos=[[path], []], max_new_tokens=8)
     assert [result.token_ids for result in batch] == [result.token_ids for result in alone]

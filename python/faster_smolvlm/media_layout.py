@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .video_inputs import is_source
+
 
 def nest_images(images: Any) -> list[list[Any]]:
     """Return the pictures of each prompt.
@@ -24,11 +26,11 @@ def nest_images(images: Any) -> list[list[Any]]:
 def count_videos(videos: Any) -> int:
     """Return how many clips `videos` holds.
 
-    A clip is a path, URL or bytes, a 4-D array, a list of frames (pictures), a list of frame paths three lists deep,
-    or a single frame; lists may be nested. Nothing is opened. Raises ValueError for what is none of these.
+    A clip is a path, URL, bytes or open file, a 4-D array, a list of frames (pictures), a list of frame paths three
+    lists deep, or a single frame; lists may be nested. Nothing is opened. Raises ValueError for what is none of these.
     """
     if not isinstance(videos, (list, tuple)):
-        if isinstance(videos, (str, bytes)) or hasattr(videos, "__fspath__") or _is_frame(videos):
+        if is_source(videos) or _is_frame(videos):
             return 1
         dims = _ndim(videos)
         if dims in (4, 5):

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -19,6 +20,7 @@ from .media import MediaError, MediaPolicy, load_image
 
 if TYPE_CHECKING:
     from .generation.loop import Decoding
+    from .media.video import VideoReader
     from .modeling_smolvlm import SmolVLMForConditionalGeneration
     from .native import NativeSmolVLM
     from .processing_smolvlm import SmolVLMProcessor
@@ -314,7 +316,8 @@ class SmolVLM:
         clips = [clip for _, _, shown in loaded for clip in shown]
         arguments: dict[str, Any] = {} if do_image_splitting is None else {"do_image_splitting": do_image_splitting}
         if clips:
-            arguments |= self._sampling_of(clips)
+            clips, sampling_of_clips = self._sample(clips)
+            arguments |= sampling_of_clips
         inputs = self.processor(
             text=[self.processor.apply_chat_template(messages, add_generation_prompt=True) for messages, *_ in loaded],
             images=pictures if any(pictures) else None,
@@ -425,17 +428,30 @@ class SmolVLM:
         pictures = [self._picture(source, number, len(sources)) for number, source in enumerate(sources, 1)]
         return normal, pictures, videos
 
-    def _sampling_of(self, clips: list[Any]) -> dict[str, Any]:
-        """Sample clips that are files, as the checkpoint says; take every frame of arrays."""
-        from .video_inputs import is_source
+    def _sample(self, clips: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the clips and how to sample them: files as the checkpoint says, of arrays every frame."""
+        from .video_inputs import is_source, metadata_of
 
         files = [is_source(clip) for clip in clips]
-        if any(files) and not all(files):
-            raise ValueError("the clips of one call have to be all files or all frames; got both")
         videos = self.processor.video_processor
         limits = {"num_frames": videos.num_frames or _NUM_FRAMES, "fps": videos.fps or _FPS}
-        sampling = {"do_sample_frames": True, **limits} if all(files) else {"do_sample_frames": False}
-        return {"media_policy": self.policy, **sampling}
+        if all(files):
+            return clips, {"media_policy": self.policy, "do_sample_frames": True, **limits}
+        if not any(files):
+            return clips, {"media_policy": self.policy, "do_sample_frames": False}
+        # One call samples either all clips or none, so the files become arrays first.
+        from .media.video import VideoReader
+
+        frames: list[Any] = []
+        metadata = metadata_of(clips, None)
+        for place, clip in enumerate(clips):
+            if files[place]:
+                reader = VideoReader(clip, policy=self.policy, threads=videos.threads, rotate=True)
+                sampler = videos.sampler(reader, frame_sampling=videos.frame_sampling, **limits)
+                decoded, metadata[place] = reader.read(sampler, partial(_rgb, reader))
+                clip = np.stack(decoded)
+            frames.append(clip)
+        return frames, {"media_policy": self.policy, "do_sample_frames": False, "video_metadata": metadata}
 
     def _picture(self, source: Any, number: int, total: int) -> Any:
         try:
@@ -501,6 +517,10 @@ class _Call:
             usage = replace(known, completion_tokens=length)
             results.append(Result(text.lstrip(), ids, reason, usage, replace(self._timings, tokens=length)))
         return results
+
+
+def _rgb(reader: VideoReader, _: int, frame: Any) -> Any:
+    return reader.to_rgb(frame)
 
 
 def _device(device: str) -> str:

@@ -139,13 +139,12 @@ class SmolVLMVideoProcessor:
         pool: ThreadPoolExecutor,
     ) -> tuple[Array, VideoMetadata]:
         sample, sampling = settings["do_sample_frames"], settings["frame_sampling"]
-        sampler: Sampler = partial(self.sample_frames, num_frames=settings["num_frames"], fps=settings["fps"])
+        limits = {"num_frames": settings["num_frames"], "fps": settings["fps"]}
         if is_source(clip):
             reader = VideoReader(clip, policy=settings["media_policy"], threads=self.threads, rotate=True)
-            if sampling is not None:
-                sampler = lambda metadata: reader.sample(sampling)  # noqa: E731
-            chosen = sampler if sample else lambda metadata: np.arange(metadata.total_num_frames)
-            return to_pixels.of_file(reader, chosen, fast=bool(settings["fast"]))
+            every: Sampler = lambda metadata: np.arange(metadata.total_num_frames)  # noqa: E731
+            sampler = self.sampler(reader, frame_sampling=sampling, **limits) if sample else every
+            return to_pixels.of_file(reader, sampler, fast=bool(settings["fast"]))
         if isinstance(clip, list):
             if sample:
                 raise ValueError(
@@ -154,7 +153,7 @@ class SmolVLMVideoProcessor:
             return to_pixels.of_array(_load_frames(clip, settings["media_policy"]), "channels_last", pool), metadata
         if sample:
             if sampling is None:
-                metadata.frames_indices = sampler(metadata=metadata)
+                metadata.frames_indices = self.sample_frames(metadata, **limits)
             elif sampling.fps is not None and metadata.fps is None:
                 raise ValueError(f"frame_sampling={sampling} needs the `fps` of the clip; pass `video_metadata`")
             else:
@@ -163,6 +162,14 @@ class SmolVLMVideoProcessor:
         given = settings["input_data_format"]
         layout = infer_layout(clip) if given is None else str(getattr(given, "value", given))
         return to_pixels.of_array(clip, layout, pool), metadata
+
+    def sampler(
+        self, reader: VideoReader, *, num_frames: int | None, fps: float | None, frame_sampling: FrameSampling | None
+    ) -> Sampler:
+        """Return what chooses frames of a file: `frame_sampling` where there is one, else `sample_frames`."""
+        if frame_sampling is not None:
+            return lambda metadata: reader.sample(frame_sampling)
+        return partial(self.sample_frames, num_frames=num_frames, fps=fps)
 
     def sample_frames(
         self,

@@ -11,6 +11,7 @@ import pytest
 from faster_smolvlm import FrameSampling, MediaPolicy, SmolVLMVideoProcessor
 from faster_smolvlm.media import MediaDecodeError, MediaLimitError
 from faster_smolvlm.media.video import VideoReader, load_video
+from faster_smolvlm.watch import frames_of_file
 from PIL import Image, ImageSequence
 
 from ..video_clips import pictures
@@ -67,6 +68,15 @@ def test_pixels_equal_those_of_the_frames() -> None:
         np.testing.assert_array_equal(read[name], given[name])
     fast = ours(data, fast=True, return_tensors="np")["pixel_values"]
     assert 0 < np.abs(fast - given["pixel_values"]).mean() < 0.1
+
+
+def test_watching() -> None:
+    data = webp()
+    seen = list(frames_of_file(data, every=0.2))
+    expected = of_pillow(data)
+    assert [round(seconds, 3) for seconds, _ in seen] == [0, 0.1, 0.4, 0.45]
+    for (_, frame), index in zip(seen, (0, 1, 4, 5), strict=True):
+        np.testing.assert_array_equal(frame, expected[index])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,7 @@ def test_without_video_processor(small_checkpoint: Path) -> None:
         ([["a.mp4"], ["b.mp4", "c.mp4"]], 3),
         (Path("a.mp4"), 1),
         (b"bytes", 1),
+        (io.BytesIO(b"bytes"), 1),
         (clip(3), 1),
         (clip(3)[0], 1),
         (np.stack([clip(3), clip(3)]), 2),
