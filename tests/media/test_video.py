@@ -151,6 +151,8 @@ def test_v14_load_video(tmp_path: Path, ask: dict[str, Any]) -> None:
         ("vp9.webm", {"codec": "libvpx-vp9", "options": {"g": "15", "deadline": "realtime", "cpu-used": "8"}}),
         ("vp8.webm", {"codec": "libvpx", "options": {"g": "15", "auto-alt-ref": "1", "lag-in-frames": "10"}}),
         ("av1.mp4", {"codec": "libsvtav1", "options": {"preset": "12", "g": "15", "svtav1-params": "lp=1"}}),
+        ("moving.apng", {"codec": "apng", "pix_fmt": "rgb24"}),
+        ("moving.gif", {"codec": "gif", "pix_fmt": "rgb8"}),
         ("motion.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
         ("fragmented.mp4", {"container": {"movflags": "frag_keyframe+empty_moov"}, "options": {"g": "10"}}),
     ],
