@@ -1,7 +1,8 @@
 //! Figures of the native engine for the 256M configuration with random weights, beside the machine's measured limits:
 //! `cargo bench -p faster-smolvlm-core --bench engine -- [limits|linear|vision|prefill|decode|batch|load]…`
 //!
-//! `ENGINE_THREADS` (default 2) and `ENGINE_ROUNDS` (default 5) say how; every figure is the median of the rounds.
+//! `ENGINE_THREADS` (default 2) and `ENGINE_ROUNDS` (default 5) say how; every figure is the
+//! median of the rounds, with the best of them in brackets.
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -184,8 +185,34 @@ fn number(name: &str, default: usize) -> usize {
         .unwrap_or(default)
 }
 
-/// Median seconds of some rounds after a warm-up.
-fn median(mut work: impl FnMut() -> Outcome<()>) -> Outcome<f64> {
+/// Seconds of some rounds after a warm-up.
+struct Seconds {
+    median: f64,
+    best: f64,
+}
+
+impl Seconds {
+    /// `amount` per second, with its unit.
+    fn rate(&self, amount: f64, unit: &str) -> String {
+        format!(
+            "{:.1} ({:.1}) {unit}",
+            amount / self.median,
+            amount / self.best
+        )
+    }
+
+    /// `amount` per second as a share of `limit`.
+    fn share(&self, amount: f64, limit: f64) -> String {
+        let percent = 100.0 * amount / limit;
+        format!(
+            "{:.0} % ({:.0} %)",
+            percent / self.median,
+            percent / self.best
+        )
+    }
+}
+
+fn time(mut work: impl FnMut() -> Outcome<()>) -> Outcome<Seconds> {
     work()?;
     let mut seconds = Vec::new();
     for _ in 0..number("ENGINE_ROUNDS", 5) {
@@ -194,7 +221,10 @@ fn median(mut work: impl FnMut() -> Outcome<()>) -> Outcome<f64> {
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    Ok(seconds[seconds.len() / 2])
+    Ok(Seconds {
+        median: seconds[seconds.len() / 2],
+        best: seconds[0],
+    })
 }
 
 const DTYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8];
@@ -234,7 +264,7 @@ fn linear(path: &Path, threads: usize, peak: f64) -> Outcome<()> {
                 rows,
                 quantized: quantized.shared(),
             };
-            let seconds = median(|| {
+            let seconds = time(|| {
                 pool.run(|worker| {
                     let mut scratch = LinearScratch::new();
                     // SAFETY: nobody writes the input, and each call of `done` has rows and columns of its own.
@@ -257,12 +287,11 @@ fn linear(path: &Path, threads: usize, peak: f64) -> Outcome<()> {
                 })?;
                 Ok(())
             })?;
-            let flops = 2.0 * (rows * inputs * outputs) as f64 / seconds;
+            let flops = 2.0 * (rows * inputs * outputs) as f64;
             println!(
-                "linear {dtype:?} {rows} x {inputs} x {outputs}: {:.2} ms, {:.1} GFLOP/s, {:.0} % of the float32 peak",
-                seconds * 1e3,
-                flops / 1e9,
-                100.0 * flops / peak
+                "linear {dtype:?} {rows} x {inputs} x {outputs}: {}, {} of the float32 peak",
+                seconds.rate(flops / 1e9, "GFLOP/s"),
+                seconds.share(flops, peak)
             );
         }
     }
@@ -337,19 +366,20 @@ fn model(
             patch_mask: &[true; 1024],
         };
         let mut out = vec![0.0; 64 * 576];
-        let seconds = median(|| Ok(engine.encode(&frame, &mut out)?))?;
+        let seconds = time(|| Ok(engine.encode(&frame, &mut out)?))?;
         println!(
-            "vision {dtype:?}, one 512 x 512 tile: {:.1} ms, {:.0} % of the float32 peak",
-            seconds * 1e3,
-            100.0 * 214.7e9 / seconds / peak
+            "vision {dtype:?}, one 512 x 512 tile: {:.1} ({:.1}) ms, {} of the float32 peak",
+            1e3 * seconds.median,
+            1e3 * seconds.best,
+            seconds.share(214.7e9, peak)
         );
     }
     if wants("prefill") {
         let sequence = engine.cache().open();
-        let seconds = median(|| fill(&mut engine, sequence, 512))?;
+        let seconds = time(|| fill(&mut engine, sequence, 512))?;
         println!(
-            "prefill {dtype:?}, 512 tokens: {:.0} tokens/s",
-            512.0 / seconds
+            "prefill {dtype:?}, 512 tokens: {}",
+            seconds.rate(512.0, "tokens/s")
         );
         engine.cache().close(sequence)?;
     }
@@ -367,16 +397,16 @@ fn model(
         for &sequence in &sequences {
             fill(&mut engine, sequence, context)?;
         }
-        let seconds = median(|| {
+        let seconds = time(|| {
             for &sequence in &sequences {
                 engine.cache().truncate(sequence, context)?;
             }
             (0..TOKENS).try_for_each(|_| step(&mut engine, &sequences, 1))
         })?;
         println!(
-            "decode {dtype:?}, {batch} sequences at {context}: {:.1} tokens/s, weights at {:.0} % of the bandwidth",
-            (TOKENS * batch) as f64 / seconds,
-            100.0 * (TOKENS * engine.text_bytes()) as f64 / seconds / read
+            "decode {dtype:?}, {batch} sequences at {context}: {}, weights at {} of the bandwidth",
+            seconds.rate((TOKENS * batch) as f64, "tokens/s"),
+            seconds.share((TOKENS * engine.text_bytes()) as f64, read)
         );
         for sequence in sequences {
             engine.cache().close(sequence)?;

@@ -5,21 +5,18 @@ use std::sync::Mutex;
 use super::checkpoint::Tensor;
 use super::error::{EngineError, Result};
 use super::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Kernels, PANEL, Product, RUN, SCALE_BYTES,
+    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Kernels, PANEL, Product, ROW_BLOCK, RUN,
+    SCALE_BYTES, quantized_index,
 };
 use super::memory::{Buffer, Shared};
 use super::pool::{Pool, Worker};
 
 /// Rows of one task: their activations stay in the second-level cache while the panels go by.
 const ROW_CHUNK: usize = 192;
-/// Rows that the kernels like to work on at once.
-const BLOCK_ROWS: usize = 6;
 /// Most panels of one task.
 const TASK_PANELS: usize = 12;
 /// Up to so many rows the weights are what costs: tasks are then small, so that the threads end together.
 const FEW_ROWS: usize = 16;
-/// Rows of one task that quantizes.
-const QUANTIZED_ROWS: usize = 8;
 
 /// Panels of one task for a phase of `rows` rows; even, so that interleaved matrices stay together.
 pub fn task_panels(rows: usize) -> usize {
@@ -55,6 +52,7 @@ pub struct Linear {
 pub struct LinearScratch {
     expanded: Vec<f32>,
     widened: Vec<i16>,
+    row: Vec<i16>,
     tile: Vec<f32>,
 }
 
@@ -67,8 +65,9 @@ pub struct Quantized {
 impl Quantized {
     /// Room for `rows` rows of `columns` elements.
     pub fn new(rows: usize, columns: usize) -> Result<Self> {
+        let padded = rows.saturating_add(ROW_BLOCK);
         Ok(Self {
-            values: Buffer::zeroed(rows.saturating_mul(columns.next_multiple_of(2)))?,
+            values: Buffer::zeroed(padded.saturating_mul(columns.next_multiple_of(2)))?,
             scales: Buffer::zeroed(rows.saturating_mul(columns.div_ceil(GROUP)))?,
         })
     }
@@ -108,6 +107,7 @@ impl LinearScratch {
         Self {
             expanded: vec![0.0; RUN * PANEL],
             widened: vec![0; GROUP * PANEL],
+            row: Vec::new(),
             tile: vec![0.0; ROW_CHUNK * TASK_PANELS * PANEL],
         }
     }
@@ -209,17 +209,16 @@ impl Linear {
         debug_assert!(panels <= TASK_PANELS);
         let rows = input.rows;
         if self.dtype == Dtype::Int8 {
-            worker.for_each(rows.div_ceil(QUANTIZED_ROWS), |task| {
-                let end = rows.min((task + 1) * QUANTIZED_ROWS);
-                // SAFETY: by the caller's promise, and the quantized rows are this task's.
-                unsafe { self.quantize(kernels, &input, task * QUANTIZED_ROWS..end) };
+            worker.for_each(rows.div_ceil(ROW_BLOCK), |block| {
+                // SAFETY: by the caller's promise, and the block is this task's.
+                unsafe { self.quantize(kernels, scratch, &input, block) };
             });
         }
         let units = self.tasks(panels);
         // Chunks of equal size, and of whole register blocks.
         let most = rows
             .div_ceil(rows.div_ceil(ROW_CHUNK).max(1))
-            .next_multiple_of(BLOCK_ROWS)
+            .next_multiple_of(ROW_BLOCK)
             .max(1);
         worker.for_each(rows.div_ceil(most) * units, |task| {
             let (first_row, unit) = (task / units * most, task % units);
@@ -253,25 +252,41 @@ impl Linear {
         });
     }
 
+    /// Quantizes one block of rows.
+    ///
     /// # Safety
-    /// No thread may write the input meanwhile; the quantized rows must be the caller's.
-    unsafe fn quantize(&self, kernels: &Kernels, input: &Input<'_>, rows: Range<usize>) {
-        let (width, groups) = (self.inputs.next_multiple_of(2), self.inputs.div_ceil(GROUP));
-        for row in rows {
-            let start = row * input.stride;
-            // SAFETY: by the caller's promise.
-            unsafe {
-                (kernels.quantize)(
-                    input.values.part(start..start + self.inputs),
+    /// No thread may write the input meanwhile; the block must be the caller's.
+    unsafe fn quantize(
+        &self,
+        kernels: &Kernels,
+        scratch: &mut LinearScratch,
+        input: &Input<'_>,
+        block: usize,
+    ) {
+        let (k, groups) = (self.inputs, self.inputs.div_ceil(GROUP));
+        let first = block * ROW_BLOCK;
+        let start = quantized_index(first, 0, k);
+        let end = quantized_index(first + ROW_BLOCK, 0, k);
+        // SAFETY: by the caller's promise.
+        let to = unsafe { input.quantized.values.part_mut(start..end) };
+        scratch.row.resize(k.next_multiple_of(2), 0);
+        for row in first..input.rows.min(first + ROW_BLOCK) {
+            // SAFETY: as above.
+            let (x, scales) = unsafe {
+                (
                     input
-                        .quantized
                         .values
-                        .part_mut(row * width..(row + 1) * width),
+                        .part(row * input.stride..row * input.stride + k),
                     input
                         .quantized
                         .scales
                         .part_mut(row * groups..(row + 1) * groups),
-                );
+                )
+            };
+            (kernels.quantize)(x, &mut scratch.row, scales);
+            let pairs = to[2 * (row - first)..].chunks_mut(2 * ROW_BLOCK);
+            for (to, from) in pairs.zip(scratch.row.chunks_exact(2)) {
+                to[..2].copy_from_slice(from);
             }
         }
     }
@@ -291,14 +306,13 @@ impl Linear {
         let w_stride = self.dtype.panel_bytes(self.inputs);
         let w = &self.data[panels.start * w_stride..];
         if self.dtype == Dtype::Int8 {
-            let (width, groups) = (self.inputs.next_multiple_of(2), self.inputs.div_ceil(GROUP));
+            let (k, groups) = (self.inputs, self.inputs.div_ceil(GROUP));
+            let start = quantized_index(rows.start, 0, k);
+            let end = quantized_index(rows.end.next_multiple_of(ROW_BLOCK), 0, k);
             // SAFETY: by the caller's promise.
             let (a, a_scale) = unsafe {
                 (
-                    input
-                        .quantized
-                        .values
-                        .part(rows.start * width..rows.end * width),
+                    input.quantized.values.part(start..end),
                     input
                         .quantized
                         .scales
@@ -307,7 +321,6 @@ impl Linear {
             };
             (kernels.integer_product)(IntegerProduct {
                 a,
-                a_stride: width,
                 a_scale,
                 rows: rows.len(),
                 k: self.inputs,

@@ -15,6 +15,8 @@ const SPINS_BEFORE_PARK: u32 = 10_000;
 const SPINS_BEFORE_YIELD: u32 = 2_000;
 /// Most jobs that the caller does alone after threads were held up by other processes.
 const MOST_REST: u32 = 256;
+/// Jobs longer than the turns that the system gives to processes go through their tasks with whatever cores there are.
+const LONGEST_REST: Duration = Duration::from_millis(50);
 /// `claim` packs the phase number above the index of the next task.
 const TASK_BITS: u32 = 24;
 const TASK_MASK: u64 = (1 << TASK_BITS) - 1;
@@ -205,7 +207,8 @@ impl Pool {
                 worker.stalled += since.elapsed();
             }
             // A thread that another process keeps from its core holds up every phase: one thread is then quicker.
-            if worker.stalled * 4 > start.elapsed() {
+            let elapsed = start.elapsed();
+            if worker.stalled * 4 > elapsed && elapsed < LONGEST_REST {
                 self.next_rest = (self.next_rest * 2).clamp(8, MOST_REST);
                 self.rest = self.next_rest;
             } else {

@@ -34,6 +34,17 @@ pub const GROUP: usize = RUN;
 /// Largest quantized activation.
 pub const QUANTIZED_MAX: i16 = (1 << 14) - 1;
 
+/// Rows of a block of quantized activations.
+pub const ROW_BLOCK: usize = 6;
+
+/// Where element `step` of row `row` lies among quantized activations: in blocks of [`ROW_BLOCK`] rows, each
+/// `[k / 2][ROW_BLOCK][2]`, so that the kernel walks through all rows of a block with one pointer.
+#[inline(always)]
+pub fn quantized_index(row: usize, step: usize, k: usize) -> usize {
+    let pair = row / ROW_BLOCK * k.div_ceil(2) + step / 2;
+    (pair * ROW_BLOCK + row % ROW_BLOCK) * 2 + step % 2
+}
+
 /// How weights or cached keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dtype {
@@ -117,10 +128,8 @@ impl Product<'_> {
 /// with one rounding per step, of (sum over k of `a[r][k] * w[k][c]`, exact, then rounded to float32) times
 /// (`a_scale[r][group] * w_scale[group][c]`).
 pub struct IntegerProduct<'a> {
-    /// Quantized activations, row-major, an odd `k` padded with a zero.
+    /// Quantized activations as [`quantized_index`] says, an odd `k` padded with a zero, the last block whole.
     pub a: &'a [i16],
-    /// Elements from one row of `a` to the next.
-    pub a_stride: usize,
     /// Scales of the activations, row-major, one per group.
     pub a_scale: &'a [f32],
     /// Rows of `a` and of `out`.
@@ -145,7 +154,7 @@ impl IntegerProduct<'_> {
         }
         assert!(self.k > 0);
         assert!(
-            self.a.len() >= (self.rows - 1) * self.a_stride + self.k.next_multiple_of(2)
+            self.a.len() >= self.rows.next_multiple_of(ROW_BLOCK) * self.k.next_multiple_of(2)
                 && self.a_scale.len() >= self.rows * self.k.div_ceil(GROUP)
         );
         assert!(self.w.len() >= self.panels * Dtype::Int8.panel_bytes(self.k));

@@ -5,7 +5,7 @@
 //! instruction would take a library call for each.
 use super::{
     BLOCK, Dtype, GROUP, GROUP_BYTES, IntegerProduct, Kernels, PANEL, Product, QUANTIZED_MAX, RUN,
-    SCALE_BYTES,
+    SCALE_BYTES, quantized_index,
 };
 
 /// Kernels for machines with no instruction set that has a file of its own.
@@ -99,10 +99,10 @@ pub fn integer_product<const FUSED: bool>(p: IntegerProduct<'_>) {
             let out = &mut p.out[row * width + panel * PANEL..][..PANEL];
             out.fill(0.0);
             for group in 0..groups {
-                let a = &p.a[row * p.a_stride + group * GROUP..][..GROUP.min(p.k - group * GROUP)];
                 for (column, o) in out.iter_mut().enumerate() {
-                    let terms = a.iter().enumerate().map(|(k, &a)| {
-                        i32::from(a) * weight(w, Dtype::Int8, group * GROUP + k, column) as i32
+                    let terms = (group * GROUP..p.k.min((group + 1) * GROUP)).map(|k| {
+                        let a = i32::from(p.a[quantized_index(row, k, p.k)]);
+                        a * weight(w, Dtype::Int8, k, column) as i32
                     });
                     let scale = p.a_scale[row * groups + group] * group_scale(w, group, column);
                     *o = madd::<FUSED>(terms.sum::<i32>() as f32, scale, *o);

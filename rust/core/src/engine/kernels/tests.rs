@@ -198,7 +198,7 @@ fn a_row_does_not_depend_on_its_neighbours() {
     }
 }
 
-/// Quantized rows of a matrix, and their scales.
+/// Quantized rows of a matrix, row-major, and their scales.
 fn quantized(kernels: &Kernels, a: &[f32], k: usize) -> (Vec<i16>, Vec<f32>) {
     let (width, groups) = (k.next_multiple_of(2), k.div_ceil(GROUP));
     let rows = a.len() / k;
@@ -213,21 +213,26 @@ fn quantized(kernels: &Kernels, a: &[f32], k: usize) -> (Vec<i16>, Vec<f32>) {
     (values, scales)
 }
 
+/// The product of rows that `quantized` gave.
 fn integer(
     kernels: &Kernels,
-    a: &[i16],
+    rows: &[i16],
     a_scale: &[f32],
     w: &[u8],
     k: usize,
     panels: usize,
 ) -> Vec<f32> {
-    let rows = a.len() / k.next_multiple_of(2);
-    let mut out = vec![f32::NAN; rows * panels * PANEL];
+    let width = k.next_multiple_of(2);
+    let count = rows.len() / width;
+    let mut a = vec![i16::MIN; count.next_multiple_of(ROW_BLOCK) * width];
+    for (i, value) in rows.iter().enumerate() {
+        a[quantized_index(i / width, i % width, k)] = *value;
+    }
+    let mut out = vec![f32::NAN; count * panels * PANEL];
     (kernels.integer_product)(IntegerProduct {
-        a,
-        a_stride: k.next_multiple_of(2),
+        a: &a,
         a_scale,
-        rows,
+        rows: count,
         k,
         w,
         panels,

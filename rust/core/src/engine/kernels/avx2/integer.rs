@@ -2,10 +2,10 @@
 //! 32 bits, twice as many products per instruction as float32 multiply-adds, and the adds go to other ports.
 use std::arch::x86_64::*;
 
-use crate::engine::kernels::{Dtype, GROUP, GROUP_BYTES, IntegerProduct, PANEL, SCALE_BYTES};
+use crate::engine::kernels::{
+    Dtype, GROUP, GROUP_BYTES, IntegerProduct, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
+};
 
-/// Rows of the register block: 6 rows of 16 columns fill 12 of the 16 registers with sums.
-const ROWS: usize = 6;
 /// Most rows for which weights are widened in registers; above that they are widened once for all rows.
 const DIRECT_ROWS: usize = 3;
 /// Pairs of steps in a whole group.
@@ -70,8 +70,8 @@ unsafe fn by_groups(p: IntegerProduct<'_>) {
             unsafe {
                 let w = p.w.as_ptr().add(panel * panel_bytes + group * GROUP_BYTES);
                 let mut rows = Rows {
-                    a: p.a.as_ptr().add(group * GROUP),
-                    a_stride: p.a_stride,
+                    a: p.a.as_ptr().add(quantized_index(0, group * GROUP, p.k)),
+                    a_stride: ROW_BLOCK * p.k.next_multiple_of(2),
                     a_scale: p.a_scale.as_ptr().add(group),
                     groups,
                     pairs,
@@ -100,9 +100,10 @@ unsafe fn by_groups(p: IntegerProduct<'_>) {
     }
 }
 
-/// One group of the rows from some row on, and one panel.
+/// One group of the rows from some block on, and one panel.
 struct Rows {
     a: *const i16,
+    /// From one block of rows to the next.
     a_stride: usize,
     a_scale: *const f32,
     groups: usize,
@@ -120,20 +121,20 @@ impl Rows {
     unsafe fn all(&mut self, mut rows: usize, w: Wide) {
         // SAFETY: by the caller's promise.
         unsafe {
-            for tiles in (1..=rows.div_ceil(ROWS)).rev() {
-                let height = rows.div_ceil(tiles);
-                match height {
-                    1 => self.tile::<_, 1>(w),
-                    2 => self.tile::<_, 2>(w),
-                    3 => self.tile::<_, 3>(w),
-                    4 => self.tile::<_, 4>(w),
-                    5 => self.tile::<_, 5>(w),
-                    _ => self.tile::<_, ROWS>(w),
-                }
-                self.a = self.a.add(height * self.a_stride);
-                self.a_scale = self.a_scale.add(height * self.groups);
-                self.out = self.out.add(height * self.out_stride);
-                rows -= height;
+            while rows >= ROW_BLOCK {
+                self.tile::<_, ROW_BLOCK>(w);
+                self.a = self.a.add(self.a_stride);
+                self.a_scale = self.a_scale.add(ROW_BLOCK * self.groups);
+                self.out = self.out.add(ROW_BLOCK * self.out_stride);
+                rows -= ROW_BLOCK;
+            }
+            match rows {
+                0 => {}
+                1 => self.tile::<_, 1>(w),
+                2 => self.tile::<_, 2>(w),
+                3 => self.tile::<_, 3>(w),
+                4 => self.tile::<_, 4>(w),
+                _ => self.tile::<_, 5>(w),
             }
         }
     }
@@ -141,7 +142,7 @@ impl Rows {
     /// `R` rows times the panel: exact sums in registers, then scaled and added to the result.
     ///
     /// # Safety
-    /// There must be `R` rows, and the group's weights.
+    /// The block must have `R` rows, and the group's weights.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     #[allow(clippy::needless_range_loop)]
@@ -149,14 +150,15 @@ impl Rows {
         // SAFETY: by the caller's promise; rows of activations are padded to whole pairs.
         unsafe {
             let mut sums = [[_mm256_setzero_si256(); 2]; R];
+            let mut a = self.a.cast::<i32>();
             for pair in 0..self.pairs {
                 let [low, high] = w.pair(pair);
                 for r in 0..R {
-                    let a = self.a.add(r * self.a_stride + 2 * pair).cast::<i32>();
-                    let a = _mm256_set1_epi32(a.read_unaligned());
+                    let a = _mm256_set1_epi32(a.add(r).read_unaligned());
                     sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(a, low));
                     sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(a, high));
                 }
+                a = a.add(ROW_BLOCK);
             }
             let w_scale = [
                 _mm256_loadu_ps(self.w_scale),
