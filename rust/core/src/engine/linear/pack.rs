@@ -1,0 +1,178 @@
+//! Packing: the rows of checkpoint tensors into panels, rounded or quantized as the layer stores them.
+use std::sync::Mutex;
+
+use super::{Linear, Order};
+use crate::engine::checkpoint::Tensor;
+use crate::engine::error::{EngineError, Result};
+use crate::engine::kernels::{Dtype, GROUP, GROUP_BYTES, PANEL, SCALE_BYTES};
+use crate::engine::memory::{Buffer, Shared};
+use crate::engine::pool::Pool;
+
+impl Linear {
+    /// Packs the matrices, which must have equal numbers of columns, and checks every value.
+    pub fn pack(
+        weights: &[Tensor<'_>],
+        order: Order,
+        bias: Vec<f32>,
+        dtype: Dtype,
+        pool: &mut Pool,
+    ) -> Result<Self> {
+        let inputs = weights[0].columns;
+        let place = Placement::new(weights, order);
+        let panel_bytes = dtype.panel_bytes(inputs);
+        let size = panel_bytes
+            .checked_mul(place.panels)
+            .ok_or(EngineError::Memory { bytes: usize::MAX })?;
+        let mut data = Buffer::<u8>::zeroed(size)?;
+        let failure = Mutex::new(None);
+        {
+            let data = Shared::new(&mut data);
+            pool.run(|worker| {
+                let mut rows = vec![0.0; PANEL * inputs];
+                worker.for_each(place.panels, |panel| {
+                    // SAFETY: each panel is one task's.
+                    let bytes =
+                        unsafe { data.part_mut(panel * panel_bytes..(panel + 1) * panel_bytes) };
+                    rows.fill(0.0);
+                    for (column, row) in rows.chunks_exact_mut(inputs).enumerate() {
+                        if let Some((weight, index)) = place.source(panel * PANEL + column)
+                            && let Err(e) = weights[weight].read_finite(index, row)
+                        {
+                            failure
+                                .lock()
+                                .unwrap_or_else(|e| e.into_inner())
+                                .get_or_insert(e);
+                            return;
+                        }
+                    }
+                    fill(bytes, dtype, &rows, inputs);
+                });
+            })?;
+        }
+        if let Some(e) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            return Err(e);
+        }
+        let mut padded = bias;
+        if !padded.is_empty() {
+            padded.resize(place.panels * PANEL, 0.0);
+        }
+        Ok(Self {
+            outputs: place.outputs,
+            inputs,
+            dtype,
+            panels: place.panels,
+            data,
+            bias: padded,
+        })
+    }
+}
+
+/// Where each output column comes from.
+struct Placement {
+    ends: Vec<usize>,
+    order: Order,
+    outputs: usize,
+    panels: usize,
+}
+
+impl Placement {
+    fn new(weights: &[Tensor<'_>], order: Order) -> Self {
+        let mut outputs = 0;
+        let ends: Vec<_> = weights
+            .iter()
+            .map(|w| {
+                outputs += w.rows;
+                outputs
+            })
+            .collect();
+        if order == Order::Interleaved {
+            outputs = weights[0].rows.next_multiple_of(PANEL) * weights.len();
+        }
+        Self {
+            ends,
+            order,
+            outputs,
+            panels: outputs.div_ceil(PANEL),
+        }
+    }
+
+    /// The matrix and its row that column `column` holds, or `None` for padding.
+    fn source(&self, column: usize) -> Option<(usize, usize)> {
+        match self.order {
+            Order::Concatenated => {
+                let weight = self.ends.iter().position(|&end| column < end)?;
+                Some((
+                    weight,
+                    column - if weight > 0 { self.ends[weight - 1] } else { 0 },
+                ))
+            }
+            Order::Interleaved => {
+                let (panel, count) = (column / PANEL, self.ends.len());
+                let row = panel / count * PANEL + column % PANEL;
+                (row < self.ends[0]).then_some((panel % count, row))
+            }
+        }
+    }
+}
+
+/// Scales numbers to integers in [-127, 127], to nearest even, and gives the scale.
+fn quantize_weights(group: &[f32], mut put: impl FnMut(usize, i8)) -> f32 {
+    // Adding it rounds and leaves the integer in the low bits; `f32::round` would be a call for each number.
+    const ROUND: f32 = 12_582_912.0;
+    let largest = group.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+    // Zeros, or numbers so small that the inverse would be infinite, become zeros.
+    let inverse = if largest < 1e-30 {
+        0.0
+    } else {
+        127.0 / largest
+    };
+    for (i, x) in group.iter().enumerate() {
+        put(i, (x * inverse + ROUND).to_bits() as i8);
+    }
+    if inverse == 0.0 { 0.0 } else { largest / 127.0 }
+}
+
+/// Rounds to bfloat16, to nearest even.
+pub fn to_bfloat16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// Writes `PANEL` rows (columns of the product) of length `k` into a panel.
+fn fill(panel: &mut [u8], dtype: Dtype, rows: &[f32], k: usize) {
+    match dtype {
+        Dtype::Float32 => {
+            for (step, out) in panel.chunks_exact_mut(4 * PANEL).take(k).enumerate() {
+                for (column, o) in out.chunks_exact_mut(4).enumerate() {
+                    o.copy_from_slice(&rows[column * k + step].to_le_bytes());
+                }
+            }
+        }
+        Dtype::Bfloat16 => {
+            for (pair, out) in panel.chunks_exact_mut(4 * PANEL).enumerate() {
+                for (i, o) in out.chunks_exact_mut(2).enumerate() {
+                    let (column, step) = (i / 2, 2 * pair + i % 2);
+                    let value = if step < k {
+                        rows[column * k + step]
+                    } else {
+                        0.0
+                    };
+                    o.copy_from_slice(&to_bfloat16(value).to_le_bytes());
+                }
+            }
+        }
+        Dtype::Int8 => {
+            for (group, out) in panel.chunks_mut(GROUP_BYTES).enumerate() {
+                let (scales, out) = out.split_at_mut(SCALE_BYTES);
+                let steps = group * GROUP..k.min((group + 1) * GROUP);
+                for (column, scale) in scales.chunks_exact_mut(4).enumerate() {
+                    let part = &rows[column * k..][steps.clone()];
+                    let given = quantize_weights(part, |step, x| {
+                        out[(step / 2 * PANEL + column) * 2 + step % 2] = x as u8;
+                    });
+                    scale.copy_from_slice(&given.to_le_bytes());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! One step as its threads see it: the phases of a layer and of the head.
+use std::sync::Mutex;
+
+use super::{HEAD_PANELS, Layer, SPLIT_ROWS, Segment, TextBuffers, TextModel, query_rows};
+use crate::engine::attention::{AttentionScratch, PAGE, Pages};
+use crate::engine::kernels::{BLOCK, Kernels, PANEL};
+use crate::engine::linear::{Input, LinearScratch, SharedQuantized, row_stride, task_panels};
+use crate::engine::memory::Shared;
+use crate::engine::pool::Worker;
+
+mod attention;
+
+/// Rows of one task in the norms.
+const NORM_ROWS: usize = 8;
+
+/// New positions of one page.
+struct Fill {
+    page: u32,
+    slot: usize,
+    row: usize,
+    position: usize,
+    rows: usize,
+}
+
+/// Tokens of one sequence whose attention one task computes for one head.
+struct Group<'a> {
+    pages: &'a [u32],
+    row: usize,
+    position: usize,
+    rows: usize,
+}
+
+/// A step as its threads see it.
+pub struct Step<'a> {
+    model: &'a TextModel,
+    kernels: &'static Kernels,
+    pages: Pages<'a>,
+    rows: usize,
+    fills: Vec<Fill>,
+    groups: Vec<Group<'a>>,
+    /// Blocks of keys per group when they are spread over the threads, else 0.
+    split: usize,
+    padded_dim: usize,
+    hidden: Shared<'a, f32>,
+    normed: Shared<'a, f32>,
+    qkv: Shared<'a, f32>,
+    attended: Shared<'a, f32>,
+    mlp: Shared<'a, f32>,
+    partial: Shared<'a, f32>,
+    best: Shared<'a, f32>,
+    quantized: SharedQuantized<'a>,
+    threads: &'a [Mutex<(LinearScratch, AttentionScratch)>],
+}
+
+type Scratch = (LinearScratch, AttentionScratch);
+
+// In all the blocks below: a phase reads only what earlier phases wrote, and each of its tasks writes rows, columns or
+// pages that no other task of the phase touches.
+impl<'a> Step<'a> {
+    pub fn new(
+        model: &'a TextModel,
+        kernels: &'static Kernels,
+        pages: Pages<'a>,
+        b: &'a mut TextBuffers,
+        segments: &'a [Segment],
+        rows: usize,
+    ) -> Self {
+        let (mut fills, mut groups) = (Vec::new(), Vec::new());
+        let heads = model.config.num_attention_heads / model.config.num_key_value_heads;
+        let group_rows = query_rows(&model.config) / heads;
+        for s in segments {
+            let mut done = 0;
+            while done < s.rows {
+                let position = s.position + done;
+                let slot = position % PAGE;
+                let rows = (PAGE - slot).min(s.rows - done);
+                fills.push(Fill {
+                    page: s.pages[position / PAGE],
+                    slot,
+                    row: s.row + done,
+                    position,
+                    rows,
+                });
+                done += rows;
+            }
+            for done in (0..s.rows).step_by(group_rows) {
+                let rows = group_rows.min(s.rows - done);
+                groups.push(Group {
+                    pages: &s.pages,
+                    row: s.row + done,
+                    position: s.position + done,
+                    rows,
+                });
+            }
+        }
+        let blocks = segments
+            .iter()
+            .map(|s| (s.position + s.rows).div_ceil(BLOCK))
+            .max()
+            .unwrap_or(0);
+        Self {
+            model,
+            kernels,
+            pages,
+            rows,
+            fills,
+            groups,
+            split: if rows <= SPLIT_ROWS && blocks > 1 {
+                blocks
+            } else {
+                0
+            },
+            padded_dim: model.config.head_dim.next_multiple_of(PANEL),
+            hidden: Shared::new(&mut b.hidden),
+            normed: Shared::new(&mut b.normed),
+            qkv: Shared::new(&mut b.qkv),
+            attended: Shared::new(&mut b.attended),
+            mlp: Shared::new(&mut b.mlp),
+            partial: Shared::new(&mut b.partial),
+            best: Shared::new(&mut b.best),
+            quantized: b.quantized.shared(),
+            threads: &b.threads,
+        }
+    }
+
+    pub fn scratch(&self, worker: &Worker<'_>) -> std::sync::MutexGuard<'a, Scratch> {
+        self.threads[worker.index]
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub fn layer(
+        &self,
+        worker: &mut Worker<'_>,
+        scratch: &mut Scratch,
+        index: usize,
+        layer: &Layer,
+    ) {
+        let c = &self.model.config;
+        let (h, q) = (c.hidden_size, c.num_attention_heads * c.head_dim);
+        let qkv_width = layer.qkv.outputs();
+        self.norm(worker, &layer.input_norm, self.rows, |row| row);
+        // SAFETY: see above.
+        unsafe {
+            layer.qkv.phase(
+                worker,
+                self.kernels,
+                &mut scratch.0,
+                self.input(self.normed, h),
+                task_panels(self.rows),
+                |row, _, columns, v| {
+                    self.qkv
+                        .part_mut(row * qkv_width + columns.start..row * qkv_width + columns.end)
+                        .copy_from_slice(v);
+                },
+            );
+        }
+        self.store(worker, index, &mut scratch.1);
+        self.attention(worker, index, &mut scratch.1);
+        // SAFETY: see above.
+        unsafe {
+            layer.o.phase(
+                worker,
+                self.kernels,
+                &mut scratch.0,
+                self.input(self.attended, q),
+                task_panels(self.rows),
+                |row, _, columns, v| {
+                    (self.kernels.add)(
+                        self.hidden
+                            .part_mut(row * h + columns.start..row * h + columns.end),
+                        v,
+                    );
+                },
+            );
+        }
+        self.norm(worker, &layer.post_norm, self.rows, |row| row);
+        let m = c.intermediate_size;
+        let width = row_stride(m);
+        // SAFETY: see above.
+        unsafe {
+            layer.gate_up.phase(
+                worker,
+                self.kernels,
+                &mut scratch.0,
+                self.input(self.normed, h),
+                task_panels(self.rows),
+                |row, _, columns, v| {
+                    for (i, pair) in v.chunks_exact(2 * PANEL).enumerate() {
+                        let start = row * width + columns.start / 2 + i * PANEL;
+                        let (gate, up) = pair.split_at(PANEL);
+                        (self.kernels.silu_mul)(gate, up, self.mlp.part_mut(start..start + PANEL));
+                    }
+                },
+            );
+            layer.down.phase(
+                worker,
+                self.kernels,
+                &mut scratch.0,
+                self.input(self.mlp, width),
+                task_panels(self.rows),
+                |row, _, columns, v| {
+                    (self.kernels.add)(
+                        self.hidden
+                            .part_mut(row * h + columns.start..row * h + columns.end),
+                        v,
+                    );
+                },
+            );
+        }
+    }
+
+    fn input(&self, values: Shared<'a, f32>, stride: usize) -> Input<'a> {
+        Input {
+            values,
+            stride,
+            rows: self.rows,
+            quantized: self.quantized,
+        }
+    }
+
+    /// Norms row `source(i)` of the residual stream into row `i`, for `i` below `rows`.
+    fn norm(
+        &self,
+        worker: &mut Worker<'_>,
+        weight: &[f32],
+        rows: usize,
+        source: impl Fn(usize) -> usize,
+    ) {
+        let h = weight.len();
+        worker.for_each(rows.div_ceil(NORM_ROWS), |task| {
+            for row in task * NORM_ROWS..((task + 1) * NORM_ROWS).min(rows) {
+                let from = source(row);
+                // SAFETY: nobody writes the residual stream in this phase, and the output row is this task's.
+                let (x, out) = unsafe {
+                    (
+                        self.hidden.part(from * h..(from + 1) * h),
+                        self.normed.part_mut(row * h..(row + 1) * h),
+                    )
+                };
+                (self.kernels.rms_norm)(x, weight, self.model.config.rms_norm_eps, out);
+            }
+        });
+    }
+
+    pub fn head(
+        &self,
+        worker: &mut Worker<'_>,
+        s: &mut LinearScratch,
+        wanted: &[usize],
+        logits: Option<Shared<'_, f32>>,
+    ) {
+        let (h, vocab) = (self.model.config.hidden_size, self.model.config.vocab_size);
+        let tasks = self.model.head_tasks();
+        self.norm(worker, &self.model.norm, wanted.len(), |row| wanted[row]);
+        // SAFETY: each task writes columns or places of its own.
+        unsafe {
+            self.model.head.phase(
+                worker,
+                self.kernels,
+                s,
+                Input {
+                    rows: wanted.len(),
+                    ..self.input(self.normed, h)
+                },
+                HEAD_PANELS,
+                |row, task, columns, v| {
+                    if let Some(logits) = logits {
+                        logits
+                            .part_mut(row * vocab + columns.start..row * vocab + columns.end)
+                            .copy_from_slice(v);
+                    } else {
+                        let (index, value) = (self.kernels.argmax)(v);
+                        let place = self
+                            .best
+                            .part_mut(2 * (row * tasks + task)..2 * (row * tasks + task) + 2);
+                        place[0] = value;
+                        // Ids stay far below 2^24: exact in float32.
+                        place[1] = (columns.start + index) as f32;
+                    }
+                },
+            );
+        }
+    }
+
+    /// The best token among those of the head's tasks; the lowest id wins a tie.
+    pub fn best_token(&self, row: usize) -> i64 {
+        let tasks = self.model.head_tasks();
+        // SAFETY: the job is over.
+        let pairs = unsafe { self.best.part(2 * row * tasks..2 * (row + 1) * tasks) };
+        let mut best = (f32::NEG_INFINITY, 0.0);
+        for pair in pairs.chunks_exact(2) {
+            if pair[0] > best.0 {
+                best = (pair[0], pair[1]);
+            }
+        }
+        best.1 as i64
+    }
+}

@@ -1,0 +1,168 @@
+//! The attention of a step: new keys and values go into the pages, then every token reads the pages it sees.
+use super::{Group, Step};
+use crate::engine::attention::{AttentionScratch, QUERY_ROWS};
+use crate::engine::kernels::BLOCK;
+use crate::engine::pool::Worker;
+
+// As in the parent: a phase reads only what earlier phases wrote, and each of its tasks writes rows, columns or pages
+// that no other task of the phase touches.
+impl<'a> Step<'a> {
+    fn qkv_row(&self, row: usize) -> &'a [f32] {
+        let c = &self.model.config;
+        let width = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim;
+        // SAFETY: rows of `qkv` are written in one phase and read in later ones.
+        unsafe { self.qkv.part(row * width..(row + 1) * width) }
+    }
+
+    fn rotate(&self, x: &[f32], position: usize, scale: f32, out: &mut [f32]) {
+        let half = self.model.config.head_dim / 2;
+        let table = position * half..(position + 1) * half;
+        (self.kernels.rotary)(
+            x,
+            &self.model.cos[table.clone()],
+            &self.model.sin[table],
+            scale,
+            out,
+        );
+    }
+
+    /// Puts the new keys, rotated, and values into the pages.
+    pub fn store(&self, worker: &mut Worker<'_>, layer: usize, s: &mut AttentionScratch) {
+        let c = &self.model.config;
+        let (d, heads) = (c.head_dim, c.num_key_value_heads);
+        worker.for_each(self.fills.len() * heads, |task| {
+            let (fill, head) = (&self.fills[task / heads], task % heads);
+            for i in 0..fill.rows {
+                let row = self.qkv_row(fill.row + i);
+                let key = (c.num_attention_heads + head) * d;
+                let value = key + heads * d;
+                let rotated = &mut s.queries[..d];
+                self.rotate(&row[key..key + d], fill.position + i, 1.0, rotated);
+                // SAFETY: this task alone writes this head of this page, and nobody reads it in this phase.
+                unsafe {
+                    self.pages.store(
+                        fill.page,
+                        layer,
+                        head,
+                        fill.slot + i,
+                        rotated,
+                        &row[value..value + d],
+                    )
+                };
+            }
+        });
+    }
+
+    /// Loads the rotated queries of a group into the scratch.
+    fn queries(&self, group: &Group<'_>, head: usize, s: &mut AttentionScratch) -> usize {
+        let c = &self.model.config;
+        let (d, per_key) = (c.head_dim, c.num_attention_heads / c.num_key_value_heads);
+        let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
+        for i in 0..group.rows {
+            let row = self.qkv_row(group.row + i);
+            for g in 0..per_key {
+                let (from, to) = ((head * per_key + g) * d, i * per_key + g);
+                let out = &mut s.queries[to * d..(to + 1) * d];
+                self.rotate(&row[from..from + d], group.position + i, scale, out);
+                s.limits[to] = group.position + i + 1;
+            }
+        }
+        group.rows * per_key
+    }
+
+    pub fn attention(&self, worker: &mut Worker<'_>, layer: usize, s: &mut AttentionScratch) {
+        let heads = self.model.config.num_key_value_heads;
+        if self.split == 0 {
+            worker.for_each(self.groups.len() * heads, |task| {
+                let (group, head) = (&self.groups[task / heads], task % heads);
+                let rows = self.queries(group, head, s);
+                // SAFETY: the pages were written in an earlier phase.
+                unsafe { self.pages.attend(group.pages, layer, head, rows, s) };
+                self.attended(group, head, s);
+            });
+            return;
+        }
+        let per_key = self.model.config.num_attention_heads / heads;
+        let row_size = self.padded_dim + 2;
+        let piece = |row: usize, head: usize, block: usize| {
+            let first = ((row * heads + head) * self.split + block) * per_key * row_size;
+            move |rows: usize| first..first + rows * row_size
+        };
+        // One token per task and block: the piece of a token lies where no other task writes.
+        worker.for_each(self.rows * heads * self.split, |task| {
+            let (row, head, block) = (
+                task / self.split / heads,
+                task / self.split % heads,
+                task % self.split,
+            );
+            let group = self.token(row);
+            if block * BLOCK > group.position {
+                return;
+            }
+            let rows = self.queries(&group, head, s);
+            // SAFETY: the pages were written in an earlier phase, the piece is this task's.
+            let out = unsafe { self.partial.part_mut(piece(row, head, block)(rows)) };
+            let (states, out) = out.split_at_mut(2 * rows);
+            let mut pairs = [(0.0, 0.0); QUERY_ROWS];
+            let pairs = &mut pairs[..rows.min(QUERY_ROWS)];
+            // SAFETY: as above.
+            unsafe {
+                self.pages
+                    .block(group.pages, layer, head, block, rows, s, pairs, out)
+            };
+            for (state, pair) in states.chunks_exact_mut(2).zip(pairs) {
+                (state[0], state[1]) = *pair;
+            }
+        });
+        worker.for_each(self.rows * heads, |task| {
+            let (row, head) = (task / heads, task % heads);
+            let group = self.token(row);
+            s.states[..per_key].fill((f32::NEG_INFINITY, 0.0));
+            for block in 0..=group.position / BLOCK {
+                // SAFETY: written in the phase before.
+                let part = unsafe { self.partial.part(piece(row, head, block)(per_key)) };
+                let (states, outputs) = part.split_at(2 * per_key);
+                for g in 0..per_key {
+                    let columns = g * self.padded_dim..(g + 1) * self.padded_dim;
+                    let block_state = (states[2 * g], states[2 * g + 1]);
+                    let out = &mut s.outputs[columns.clone()];
+                    (self.kernels.merge)(&mut s.states[g], out, block_state, &outputs[columns]);
+                }
+            }
+            self.attended(&group, head, s);
+        });
+    }
+
+    /// The group that is the single token of row `row`.
+    fn token(&self, row: usize) -> Group<'a> {
+        let group = self
+            .groups
+            .iter()
+            .find(|g| (g.row..g.row + g.rows).contains(&row))
+            .unwrap_or(&self.groups[0]);
+        Group {
+            pages: group.pages,
+            row,
+            position: group.position + row - group.row,
+            rows: 1,
+        }
+    }
+
+    /// Normalises what the scratch holds for a group and writes it where the output projection reads.
+    fn attended(&self, group: &Group<'_>, head: usize, s: &mut AttentionScratch) {
+        let c = &self.model.config;
+        let (d, per_key) = (c.head_dim, c.num_attention_heads / c.num_key_value_heads);
+        for i in 0..group.rows {
+            for g in 0..per_key {
+                let from = i * per_key + g;
+                let to = ((group.row + i) * c.num_attention_heads + head * per_key + g) * d;
+                let scale = 1.0 / s.states[from].1;
+                // SAFETY: these columns of this row are this task's.
+                let out = unsafe { self.attended.part_mut(to..to + d) };
+                for (o, x) in out.iter_mut().zip(&s.outputs[from * self.padded_dim..]) {
+                    *o = x * scale;
+                }
+            }
+        }
+    }
+}
