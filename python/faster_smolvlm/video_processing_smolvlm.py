@@ -106,7 +106,8 @@ class SmolVLMVideoProcessor:
         turned upright; a sample aspect ratio is not applied (see `VideoReader`).
 
         `fast` scales from the decoder's planes to the model's size at once, where the exact way resizes twice. Its
-        frames are not bit-equal: the mean difference is about 1 % of the range of values.
+        frames are not bit-equal: the mean difference is below 1 % of the range of values, but single values at sharp
+        edges can be far off.
 
         Raises TypeError for unknown arguments, `StrictDataclassFieldValidationError` for values of a wrong type,
         ValueError for clips and settings that cannot be used, and a `MediaError` for sources that cannot be read.

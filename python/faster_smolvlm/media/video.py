@@ -35,11 +35,11 @@ T = TypeVar("T")
 class VideoReader:
     """Metadata of a video, and the frames of it that are asked for.
 
-    `source` is a path, URL, data URI, bytes or a binary file. `rotate` turns frames as the display matrix of the stream
-    says (multiples of 90°). Pixels that are not square stay as they are stored, as in Transformers: the model squares
-    every frame, so stretching it first would only blur it; `sample_aspect_ratio` tells their shape to whoever shows
-    frames to people. `threads` bounds how many threads decode and convert. Raises a `MediaError` for what is no video,
-    is encrypted, is broken beyond use, or exceeds `policy`.
+    `source` is a path, URL, data URI, bytes or a binary file; its first video stream is read. `rotate` turns frames as
+    the display matrix of the stream says (multiples of 90°). Pixels that are not square stay as they are stored, as in
+    Transformers: the model squares every frame, so stretching it first would only blur it; `sample_aspect_ratio` tells
+    their shape to whoever shows frames to people. `threads` bounds how many threads decode and convert. Raises a
+    `MediaError` for what is no video, is encrypted, is broken beyond use, or exceeds `policy`.
     """
 
     def __init__(
