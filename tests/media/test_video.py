@@ -405,6 +405,16 @@ def test_an_index_that_lies(tmp_path: Path, lie: str) -> None:
         np.testing.assert_array_equal(frame, expected[index])
 
 
+def test_a_file_that_goes_away(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", frames=8)
+    reader = VideoReader(path)
+    path.unlink()
+    with pytest.raises(MediaDecodeError, match=r"clip\.mp4"):
+        reader.read(few, lambda _, frame: frame)
+    with pytest.raises(MediaDecodeError, match=r"clip\.mp4' cannot be opened"):
+        reader.file.open()
+
+
 def test_a_pipe(tmp_path: Path) -> None:
     data = write_clip(tmp_path / "clip.mp4", frames=8).read_bytes()
     reading, writing = os.pipe()

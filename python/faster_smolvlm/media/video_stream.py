@@ -59,8 +59,13 @@ class VideoFile:
         return cls("video file object", None, read_source(data, policy).data, policy, deadline)
 
     def open(self) -> BinaryIO:
-        """Open the file, or the bytes, for reading."""
-        return io.BytesIO(self.data or b"") if self.path is None else open(self.path, "rb")
+        """Open the file, or the bytes, for reading; a `MediaDecodeError` where that is not possible."""
+        if self.path is None:
+            return io.BytesIO(self.data or b"")
+        try:
+            return open(self.path, "rb")
+        except OSError:
+            raise self.broken("cannot be opened for reading") from None
 
     def broken(self, problem: str) -> MediaDecodeError:
         """Return the error for a file that cannot be used."""
