@@ -7,6 +7,7 @@ kernel to :func:`launch`. The ahead-of-time gate of the tests records the same l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 import triton
-from triton.runtime.interpreter import InterpretedFunction
 
 ARCHITECTURES = ("sm80", "sm90", "sm100", "gfx942")
 
@@ -108,8 +108,12 @@ def architecture(device: torch.device) -> str:
     """
     if _forced is not None:
         return _forced
-    if device.type == "cpu":
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
         return "interpreter"
+    if device.type != "cuda":
+        raise UnsupportedArchitectureError(
+            f"the Triton kernels need a CUDA or ROCm device, not {device.type!r} (a CPU only in Triton's interpreter)"
+        )
     if torch.version.hip is not None:
         name = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
         if name in ("gfx90a", "gfx942", "gfx950"):
@@ -135,11 +139,6 @@ def supports_pdl(device: torch.device) -> bool:
     if device.type != "cuda" or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_capability(device)[0] >= 9
-
-
-def interpreted(kernel: Any) -> bool:
-    """Return whether ``kernel`` runs in Triton's interpreter (TRITON_INTERPRET was set when it was defined)."""
-    return isinstance(kernel, InterpretedFunction)
 
 
 def largest_power_of_two_divisor(n: int, at_most: int) -> int:

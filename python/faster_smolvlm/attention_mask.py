@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 
 
+def holds(condition: Tensor) -> bool:
+    """Whether `condition`, one bool, is known to be true; no value is known while `torch.compile` traces.
+
+    For shortcuts only: the way taken when this is False must be right in either case.
+    """
+    return not torch.compiler.is_compiling() and bool(condition)
+
+
 def causal_mask(
     attention_mask: Tensor | None,
     position_ids: Tensor | None,
@@ -33,7 +41,7 @@ def causal_mask(
                 f"cached and {queries} new tokens; got {tuple(attention_mask.shape)}."
             )
         attention_mask = attention_mask.to(device=device, dtype=torch.bool)
-        if bool(attention_mask.all()):
+        if holds(attention_mask.all()):
             attention_mask = None
     elif position_ids is not None and not cached:
         packed = _packed(position_ids.expand(batch, -1))
@@ -50,4 +58,4 @@ def causal_mask(
 def _packed(position_ids: Tensor) -> Tensor | None:
     """Number the packed sequences of each row: (batch, queries); None where every row is one sequence."""
     jumps = torch.diff(position_ids, prepend=position_ids[:, :1] - 1, dim=-1) != 1
-    return jumps.cumsum(-1) if bool(jumps.any()) else None
+    return None if holds(~jumps.any()) else jumps.cumsum(-1)

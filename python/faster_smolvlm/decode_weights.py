@@ -121,9 +121,8 @@ def gather(model: Any, *, int8: bool = False) -> DecodeWeights:
 
 def fingerprint(model: Any, copied: bool) -> tuple[int, ...]:
     """Return what changes when a parameter of the text stack is replaced or, where it was copied, written to."""
-    parameters = [p for module in (model.model.text_model, model.lm_head) for p in module.parameters()]
-    versions = (p._version for p in parameters if copied and not p.is_inference())
-    return (*(p.data_ptr() for p in parameters), *versions)
+    parameters = (p for module in (model.model.text_model, model.lm_head) for p in module.parameters())
+    return ops.identity(parameters, written=copied)
 
 
 def _parameter(weight: Tensor, model: Any) -> Tensor:

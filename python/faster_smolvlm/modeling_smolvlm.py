@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
+from .attention_mask import holds
 from .cache import KVCache
 from .configuration_smolvlm import SmolVLMConfig
 from .generation import GenerationConfig
@@ -125,7 +126,7 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
 
     def _patch_mask(self, pixel_mask: Tensor) -> Tensor | None:
         """Mark the patches of (pictures, height, width) with a real pixel: bool (pictures, rows, columns), or None."""
-        if bool(pixel_mask.all()):
+        if holds(pixel_mask.all()):
             return None
         patch = self.vision_model.embeddings.patch_size
         rows, columns = pixel_mask.shape[1] // patch, pixel_mask.shape[2] // patch
@@ -200,11 +201,11 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
         else:
             token = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
             places = (inputs_embeds == self.text_model.embed_tokens(token)).all(-1)
-        tokens = int(places.sum())
-        if tokens * inputs_embeds.shape[-1] != features.numel():
-            raise ValueError(
-                f"Image features and image tokens do not match, tokens: {tokens}, features: {features.shape[0]}"
-            )
+        tokens, count = int(places.sum()), features.shape[0]
+        if torch.compiler.is_compiling():
+            torch._check_value(tokens == count, lambda: "Image features and image tokens do not match")
+        elif tokens * inputs_embeds.shape[-1] != features.numel():
+            raise ValueError(f"Image features and image tokens do not match, tokens: {tokens}, features: {count}")
         return inputs_embeds.masked_scatter(places.unsqueeze(-1), features)
 
 

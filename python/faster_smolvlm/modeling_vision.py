@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import ops, reference
+from .attention_mask import holds
 from .configuration_smolvlm import SmolVLMVisionConfig
 from .modeling_base import SmolVLMPreTrainedModel
 from .modeling_outputs import BaseModelOutputWithPooling
@@ -82,9 +83,8 @@ class SmolVLMVisionAttention(nn.Module):
     def forward(self, hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Map (images, patches, hidden_size) to the same; the weights come along with "eager" only."""
         shape = (*hidden_states.shape[:-1], self.num_heads, self.head_dim)
-        query = self.q_proj(hidden_states).view(shape).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(shape).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
+        projected = ops.project_together(hidden_states, self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (x.view(shape).transpose(1, 2) for x in projected)
         dropout = self.dropout if self.training else 0.0
         weights = None
         if self.config._attn_implementation == "eager":
@@ -198,7 +198,7 @@ class SmolVLMVisionTransformer(SmolVLMPreTrainedModel[SmolVLMVisionConfig]):
         """
         hidden_states = self.embeddings(pixel_values, patch_attention_mask)
         mask = None
-        if patch_attention_mask is not None and not bool(patch_attention_mask.all()):
+        if patch_attention_mask is not None and not holds(patch_attention_mask.all()):
             mask = patch_attention_mask.flatten(1)[:, None, None, :]
         states: list[Tensor] | None = [] if self._wants("output_hidden_states", output_hidden_states) else None
         attentions: list[Tensor] | None = [] if self._wants("output_attentions", output_attentions) else None

@@ -9,10 +9,10 @@ costs more in page faults than the arithmetic that fills it.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeGuard
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 _forced: str | None = None
 _usable: dict[torch.device, str] = {}
+_packed: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Tensor, Tensor]] = WeakKeyDictionary()
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -93,17 +94,14 @@ def why_not_triton(device: torch.device, dtype: torch.dtype) -> str:
     """Return why the kernels cannot serve tensors of this kind, or "" where they can."""
     if dtype not in KERNEL_DTYPES:
         return f"the Triton kernels compute in bfloat16, float16 and float32, not in {dtype}"
-    if _forced == "triton":
-        return ""
+    if _forced is not None:
+        return "" if _forced == "triton" else "plain torch was asked for by ops.use('torch')"
     if device not in _usable:
         _usable[device] = _probe(device)
     return _usable[device]
 
 
 def _probe(device: torch.device) -> str:
-    if device.type != "cuda":
-        interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-        return "" if interpreted else f"the Triton kernels need a CUDA or ROCm device, not {device.type!r}"
     try:
         from .kernels.launch import UnsupportedArchitectureError, architecture
     except ImportError as error:
@@ -115,16 +113,23 @@ def _probe(device: torch.device) -> str:
     return ""
 
 
-def _kernels(x: Tensor) -> bool:
-    """Return whether the kernels serve `x`; on a CPU only where a test forces them."""
+def _kernels(x: Tensor, *others: Tensor) -> bool:
+    """Return whether the kernels serve `x` with `others` of its dtype and device; on a CPU only where forced."""
+    if any(other.dtype != x.dtype or other.device != x.device for other in others):
+        return False
     if _forced is not None:
         return _forced == "triton" and x.dtype in KERNEL_DTYPES
     return x.device.type == "cuda" and not why_not_triton(x.device, x.dtype)
 
 
+def _norm_kernel(x: Tensor, *weights: Tensor) -> bool:
+    """Return whether the kernels normalise the last dimension of `x` with `weights`, each one vector of its size."""
+    return all(weight.shape == x.shape[-1:] for weight in weights) and _kernels(x, *weights)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See `reference.rms_norm`."""
-    if _kernels(x) and weight.dtype == x.dtype:
+    if _norm_kernel(x, weight):
         from . import triton_ops
 
         y: Tensor = triton_ops.rms_norm(x, weight, eps)
@@ -136,7 +141,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """See `reference.add_rms_norm`; may overwrite `x`."""
-    if _kernels(x) and weight.dtype == x.dtype == residual.dtype:
+    if x.shape == residual.shape and _norm_kernel(x, weight) and _kernels(x, residual):
         from . import triton_ops
 
         both: tuple[Tensor, Tensor] = triton_ops.add_rms_norm(x, residual, weight, eps)
@@ -147,7 +152,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """See `reference.layer_norm`."""
-    if _kernels(x) and weight.dtype == x.dtype:
+    if _norm_kernel(x, weight, bias):
         from . import triton_ops
 
         y: Tensor = triton_ops.add_layer_norm(x, None, weight, bias, eps)[0]
@@ -157,7 +162,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """See `reference.add_layer_norm`; may overwrite `x`."""
-    if _kernels(x) and weight.dtype == x.dtype == residual.dtype:
+    if x.shape == residual.shape and _norm_kernel(x, weight, bias) and _kernels(x, residual):
         from . import triton_ops
 
         both: tuple[Tensor, Tensor] = triton_ops.add_layer_norm(x, residual, weight, bias, eps)
@@ -179,7 +184,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """`rotate` of queries (B, H, S, D) and keys (B, G, S, D), in one launch where the kernels serve."""
-    if _kernels(query) and query.dtype == key.dtype == cos.dtype:
+    if _kernels(query, key, cos, sin):
         from . import triton_ops
 
         q, k = triton_ops.rotary(query.transpose(1, 2), key.transpose(1, 2), cos[:, 0], sin[:, 0])
@@ -192,9 +197,10 @@ def pixel_shuffle_project(x: Tensor, projection: nn.Module, linear: nn.Module, s
 
     A plain `nn.Linear` without bias may be fused with the shuffle; one that was wrapped or hooked is called.
     """
-    if is_plain_linear(linear) and not projection._forward_hooks and _kernels(x) and x.dtype == linear.weight.dtype:
+    if is_plain_linear(linear) and not projection._forward_hooks and _kernels(x, linear.weight):
         side = round(x.shape[1] ** 0.5)
-        if side * side == x.shape[1] and side % scale == 0 and x.shape[2] % 16 == 0:
+        fits = side * side == x.shape[1] and side % scale == 0 and linear.weight.shape[1] == x.shape[2] * scale**2
+        if fits and x.shape[2] % 16 == 0:
             from . import triton_ops
 
             fused: Tensor = triton_ops.pixel_shuffle_project(x, linear.weight, scale)
@@ -203,14 +209,40 @@ def pixel_shuffle_project(x: Tensor, projection: nn.Module, linear: nn.Module, s
     return out
 
 
-def is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Return whether `module` is exactly a matrix product: `nn.Linear` itself, no bias, no hooks, no adapters."""
+def is_plain_linear(module: nn.Module, *, bias: bool = False) -> TypeGuard[nn.Linear]:
+    """Return whether `module` is `nn.Linear` itself without hooks or adapters, and has a bias or not as asked."""
     return (
         type(module) is nn.Linear
-        and module.bias is None
+        and (module.bias is not None) is bias
         and not module._forward_hooks
         and not module._forward_pre_hooks
     )
+
+
+def identity(parameters: Iterable[Tensor], *, written: bool) -> tuple[int, ...]:
+    """Return what changes when a parameter is replaced or, with `written`, when one is written to in place."""
+    parameters = list(parameters)
+    versions = (p._version for p in parameters if written and not p.is_inference())
+    return (*(p.data_ptr() for p in parameters), *versions)
+
+
+def project_together(x: Tensor, *modules: nn.Module) -> list[Tensor]:
+    """Apply linear maps of one input, (…, K) to (…, N) each.
+
+    Where the kernels serve and no gradient is recorded, this is one product with the packed weights of plain
+    `nn.Linear` modules with bias: the results are views of one buffer, which the attention kernel reads as it lies.
+    """
+    plain = [module for module in modules if is_plain_linear(module, bias=True)]
+    if len(plain) < len(modules) or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return [module(x) for module in modules]
+    if not _kernels(x, *(module.weight for module in plain)):
+        return [module(x) for module in modules]
+    now = identity((p for module in plain for p in module.parameters()), written=True)
+    if plain[0] not in _packed or _packed[plain[0]][0] != now:
+        weight, bias = (torch.cat([getattr(m, name).detach() for m in plain]) for name in ("weight", "bias"))
+        _packed[plain[0]] = now, weight, bias
+    _, weight, bias = _packed[plain[0]]
+    return list(F.linear(x, weight, bias).split([m.out_features for m in plain], -1))
 
 
 def attention(
@@ -234,7 +266,7 @@ def attention(
         return _flash_attention(query, key, value, scale, causal, dropout)
     forced = implementation == "triton"
     if forced or (implementation == "auto" and query.shape[2] > 1 and _kernels(query)):
-        reason = _why_not_attention(query, key, mask, scale, dropout)
+        reason = _why_not_attention(query, key, value, mask, scale, dropout)
         if not reason:
             return _triton_attention(query, key, value, mask, scale, causal)
         if forced:
@@ -242,7 +274,9 @@ def attention(
     return _sdpa(query, key, value, mask, scale, causal, dropout)
 
 
-def _why_not_attention(query: Tensor, key: Tensor, mask: Tensor | None, scale: float, dropout: float) -> str:
+def _why_not_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
+) -> str:
     dim = query.shape[3]
     if not 16 <= dim <= 128 or dim % 8:
         return f"head_dim {dim} is not supported; the kernel takes multiples of 8 from 16 to 128"
@@ -250,9 +284,21 @@ def _why_not_attention(query: Tensor, key: Tensor, mask: Tensor | None, scale: f
         return "the kernel has no dropout"
     if scale <= 0.0:
         return f"the scale must be positive, got {scale}"
-    if query.dtype != key.dtype:
-        return f"query is {query.dtype}, key {key.dtype}"
-    if mask is not None and (mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[1] != 1):
+    for name, other in (("key", key), ("value", value)):
+        if other.dtype != query.dtype or other.device != query.device:
+            return f"query is {query.dtype} on {query.device}, {name} {other.dtype} on {other.device}"
+    batch, heads, queries, _ = query.shape
+    if key.shape != value.shape or key.shape[0] != batch or key.shape[3] != dim or heads % key.shape[1]:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
+        return f"query (B, H, S, D), key and value (B, G, L, D) with H a multiple of G were expected, got {shapes}"
+    if mask is not None and (
+        mask.dtype != torch.bool
+        or mask.ndim != 4
+        or mask.shape[1] != 1
+        or any(
+            given not in (1, size) for given, size in zip(mask.shape, (batch, 1, queries, key.shape[2]), strict=True)
+        )
+    ):
         return f"the kernel takes a bool mask (batch, 1, queries, keys), not {mask.dtype} {tuple(mask.shape)}"
     return why_not_triton(query.device, query.dtype)
 
@@ -262,12 +308,12 @@ def _triton_attention(
 ) -> Tensor:
     from . import triton_ops
 
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
     keep = None
     if mask is not None:
         keep = mask.expand(-1, -1, -1, key.shape[2])[:, 0]
         keep = (keep[:, 0].expand(query.shape[0], -1) if mask.shape[2] == 1 else keep).contiguous()
-    out: Tensor = triton_ops.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), keep, scale, causal)
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    out: Tensor = triton_ops.attention(q, k, v, keep, scale, causal)
     return out.transpose(1, 2)
 
 

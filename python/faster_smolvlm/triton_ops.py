@@ -3,6 +3,8 @@
 Each operator has three implementations: the kernel on a GPU, the plain formula on a CPU (and the kernel there too, when
 Triton's interpreter is on), and the shapes alone for tracing. Gradients follow the formulas of `reference`; RMSNorm has
 a kernel for them, the others are worked out in torch. Nothing here imports triton before the first kernel runs.
+
+Tensors may have any strides: what a kernel cannot address as it lies is copied here.
 """
 
 from __future__ import annotations
@@ -20,6 +22,11 @@ def _runs_kernel(x: Tensor) -> bool:
     return x.device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def _rows(x: Tensor) -> Tensor:
+    """Return `x` with the values of its last dimension side by side."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 @torch.library.custom_op("faster_smolvlm::rms_norm", mutates_args=())
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See `reference.rms_norm`."""
@@ -27,7 +34,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return reference.rms_norm(x, weight, eps).contiguous()
     from .kernels.rms_norm import rms_norm as kernel
 
-    return kernel(x, None, weight, eps)[0]
+    return kernel(x, None, weight.contiguous(), eps)[0]
 
 
 @rms_norm.register_fake
@@ -41,7 +48,7 @@ def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tu
     if _runs_kernel(x):
         from .kernels.rms_norm import rms_norm_backward as kernel
 
-        return kernel(grad, x, weight, eps)
+        return kernel(grad, x, weight.contiguous(), eps)
     wide, dy = x.float(), grad.float()
     rstd = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     normed, g = wide * rstd, dy * weight.float()
@@ -74,7 +81,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
         return y.contiguous(), h.contiguous()
     from .kernels.rms_norm import rms_norm as kernel
 
-    return kernel(x, residual, weight, eps)
+    return kernel(x, residual, weight.contiguous(), eps)
 
 
 @add_rms_norm.register_fake
@@ -107,7 +114,7 @@ def add_layer_norm(
         return y, x.new_empty(0) if residual is None else h.contiguous()
     from .kernels.layer_norm import layer_norm as kernel
 
-    y, h = kernel(x, residual, weight, bias, eps)
+    y, h = kernel(x, residual, weight.contiguous(), bias.contiguous(), eps)
     return y, x.new_empty(0) if residual is None else h
 
 
@@ -149,7 +156,7 @@ def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor
         )
     from .kernels.rotary import rotary as kernel
 
-    return kernel(query, key, cos, sin)
+    return kernel(_rows(query), _rows(key), cos.contiguous(), sin.contiguous())
 
 
 @rotary.register_fake
@@ -163,7 +170,7 @@ def _save_rotary(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _rotary_gradient(ctx, grad_q, grad_k):  # type: ignore[no-untyped-def]
     cos, sin = ctx.saved_tensors
-    return (*rotary(grad_q.contiguous(), grad_k.contiguous(), cos, -sin), None, None)
+    return (*rotary(grad_q, grad_k, cos, -sin), None, None)
 
 
 rotary.register_autograd(_rotary_gradient, setup_context=_save_rotary)
@@ -179,7 +186,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, sc
         return _attention_formula(query, key, value, keep, scale, causal)[0].contiguous()
     from .kernels.attention import attention as kernel
 
-    return kernel(query, key, value, keep, scale, causal)
+    keep = None if keep is None else _rows(keep)
+    return kernel(_rows(query), _rows(key), _rows(value), keep, scale, causal)
 
 
 def _attention_formula(
@@ -235,7 +243,7 @@ def pixel_shuffle_project(x: Tensor, weight: Tensor, scale: int) -> Tensor:
         return reference.pixel_shuffle_project(x, weight, scale)
     from .kernels.pixel_shuffle_project import pixel_shuffle_project as kernel
 
-    return kernel(x, weight, scale)
+    return kernel(_rows(x), weight.contiguous(), scale)
 
 
 @pixel_shuffle_project.register_fake

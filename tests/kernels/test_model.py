@@ -64,6 +64,33 @@ def test_logits_of_every_position(model, scenes, monkeypatch):
 
 
 @torch.no_grad()
+def test_the_forward_compiles_without_graph_breaks(model, scenes):
+    """Left padding and a padding picture: what a graph must not decide by looking at values."""
+    first, second = scenes[:2]
+    more = 3
+    inputs = {
+        "input_ids": torch.cat((torch.nn.functional.pad(first["input_ids"], (more, 0), value=2)[:, :-more], second["input_ids"])),
+        "pixel_values": torch.cat((first["pixel_values"], second["pixel_values"])),
+        "pixel_attention_mask": torch.cat((first["pixel_attention_mask"], second["pixel_attention_mask"])),
+    }  # fmt: skip
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    inputs["attention_mask"][0, :more] = 0
+    inputs["pixel_values"] = torch.nn.functional.pad(inputs["pixel_values"], (0, 0) * 3 + (0, 1))
+    inputs["pixel_attention_mask"] = torch.nn.functional.pad(inputs["pixel_attention_mask"], (0, 0) * 2 + (0, 1))
+    expected = model(**inputs, use_cache=False)
+    with ops.use("triton"):
+        torch._dynamo.reset()
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        got = compiled(**inputs, use_cache=False)
+        assert torch._dynamo.explain(model)(**inputs, use_cache=False).graph_break_count == 0
+    seen = inputs["attention_mask"].bool()
+    assert (got.logits - expected.logits)[seen].abs().max() <= 1e-4 * expected.logits[seen].abs().max()
+    inputs["input_ids"][1, -1] = model.config.image_token_id
+    with ops.use("triton"), pytest.raises((RuntimeError, ValueError), match="do not match"):
+        compiled(**inputs, use_cache=False)
+
+
+@torch.no_grad()
 def test_greedy_ids_on_twenty_scenes(model, scenes):
     graph, ends = DecodeGraph(model, capture=RecordedCapture()), set()
     for scene in scenes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import types
 
@@ -26,14 +28,24 @@ def cos_sin(length: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 SAMPLES = {
     "rms_norm": lambda: (*leaves((3, 32), (32,)), 1e-5),
+    "rms_norm_backward": lambda: (*(x.detach() for x in leaves((3, 32), (3, 32), (32,))), 1e-5),
     "add_rms_norm": lambda: (*leaves((3, 32), (3, 32), (32,)), 1e-5),
     "add_layer_norm": lambda: (*leaves((3, 32), (3, 32), (32,), (32,)), 1e-6),
     "rotary": lambda: (*leaves((1, 5, 4, 16), (1, 5, 2, 16)), *cos_sin(5, 16)),
     "attention": lambda: (*leaves((2, 5, 4, 16), (2, 5, 2, 16), (2, 5, 2, 16)), KEEP, 0.25, True),
     "pixel_shuffle_project": lambda: (*leaves((2, 16, 16), (8, 64)), 2),
 }
+
+
+def rms_norm_gradients(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float) -> list[torch.Tensor]:
+    """What autograd makes of the reference."""
+    leaf_x, leaf_weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+    return list(torch.autograd.grad(reference.rms_norm(leaf_x, leaf_weight, eps), (leaf_x, leaf_weight), grad))
+
+
 FORMULAS = {
     "rms_norm": reference.rms_norm,
+    "rms_norm_backward": rms_norm_gradients,
     "add_rms_norm": reference.add_rms_norm,
     "add_layer_norm": reference.add_layer_norm,
     "rotary": lambda q, k, c, s: (reference.rotate(q, c[:, :, None], s[:, :, None]), reference.rotate(k, c[:, :, None], s[:, :, None])),
@@ -53,7 +65,14 @@ def test_opcheck(formulas, name):
     torch.library.opcheck(getattr(triton_ops, name), SAMPLES[name]())
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+def test_every_operator_has_a_sample():
+    registered = {
+        str(name).split("::")[1] for name in torch._C._dispatch_get_all_op_names() if "faster_smolvlm::" in name
+    }
+    assert registered == set(SAMPLES)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "rms_norm_backward"])
 def test_gradients_are_those_of_the_reference(formulas, name):
     results = []
     for function in (getattr(triton_ops, name), FORMULAS[name]):
@@ -72,9 +91,33 @@ def test_gradients_are_those_of_the_reference(formulas, name):
 def test_the_kernels_behind_the_operators(name):
     arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in SAMPLES[name]()]
     got, expected = getattr(triton_ops, name)(*arguments), FORMULAS[name](*arguments)
-    pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
-    for a, b in pairs:
+    for a, b in paired(got, expected):
         assert_close(a, b)
+
+
+def paired(got, expected):
+    return list(zip(got, expected, strict=True)) if isinstance(got, tuple) else [(got, expected)]
+
+
+def scattered(x: torch.Tensor) -> torch.Tensor:
+    """The same values with no two side by side, and the first of them 4 bytes past a 16-byte border."""
+    buffer = (
+        torch.full((*x.shape[:-1], x.shape[-1], 2), float("nan"))
+        if x.is_floating_point()
+        else x[..., None].repeat(*[1] * x.ndim, 2)
+    )
+    buffer[..., 1] = x
+    return buffer[..., 1]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_scattered_and_misaligned_tensors(name):
+    arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in SAMPLES[name]()]
+    apart = [scattered(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+    assert any(not a.is_contiguous() and a.data_ptr() % 16 for a in apart if isinstance(a, torch.Tensor))
+    operator = getattr(triton_ops, name)
+    for a, b in paired(operator(*apart), operator(*arguments)):
+        assert torch.equal(a, b)
 
 
 def test_training_through_the_kernels():
@@ -100,7 +143,7 @@ def block_inputs():
     return (*leaves((2, 5, 32), (32,), (32,), (96, 32)), *cos_sin(5, 16))
 
 
-def test_compile_without_graph_breaks(formulas):
+def test_compile_of_a_layer_with_its_gradients(formulas):
     with ops.use("triton"):
         compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
         inputs = block_inputs()
@@ -144,6 +187,46 @@ def test_a_cpu_takes_plain_torch_unless_forced(monkeypatch):
         pass
 
 
+def test_plain_torch_can_be_forced(monkeypatch):
+    monkeypatch.setattr(ops, "_usable", {torch.device("cuda"): ""})
+    assert ops.why_not_triton(torch.device("cuda"), torch.bfloat16) == ""
+    with ops.use("torch"):
+        assert "ops.use('torch')" in ops.why_not_triton(torch.device("cuda"), torch.bfloat16)
+
+
+def test_what_does_not_fit_a_kernel_is_left_to_torch_and_its_errors():
+    x, w = torch.randn(2, 32), torch.ones(32)
+    with ops.use("triton"):
+        for call in (
+            lambda: ops.rms_norm(x, w[:31], 1e-5),
+            lambda: ops.layer_norm(x, w, w[:31], 1e-5),
+            lambda: ops.add_layer_norm(x, x[:, :31], w, w, 1e-5),
+            lambda: ops.pixel_shuffle_project(
+                x[None].view(1, 4, 16), torch.nn.Identity(), torch.nn.Linear(60, 3, bias=False), 3
+            ),
+        ):
+            with pytest.raises(RuntimeError):
+                call()
+
+
+def test_projections_of_one_input_share_a_buffer(monkeypatch):
+    x, modules = torch.randn(2, 5, 32), [torch.nn.Linear(32, n) for n in (32, 16, 16)]
+    expected = [m(x) for m in modules]
+    with ops.use("triton"):
+        assert all(y.requires_grad for y in ops.project_together(x, *modules))
+        with torch.no_grad():
+            together = ops.project_together(x, *modules)
+            assert len({y.untyped_storage().data_ptr() for y in together}) == 1
+            modules[1].weight.mul_(2.0)
+            changed = ops.project_together(x, *modules)
+            modules[2].register_forward_hook(lambda *_: None)
+            apart = ops.project_together(x, *modules)
+    for a, b in zip(together, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    assert torch.allclose(changed[1], modules[1](x), atol=1e-6)
+    assert len({y.untyped_storage().data_ptr() for y in apart}) == 3
+
+
 def heads(dim: int = 16, dtype: torch.dtype = torch.float32, length: int = 5) -> list[torch.Tensor]:
     return [torch.randn(1, h, length, dim, dtype=dtype) for h in (4, 2, 2)]
 
@@ -159,16 +242,70 @@ def heads(dim: int = 16, dtype: torch.dtype = torch.float32, length: int = 5) ->
         (heads(), {"scale": -1.0}, "must be positive"),
         (heads(), {"mask": torch.zeros(1, 1, 5, 5)}, "bool mask"),
         (heads(), {"mask": torch.ones(1, 4, 5, 5, dtype=torch.bool)}, "bool mask"),
+        ([*heads()[:2], heads(dtype=torch.float16)[2]], {}, "value torch.float16"),
+        ([*heads()[:2], heads()[2].to("meta")], {}, "on meta"),
     ],
 )
 def test_what_the_attention_kernel_cannot_do(qkv, arguments, message):
     arguments = {"scale": 0.25, **arguments}
     with pytest.raises(ValueError, match=message):
         ops.attention(*qkv, implementation="triton", **arguments)
-    if arguments["scale"] > 0 and not arguments.get("dropout"):
+    if arguments["scale"] > 0 and not arguments.get("dropout") and len({(x.dtype, x.device) for x in qkv}) == 1:
         with ops.use("triton"):
             automatic = ops.attention(*qkv, implementation="auto", **arguments)
         assert torch.equal(automatic, ops.attention(*qkv, implementation="sdpa", **arguments))
+
+
+@pytest.mark.parametrize("shapes", [((4, 5), (2, 5), (2, 6)), ((4, 5), (3, 5), (3, 5))])
+def test_shapes_that_are_no_attention(shapes):
+    qkv = [torch.randn(1, h, length, 16) for h, length in shapes]
+    with pytest.raises(ValueError, match="H a multiple of G"):
+        ops.attention(*qkv, scale=0.25, implementation="triton")
+    with pytest.raises(ValueError, match="bool mask"):
+        ops.attention(*heads(), torch.ones(3, 1, 1, 5, dtype=torch.bool), scale=0.25, implementation="triton")
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "message"),
+    [
+        ("cuda", (7, 5), "no Triton settings for compute capability 7.5; expected 8.0 or newer"),
+        ("cuda", (8, 9), ""),
+        ("cuda", (12, 0), ""),
+        ("mps", None, "need a CUDA or ROCm device, not 'mps'"),
+    ],
+)
+def test_devices(monkeypatch, device, capability, message):
+    monkeypatch.setattr(ops, "_usable", {})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert message in ops.why_not_triton(torch.device(device), torch.bfloat16)
+    assert bool(message) == bool(ops.why_not_triton(torch.device(device), torch.bfloat16))
+
+
+WITHOUT_DRIVER = """
+import torch
+from faster_smolvlm.kernels.launch import UnsupportedArchitectureError
+from faster_smolvlm.kernels.rms_norm import rms_norm
+from faster_smolvlm import ops
+x, w = torch.randn(2, 32), torch.ones(32)
+try:
+    rms_norm(x, None, w, 1e-5)
+except UnsupportedArchitectureError as error:
+    print(error)
+print(ops.why_not_triton(x.device, x.dtype))
+with ops.use("triton"):
+    print(torch.allclose(ops.rms_norm(x, w, 1e-5), ops.reference.rms_norm(x, w, 1e-5)))
+"""
+
+
+def test_triton_without_a_driver():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DRIVER], capture_output=True, text=True, env=environment, check=True
+    )
+    kernel, choice, formula = run.stdout.splitlines()
+    assert "need a CUDA or ROCm device, not 'cpu'" in kernel
+    assert choice == kernel
+    assert formula == "True"
 
 
 def test_attention_without_a_gpu(formulas, monkeypatch):
