@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration, ops
 from faster_smolvlm.decode_graph import DecodeGraph
-from faster_smolvlm.kernels import attention, layer_norm, pixel_shuffle_project, rms_norm
-from faster_smolvlm.kernels.launch import architecture, supports_pdl
+from faster_smolvlm.kernels import attention, launch, layer_norm, pixel_shuffle_project, rms_norm
+from faster_smolvlm.kernels.launch import architecture, as_if, supports_pdl
 
 from benches.gpu_model import TEXT, VISION, Text, decode
+from benches.grid_barrier import meet
 from benches.timing import machine, table
 
 CONTEXT = 1100
@@ -114,6 +115,32 @@ def decode_rows(name: str, bandwidth: float) -> list[list[str]]:
     return rows
 
 
+def decode_kernel_rows(name: str, bandwidth: float) -> list[list[str]]:
+    """Time the launches of one step kernel by kernel; each is repeated over all layers, so that its weights come from
+    memory and not from L2.
+    """
+    model, text = model_of(name), TEXT[name]
+    graph = DecodeGraph(model, capture=lambda run: run)
+    graph.acquire()
+    cache = graph.reserve(1, CONTEXT + 64)
+    cache._lengths = [CONTEXT] * text.layers
+    graph.begin(torch.zeros(1, dtype=torch.int32, device="cuda"))
+    with launch.record(architecture(model.device)) as recorded:
+        graph._launch(cache)
+    rows = []
+    for work in decode(text, CONTEXT):
+        same = [one for one in recorded if one.kernel.__name__ == f"{work.kernel}_kernel"]
+
+        def run(same: list[launch.Launch] = same) -> None:
+            for one in same:
+                launch.launch(one.kernel, one.grid, one.settings, *one.args, pdl=False, **one.constants)
+
+        seconds, limit = graphed(run, 4) / len(same), work.bytes / bandwidth
+        rows.append([name, work.kernel, f"{seconds * 1e6:.2f}", f"{limit * 1e6:.2f}", f"{limit / seconds:.0%}"])
+    graph.release()
+    return rows
+
+
 def eager_row(name: str) -> list[str]:
     model, text = model_of(name), TEXT[name]
     ids = torch.randint(1, text.vocabulary - 1, (1, CONTEXT), device="cuda")
@@ -157,6 +184,26 @@ def attention_rows() -> list[list[str]]:
             ]
         )  # fmt: skip
     return rows
+
+
+def tile_rows() -> list[list[str]]:
+    """Time the vision attention of 256M with the tiles of each architecture that this card can run."""
+    q, k, v = torch.randn(17, 1024, 3, 12, 64, device="cuda", dtype=DTYPE).unbind(2)
+    rows = []
+    for arch in ("sm80", "sm90"):
+        with as_if(arch):
+            row = launch.settings("attention", q.device)
+            seconds = graphed(lambda: attention.attention(q, k, v, None, 0.125, False))
+        rows.append([f"{row.tile['BLOCK_M']} x {row.tile['BLOCK_N']}, {row.num_warps} warps", f"{seconds * 1e6:.0f}"])
+    return rows
+
+
+def barrier_row() -> str:
+    """Measure what a barrier across the whole card costs, which a step in one launch would pay 5 times a layer."""
+    counter = torch.zeros(1, dtype=torch.int32, device="cuda")
+    programs, rounds = torch.cuda.get_device_properties(0).multi_processor_count, 2000
+    seconds = timed(lambda: meet(counter, rounds, programs)) / rounds
+    return f"One barrier across {programs} programs: {seconds * 1e6:.2f} µs (below 0.8 a step in one launch would pay)."
 
 
 def fused_rows() -> list[list[str]]:
@@ -251,9 +298,13 @@ def main() -> None:
     )
     head = ["attention", "Triton, µs", "TFLOP/s", "SDPA, µs", "ratio", "error to float64"]
     print(table(head, attention_rows()), "\n", flush=True)
+    print(table(["vision attention tile", "µs"], tile_rows()), "\n", flush=True)
     print(table(["fused", "Triton, µs", "torch, µs", "ratio"], fused_rows()), "\n", flush=True)
     print(gelu_row(), "\n", flush=True)
     print(gap_row(TEXT["256M"]), "\n", flush=True)
+    print(barrier_row(), "\n", flush=True)
+    head = ["decode kernel of", "kernel", "µs", "limit, µs", "of the limit"]
+    print(table(head, [row for name in names for row in decode_kernel_rows(name, bandwidth)]), "\n", flush=True)
     head = ["decode", "weights", "overlap", "µs a token", "tokens/s", "limit, µs", "of the limit"]
     print(
         table(head, [row for name in names for row in (*decode_rows(name, bandwidth), eager_row(name))]),

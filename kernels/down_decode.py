@@ -57,12 +57,12 @@ def down_decode(
         out: output.
         pdl: overlap with the kernels before and after.
     """
-    batch, k = x.shape
+    batch = x.shape[0]
     n = out.shape[1]
     row = settings(variant("down_decode", weight), x.device)
     rows = row.tile["ROWS"]
     launch(
         down_decode_kernel, (batch, triton.cdiv(n, rows)), row,
         x, weight, residual if scale is None else scale, residual, out,
-        N=n, INT8=scale is not None, PDL=pdl, pdl=pdl, **tile_constants(rows, row.tile["PREFETCH"], n, k),
+        N=n, INT8=scale is not None, PDL=pdl, pdl=pdl, **tile_constants(row, rows, n, weight),
     )  # fmt: skip

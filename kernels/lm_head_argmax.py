@@ -107,7 +107,7 @@ def lm_head_argmax(
         x, norm_weight, weight, norm_weight if scale is None else scale, x if logits is None else logits,
         best, best_index, eps,
         N=n, K_PADDED=next_power_of_2(hidden), INT8=scale is not None, STORE=logits is not None, PDL=pdl, pdl=pdl,
-        **tile_constants(rows, row.tile["PREFETCH"], n, hidden),
+        **tile_constants(row, rows, n, weight),
     )  # fmt: skip
 
 

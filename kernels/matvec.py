@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from .launch import largest_power_of_two_divisor, next_power_of_2
+from .launch import Settings, largest_power_of_two_divisor, next_power_of_2
 
 
 @triton.jit
@@ -104,13 +104,20 @@ def column_tile(k: int) -> tuple[int, bool]:
     return min(64, max(16, next_power_of_2(k))), False
 
 
-def tile_constants(rows: int, prefetch: int, n: int, k: int) -> dict[str, int | bool]:
-    """Return the compile-time constants of a matrix (n, k) walked by tiles of ``rows`` rows."""
+def tile_constants(row: Settings, rows: int, n: int, weight: torch.Tensor, matrices: int = 1) -> dict[str, int | bool]:
+    """Return the compile-time constants of ``matrices`` like ``weight`` (N, K), walked by tiles of ``rows`` of n rows.
+
+    No more tiles are in flight than fit the registers of a thread: bytes that a loop of its own loads later cost less
+    than bytes that are spilled. int8 leaves less room, since it is widened to float32.
+    """
+    k = weight.shape[1]
     block_k, even_k = column_tile(k)
+    tile = max(1, rows * block_k * weight.element_size() // (32 * row.num_warps))
+    fitting = max(1, (144 if weight.dtype == torch.int8 else 480) // (tile * matrices))
     return {
         "K": k,
         "BLOCK_K": block_k,
-        "PREFETCH": min(prefetch, triton.cdiv(k, block_k)),
+        "PREFETCH": min(row.tile["PREFETCH"], triton.cdiv(k, block_k), fitting),
         "EVEN_K": even_k,
         "EVEN_N": n % rows == 0,
     }

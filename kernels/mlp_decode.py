@@ -73,5 +73,5 @@ def mlp_decode(
         mlp_decode_kernel, (batch, triton.cdiv(n, rows)), row,
         x, norm_weight, gate, up, sg, su, out, eps,
         N=n, K_PADDED=next_power_of_2(hidden), INT8=scales is not None, PDL=pdl, pdl=pdl,
-        **tile_constants(rows, row.tile["PREFETCH"], n, hidden),
+        **tile_constants(row, rows, n, gate, 2),
     )  # fmt: skip

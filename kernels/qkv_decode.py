@@ -110,7 +110,7 @@ def qkv_decode(
     hidden = x.shape[1]
     row = settings(variant("qkv_decode", weights[0]), x.device)
     rows = min(row.tile["ROWS"], next_power_of_2(dim // 2))
-    constants = tile_constants(rows, row.tile["PREFETCH"], dim // 2, hidden)
+    constants = tile_constants(row, rows, dim // 2, weights[0], 2)
     wq, wk, wv = weights
     sq, sk, sv = scales if scales is not None else (norm_weight, norm_weight, norm_weight)
     launch(

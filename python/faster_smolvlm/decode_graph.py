@@ -24,6 +24,10 @@ MAX_ROWS = 16
 _NEVER = -1.0e30
 
 
+class CaptureError(RuntimeError):
+    """The step could not be captured: the driver, the memory or what else runs on the device did not allow it."""
+
+
 class Capture(Protocol):
     """Turns launches into something that repeats exactly them."""
 
@@ -126,6 +130,16 @@ class DecodeGraph:
             raise
         return True
 
+    def prepare(self, rows: int, tokens: int) -> StaticCache:
+        """`reserve`, and capture the step for that cache.
+
+        Raises:
+            CaptureError: it cannot be captured; what the cache held is still there.
+        """
+        cache = self.reserve(rows, tokens)
+        self._replay()
+        return cache
+
     def release(self) -> None:
         """Give the buffers back; the captures stay."""
         self.cache = None
@@ -217,7 +231,7 @@ class DecodeGraph:
             replay()
         best, index = self._best[:rows], self._best_index[:rows]
         ties = index.masked_fill(best != best.amax(1, keepdim=True), self._weights.vocabulary)
-        last = ties.amin(1, keepdim=True).long()
+        last = ties.amin(1, keepdim=True).clamp_max(self._weights.vocabulary - 1).long()  # all NaN: as `advance` does
         return torch.cat((self._tokens[:rows, 1:count], last), 1)
 
     def select(self, rows: Sequence[int]) -> None:
@@ -231,11 +245,11 @@ class DecodeGraph:
         self.cache = None
         cache = self.reserve(len(rows), capacity)
         cache._lengths = [length] * len(cache.keys)
-        self._replay()
         for buffer, stored in zip((*cache.keys, *cache.values), kept, strict=True):
             buffer[:, :, :length] = stored
         self._first[: len(rows)] = first
         self._position[: len(rows)] = position
+        self._replay()
 
     def _held(self) -> StaticCache:
         if self.cache is None:
@@ -275,9 +289,13 @@ class DecodeGraph:
             self._step.fill_(self._tokens.shape[1])
             self._best.fill_(_NEVER)
             self._best_index.zero_()
-            self._replays[key] = self._capture(lambda: self._launch(cache))
-            self._first.copy_(state[0])
-            self._position.copy_(state[1])
+            try:
+                self._replays[key] = self._capture(lambda: self._launch(cache))
+            except RuntimeError as error:
+                raise CaptureError(f"{key[0]} rows of {key[1]} tokens: {error}") from error
+            finally:
+                self._first.copy_(state[0])
+                self._position.copy_(state[1])
         return self._replays[key]
 
     def _launch(self, cache: StaticCache) -> None:

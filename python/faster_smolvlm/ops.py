@@ -242,7 +242,7 @@ def project_together(x: Tensor, *modules: nn.Module) -> list[Tensor]:
         weight, bias = (torch.cat([getattr(m, name).detach() for m in plain]) for name in ("weight", "bias"))
         _packed[plain[0]] = now, weight, bias
     _, weight, bias = _packed[plain[0]]
-    return list(F.linear(x, weight, bias).split([m.out_features for m in plain], -1))
+    return list(F.linear(x, weight, bias).split([m.out_features for m in plain], -1))  # type: ignore[no-untyped-call]
 
 
 def attention(

@@ -39,6 +39,14 @@ def test_bidirectional(guard, dtype, length):
     check(guard, attention, dtype, queries=length, heads=1)
 
 
+@pytest.mark.parametrize("part", range(3))
+def test_every_odd_length(guard, part):
+    for i, length in enumerate(range(1, 258, 2)):
+        if i % 3 == part:
+            causal = i % 2 == 0
+            check(guard, attention, DTYPES[(i // 3) % 3], queries=min(length, 33), keys=length, heads=1, causal=causal)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("dim", [16, 32, 72, 80, 96, 128])
 def test_head_dims(guard, dtype, dim):

@@ -48,7 +48,7 @@ def test_qkv(guard, dtype, hidden, dim):
     check_qkv(guard, qkv_decode, dtype, hidden=hidden, dim=dim)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_qkv_int8(guard, dtype):
     check_qkv(guard, qkv_decode, dtype, hidden=96, int8=True)
 
@@ -86,6 +86,12 @@ def test_attention_lengths(guard, dtype, length):
     check_attention(guard, decode_attention, dtype, [length], heads=3, kv_heads=1)
 
 
+@pytest.mark.parametrize("part", range(3))
+def test_attention_of_every_odd_length(guard, part):
+    lengths = list(range(1, 258, 2))[part::3]
+    check_attention(guard, decode_attention, DTYPES[part], lengths, heads=2, kv_heads=1, dim=16, splits=2, padding=part)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_of_a_padded_batch(guard, dtype):
     check_attention(guard, decode_attention, dtype, [1, 70, 33], padding=5)
@@ -116,7 +122,7 @@ def test_mlp(guard, dtype, k, n):
     check_mlp(guard, mlp_decode, dtype, k, n)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_mlp_int8(guard, dtype):
     check_mlp(guard, mlp_decode, dtype, 96, 200, int8=True)
 
@@ -136,7 +142,7 @@ def test_down_in_place(guard, dtype, k, n):
     check_down(guard, down_decode, dtype, k, n)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_down_int8(guard, dtype):
     check_down(guard, down_decode, dtype, 96, 200, int8=True)
 
@@ -160,7 +166,7 @@ def test_out(guard, dtype, heads, dim, n, splits):
     check_out(guard, out_decode, dtype, heads, dim, n, splits)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_out_int8(guard, dtype):
     check_out(guard, out_decode, dtype, int8=True)
 

@@ -21,8 +21,11 @@ class RecordedCapture:
     def __init__(self) -> None:
         self.captures = 0
         self.replays = 0
+        self.fails_after = None
 
     def __call__(self, run):
+        if self.captures == self.fails_after:
+            raise RuntimeError("no memory for a graph")
         self.captures += 1
         run()
         with launch.record("interpreter") as recorded:
@@ -113,6 +116,70 @@ def test_a_padded_batch_that_stops_in_mid_block_and_shrinks(monkeypatch, through
     expected = eager(monkeypatch, model, prompts(4), **arguments)
     assert torch.equal(model.generate(**prompts(4), **arguments), expected)
     assert capture.captures > 1
+
+
+@pytest.mark.parametrize(("fails_after", "draws"), [(0, False), (1, False), (1, True)])
+def test_a_capture_that_fails_leaves_the_modules(monkeypatch, through_graph, caplog, fails_after, draws):
+    """At the start, at the next bucket, or when rows are taken out: the answer stays, and the log says why."""
+    model, capture, engines = through_graph
+    capture.fails_after = fails_after
+    free = eager(monkeypatch, model, prompts(3), max_new_tokens=7, do_sample=False)
+    arguments = {
+        "max_new_tokens": 7,
+        "do_sample": draws,
+        "eos_token_id": [int(free[2, 8])],
+        "pad_token_id": 0,
+        "seed": 2 if draws else None,
+    }
+    expected = eager(monkeypatch, model, prompts(3), **arguments)
+    assert torch.equal(model.generate(**prompts(3), **arguments), expected)
+    assert engines[-1].name == "torch"
+    assert "cannot be captured" in caplog.text
+    assert "no memory for a graph" in caplog.text
+
+
+class Reads(torch.overrides.TorchFunctionMode):
+    """Counts what makes the host wait for the device, were the tensors on one: reading a value of theirs."""
+
+    NAMES = frozenset({"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "nonzero"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.on_host = set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") in self.NAMES and args[0].untyped_storage().data_ptr() not in self.on_host:
+            self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("draws", "most"), [(True, 1.0), (False, 1 / 3)])
+def test_reads_of_the_device_per_token(monkeypatch, through_graph, draws, most):
+    """One a token where tokens are drawn; one a block of three where the likeliest is taken."""
+    model, _, engines = through_graph
+    keep, reads = [], Reads()
+
+    def to_host(block):
+        copy = block.clone()
+        keep.append(copy)
+
+        def wait():
+            reads.count += 1
+            reads.on_host.add(copy.untyped_storage().data_ptr())
+            return copy
+
+        return wait
+
+    monkeypatch.setattr(graph_engine, "to_host", to_host)
+    arguments = {"do_sample": draws, "seed": 1 if draws else None}
+    call = iter(model.start_generation(**prompts(2), max_new_tokens=9, **arguments))
+    next(call)
+    with reads:
+        tokens = sum(1 for _ in zip(range(6), call, strict=False))
+    assert engines[-1].name == "graph"
+    assert tokens == 6
+    assert 0 < reads.count <= most * tokens
 
 
 def test_drawing_with_a_seed(monkeypatch, through_graph):

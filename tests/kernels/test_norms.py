@@ -49,16 +49,25 @@ def test_strided_rows_and_columns(guard):
         assert_close(y, reference.layer_norm(x + x, vector, vector, 1e-5))
 
 
+@pytest.mark.parametrize("part", range(3))
+def test_every_odd_width(guard, part):
+    for width in range(2 * part + 1, 258, 6):
+        check_rms_norm(guard, rms_norm, DTYPES[part], 2, width, residual=width % 4 == 1)
+        if width > 1:
+            check_layer_norm(guard, layer_norm, DTYPES[part], 2, width, residual=width % 4 == 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "width"), [(1, 7), (5, 123), (131, 64)])
-def test_rms_norm_backward(guard, rows, width):
-    x, dy = (guard.put(torch.randn(rows, width)) for _ in range(2))
-    weight = guard.put(torch.randn(width))
+def test_rms_norm_backward(guard, dtype, rows, width):
+    x, dy = (guard.put(torch.randn(rows, width).to(dtype)) for _ in range(2))
+    weight = guard.put(torch.randn(width).to(dtype))
     dx, dw = rms_norm.rms_norm_backward(dy, x, weight, 1e-5)
     x_, w_ = x.double().requires_grad_(), weight.double().requires_grad_()
     normed = x_ * torch.rsqrt(x_.pow(2).mean(-1, keepdim=True) + 1e-5)
     (normed * w_ * dy.double()).sum().backward()
-    assert_close(dx, x_.grad.float())
-    assert_close(dw, w_.grad.float())
+    assert_close(dx, x_.grad.to(dtype))
+    assert_close(dw, w_.grad.to(dtype))
 
 
 def check_layer_norm(guard, module, dtype, rows, width, residual):

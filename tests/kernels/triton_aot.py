@@ -112,12 +112,13 @@ def _main_loop(code: list[tuple[int, str, list[str]]]) -> Counter[str]:
     start = {label: address for address, _, labels in code for label in labels}
     best: tuple[tuple[int, int], Counter[str]] = ((-1, 0), Counter())
     for address, text, _ in code:
-        match = re.search(r"BRA\S*.*?(\.L_x_\d+)", text)
+        match = re.search(r"(?:BRA\S*|s_c?branch\S*)\s.*?(\.L\w+)", text)
         if not match or start.get(match[1], address) >= address:
             continue
         low = start[match[1]]
         ops = Counter(_opcode(t).split(".")[0] for a, t, _ in code if low <= a <= address)
-        work = sum(n for op, n in ops.items() if "MMA" in op) * 1000 + ops["FFMA"]
+        work = sum(n for op, n in ops.items() if "MMA" in op or "mfma" in op) * 1000
+        work += sum(n for op, n in ops.items() if op == "FFMA" or op.startswith(("v_fma", "v_pk_fma")))
         if (work, low - address) > best[0]:
             best = ((work, low - address), ops)
     return best[1] if best[0][0] > 0 else Counter()
@@ -157,7 +158,15 @@ def _amd(kernel: Any) -> Report:
         match = re.search(pattern, text)
         return int(match[1]) if match else 0
 
-    body = re.findall(r"^\s+([vs]_\w+|ds_\w+|buffer_\w+|global_\w+)", text, re.M)
+    code: list[tuple[int, str, list[str]]] = []
+    labels: list[str] = []
+    for line in text.splitlines():
+        if match := re.match(r"(\.LBB\w+):", line):
+            labels.append(match[1])
+        elif match := re.match(r"\s+((?:[vs]|ds|buffer|global)_\w+.*)", line):
+            code.append((len(code), match[1], labels))
+            labels = []
+    body = [_opcode(instruction) for _, instruction, _ in code]
     return Report(
         registers=number(r"\.vgpr_count:\s+(\d+)"),
         spills=number(r"\.vgpr_spill_count:\s+(\d+)") + number(r"\.private_segment_fixed_size:\s+(\d+)"),
@@ -165,11 +174,16 @@ def _amd(kernel: Any) -> Report:
         programs=number(r"; Occupancy:\s+(\d+)"),
         wide_loads=sum(op.endswith("load_dwordx4") for op in body),
         opcodes=Counter("MFMA" if op.startswith("v_mfma") else op for op in body),
-        loop=Counter(),
+        loop=_main_loop(code),
     )
 
 
+_reports: dict[str, Report] = {}
+
+
 def inspect(launch: Any, target: str) -> Report:
-    """Compile ``launch`` for ``target`` and report; a compile error propagates."""
+    """Compile ``launch`` for ``target`` and report; a compile error propagates. Equal launches are read once."""
     kernel = compile_launch(launch, target)
-    return _amd(kernel) if target.startswith("gfx") else _nvidia(kernel, target)
+    if kernel.hash not in _reports:
+        _reports[kernel.hash] = _amd(kernel) if target.startswith("gfx") else _nvidia(kernel, target)
+    return _reports[kernel.hash]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..cache import KVCache
-from ..decode_graph import BUCKETS, MAX_ROWS, DecodeGraph, decode_graph
+from ..decode_graph import BUCKETS, MAX_ROWS, CaptureError, DecodeGraph, decode_graph
 from ..decode_weights import UnsupportedModelError
 from .inputs import ModelInputs
 from .torch_engine import FIRST_ROOM, TorchEngine
@@ -37,7 +37,13 @@ class GraphEngine(TorchEngine):
         if not self.runs_ahead:
             return super()._make_cache(rows, length)
         room = min(self._max_new_tokens, FIRST_ROOM) + 2 * _BLOCK
-        cache = self._graph.reserve(rows, min(length + room, BUCKETS[-1]))
+        try:
+            cache = self._graph.prepare(rows, min(length + room, BUCKETS[-1]))
+        except CaptureError as error:
+            _log.warning("decoding without a captured graph: it cannot be captured, %s", error)
+            self.runs_ahead = False
+            self._graph.release()
+            return super()._make_cache(rows, length)
         cache.reset()
         return cache
 
@@ -45,10 +51,11 @@ class GraphEngine(TorchEngine):
     def prefill(self) -> Tensor:
         """Encode the pictures, once, read the prompts and capture the step where that has not been done."""
         self.runs_ahead = self._graph.acquire()
+        if not self.runs_ahead:
+            _log.warning("decoding without a captured graph: another generation of this model is using it")
         mask = self._mask
         logits = super().prefill()
         if not self.runs_ahead:
-            _log.warning("decoding without a captured graph: another generation of this model is using it")
             return logits
         self.name = "graph"
         none = torch.zeros(len(logits), dtype=torch.int32, device=logits.device)
@@ -61,9 +68,14 @@ class GraphEngine(TorchEngine):
         """Append one token to each row."""
         if not self.runs_ahead:
             return super().step(tokens)
-        self._graph.rewind(self._length)
+        try:
+            self._graph.rewind(self._length)
+            logits = self._graph.step(tokens).clone()
+        except CaptureError as error:
+            self._leave_graph(error)
+            return super().step(tokens)
         self._length += 1
-        return self._graph.step(tokens).clone()
+        return logits
 
     @torch.no_grad()
     def greedy(self, tokens: Tensor) -> Iterator[Tensor]:
@@ -74,13 +86,23 @@ class GraphEngine(TorchEngine):
         the next `step`, `select` or `greedy` goes back to where the loop stands.
         """
         self._graph.rewind(self._length)
-        pending = self._graph.greedy(tokens, _BLOCK)
+        newest, following = tokens, None
         while True:
-            following = self._graph.greedy(pending[:, -1], _BLOCK) if self._graph.room >= _BLOCK else None
-            for column in pending.cpu().unbind(1):
+            try:
+                newest, read = self._block(newest) if following is None else following
+            except CaptureError as error:
+                self._leave_graph(error)
+                yield super().step(newest).argmax(-1)
+                return
+            following = self._block(newest) if self._graph.room >= _BLOCK else None
+            for column in read().unbind(1):
                 self._length += 1
                 yield column
-            pending = self._graph.greedy(pending[:, -1], _BLOCK) if following is None else following
+
+    def _block(self, tokens: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Launch a block; return its last tokens, and what waits for all of them, (rows, _BLOCK), on the host."""
+        block = self._graph.greedy(tokens, _BLOCK)
+        return block[:, -1], to_host(block)
 
     @torch.no_grad()
     def select(self, rows: Sequence[int]) -> None:
@@ -89,8 +111,32 @@ class GraphEngine(TorchEngine):
             super().select(rows)
             return
         self._graph.rewind(self._length)
-        self._graph.select(rows)
-        self.past_key_values = self._graph.cache
+        try:
+            self._graph.select(rows)
+        except CaptureError as error:
+            self._leave_graph(error)
+        else:
+            self.past_key_values = self._graph.cache
+        index = torch.tensor(rows, dtype=torch.int64, device=self._model.device)
+        self._mask = None if self._mask is None else self._mask[index]
+        self._positions = None if self._positions is None else self._positions[index]
+
+    def _leave_graph(self, error: CaptureError) -> None:
+        """Go on with the modules, from a copy of what the cache of the graph holds."""
+        _log.warning("decoding without a captured graph from here on: it cannot be captured, %s", error)
+        held = self._graph.cache
+        if held is None:
+            raise error
+        cache = super()._make_cache(held.batch_size, self._length)
+        for new, old in zip((*cache.keys, *cache.values), (*held.keys, *held.values), strict=True):
+            new[:, :, : self._length] = old[:, :, : self._length]
+        cache._lengths = [self._length] * len(cache.keys)
+        if self._mask is not None and self._positions is not None:
+            behind = self._length - self._mask.shape[1]
+            self._mask = torch.nn.functional.pad(self._mask, (0, behind), value=1)
+            self._positions = self._positions + behind
+        self.past_key_values, self.runs_ahead, self.name = cache, False, "torch"
+        self._graph.release()
 
     def free(self) -> None:
         """Give the buffers back."""
@@ -98,6 +144,22 @@ class GraphEngine(TorchEngine):
         if self.runs_ahead:
             self.runs_ahead = False
             self._graph.release()
+
+
+def to_host(x: Tensor) -> Callable[[], Tensor]:
+    """Start copying `x` and return what waits for the copy, but not for the work that the device is given later."""
+    if x.device.type != "cuda":
+        return x.clone
+    copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    copy.copy_(x, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return copy
+
+    return wait
 
 
 def make_engine(

@@ -9,7 +9,7 @@ from . import arrays
 from .arrays import Array
 from .config import GenerationConfig
 from .logits import LogitsProcessor
-from .sampling import Sampler
+from .sampling import Sampler, check_drawn
 from .stopping import FinishReason, StopRules
 
 
@@ -147,6 +147,8 @@ class Decoding(Generic[EngineT]):
 
     def _append(self, tokens: Array) -> Array:
         """Write the new column, find out which rows it finishes, and return it."""
+        chosen = tokens.tolist()  # the one look at the device for this token
+        check_drawn(chosen)
         if self._pad_id is not None and self._reasons:
             done = [index for index, row in enumerate(self._live) if row in self._reasons]
             if done:
@@ -158,12 +160,12 @@ class Decoding(Generic[EngineT]):
             self._ids[self._live, self._length] = column
         self._length += 1
         rows = [row for row in self._live if row not in self._reasons]
-        newest = [token for row, token in zip(self._live, tokens.tolist(), strict=True) if row not in self._reasons]
+        newest = [token for row, token in zip(self._live, chosen, strict=True) if row not in self._reasons]
         generated = self._length - self.prompt_length
         finished = self._stop(rows, newest, generated, self.ids, self.scores)
         self._reasons.update(finished)
         self._lengths.update(dict.fromkeys(finished, generated))
-        return self._ids[:, self._length - 1]
+        return tokens if len(self._live) == self._ids.shape[0] else self._ids[:, self._length - 1]
 
     def _drop_finished(self) -> bool:
         """Take finished rows out of the engine once they are a quarter of its rows; it costs a copy of the cache."""

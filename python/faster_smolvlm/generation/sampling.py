@@ -31,7 +31,8 @@ class Sampler:
         """Return int64 [len(rows)] for float32 `scores` [len(rows), vocabulary]; `rows` says which of the call these
         are.
 
-        Raises ValueError where a row has no token left to draw, or scores that are not numbers.
+        A negative token says that the scores were not numbers, or left none to draw: the caller passes what it reads
+        to `check_drawn`, since looking here would make a GPU wait once more for each token.
         """
         if not self._do_sample:
             return scores.argmax(-1)
@@ -39,12 +40,17 @@ class Sampler:
         if len(rows) != self._rows:
             noise = noise[list(rows)]
         probabilities = arrays.softmax(scores)
-        if not bool(arrays.namespace(scores).isfinite(probabilities.sum())):
-            raise ValueError(
-                "cannot draw a token: the scores of a row hold NaN or infinity, or a logits processor left no token "
-                "to choose. Check the processors, and the model's dtype."
-            )
-        return (probabilities / noise).argmax(-1)
+        usable = arrays.namespace(scores).isfinite(probabilities.sum(-1))
+        return arrays.namespace(scores).where(usable, (probabilities / noise).argmax(-1), -1)
+
+
+def check_drawn(tokens: Sequence[int]) -> None:
+    """Raise ValueError where a `Sampler` could not draw one of `tokens`."""
+    if min(tokens, default=0) < 0:
+        raise ValueError(
+            "cannot draw a token: the scores of a row hold NaN or infinity, or a logits processor left no token "
+            "to choose. Check the processors, and the model's dtype."
+        )
 
 
 def make_generator(like: Array, seed: int | None, generator: Any) -> Any:
