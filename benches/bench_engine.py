@@ -1,150 +1,345 @@
-"""The native engine beside Transformers on a CPU: vision, prefill and decode, alternating in one run.
+"""The native engine beside Transformers, OpenVINO and llama.cpp on a CPU, alternating in one run.
 
-    python benches/bench_engine.py --config DIR [--threads 2] [--rounds 7]
+    python benches/bench_engine.py --config DIR --cache DIR [--work vision --work decode …] [--threads 2] [--rounds 7]
 
-DIR holds a real `config.json`; the weights are random. Engines that are not installed are left out, by name.
+DIR of `--config` holds a real configuration with its tokenizer; all engines get the same random weights, converted once
+into the folder of `--cache`. `--work check` says how close each engine is to Transformers in float32. An engine that is
+not installed is left out, by name; BENCHMARKS.md says how to install them.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
+import functools
+import multiprocessing
+import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timing
-import torch
-from faster_smolvlm._rust import machine_limits
-from faster_smolvlm.native import NativeSmolVLM
-from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+from anchors import checkpoint
+from anchors.cost import Cost
+from anchors.side import Settings
+from anchors.worker import Engine, Worker
+from PIL import Image
+
+OURS = Engine(
+    "native", "anchors.native_side", "Native", ("faster_smolvlm",), ("float32", "bfloat16", "int8"),
+    ("vision", "prefill", "decode", "photo"),
+)  # fmt: skip
+OTHERS = (
+    Engine(
+        "Transformers", "anchors.transformers_side", "Transformers", ("transformers", "torch"), ("float32", "bfloat16"),
+        ("vision", "prefill", "decode", "photo"),
+    ),
+    Engine(
+        "OpenVINO", "anchors.openvino_side", "OpenVino", ("openvino", "openvino_genai"), ("bfloat16 hint",),
+        ("vision", "prefill", "decode"),
+    ),
+    Engine(
+        "OpenVINO", "anchors.openvino_side", "OpenVino", ("openvino", "openvino_genai"), ("int8 weights",),
+        ("prefill", "decode"),
+    ),
+    Engine(
+        "llama.cpp", "anchors.llama_cpp_side", "LlamaCpp", ("llama_cpp",), ("BF16", "Q8_0"),
+        ("vision", "prefill", "decode", "photo"),
+    ),
+    Engine("llama.cpp", "anchors.llama_cpp_side", "LlamaCpp", ("llama_cpp",), ("Q4_0",), ("prefill", "decode")),
+)  # fmt: skip
+REFERENCE = "Transformers float32"
 
 PREFILL = 512
-CONTEXTS = (8, 1000)
-TOKENS = 16
+NEW_TOKENS = 32
 BATCH = 8
+PHOTO = (1024, 768)
+QUESTION = "What is in the picture?"
+WORKS = ("check", "vision", "prefill", "decode-empty", "decode-1000", "batch", "photo", "neighbour")
+CONTEXTS = {"decode-empty": 1, "decode-1000": 1000}
+LONG = 4.0
+"""A first run of more seconds is a round, a shorter one is warming up."""
+
+TARGETS = {
+    ("vision", "bfloat16"): {"OpenVINO bfloat16 hint": 1.05, "Transformers bfloat16": 1.6, "llama.cpp BF16": 1.9},
+    ("vision", "int8"): {"OpenVINO bfloat16 hint": 1.65, "Transformers bfloat16": 2.5},
+    ("prefill", "bfloat16"): {"OpenVINO bfloat16 hint": 1.05},
+    ("prefill", "int8"): {"OpenVINO bfloat16 hint": 1.7},
+    ("decode-empty", "bfloat16"): {"llama.cpp BF16": 1.15, "Transformers bfloat16": 3.7},
+    ("decode-1000", "bfloat16"): {"llama.cpp BF16": 1.45, "Transformers bfloat16": 5.5},
+    ("decode-empty", "int8"): {"llama.cpp Q8_0": 1.6},
+    ("decode-1000", "int8"): {"llama.cpp Q8_0": 2.3},
+    ("photo", "bfloat16"): {"llama.cpp BF16": 2.3},
+    ("photo", "int8"): {"llama.cpp BF16": 3.5},
+}
+"""How many times as fast as another engine ours has to be, by work and our precision."""
+BATCH_TARGET, NEIGHBOUR_TARGET = 4.0, 0.9
 
 
-class Native:
-    """One set of weights of the native engine."""
-
-    def __init__(self, directory: Path, threads: int, **options: str) -> None:
-        self.model = NativeSmolVLM.from_pretrained(directory, num_threads=threads, cache_positions=16384, **options)
-        self.rust = self.model.rust
-
-    def vision(self, pixels: np.ndarray) -> Callable[[], Any]:
-        frames = self.model.frames(pixels)
-        return lambda: self.model.encode(frames, reuse=False)
-
-    def _step(self, sequences: list[int], count: int) -> None:
-        ids = np.arange(3, 3 + count * len(sequences))
-        lengths = [count] * len(sequences)
-        self.rust.step_argmax(sequences, lengths, ids, self.model.no_features(), np.full(len(ids), -1), [len(ids) - 1])
-
-    def _fill(self, sequence: int, count: int) -> None:
-        self.rust.truncate(sequence, 0)
-        for begin in range(0, count, self.rust.STEP_ROWS):
-            self._step([sequence], min(self.rust.STEP_ROWS, count - begin))
-
-    def prefill(self, count: int) -> Callable[[], Any]:
-        sequence = self.rust.open()
-        return lambda: self._fill(sequence, count)
-
-    def decode(self, context: int, batch: int = 1) -> Callable[[], Any]:
-        sequences = [self.rust.open() for _ in range(batch)]
-        for sequence in sequences:
-            self._fill(sequence, context)
-
-        def run() -> None:
-            for sequence in sequences:
-                self.rust.truncate(sequence, context)
-            for _ in range(TOKENS):
-                self._step(sequences, 1)
-
-        return run
+def measure(runs: Mapping[str, Callable[[], float]], rounds: int, patience: float) -> dict[str, timing.Timing]:
+    """Time every side once a round, in turn; a side that takes long only as often as `patience` seconds allow."""
+    seconds: dict[str, list[float]] = {}
+    wanted: dict[str, int] = {}
+    for name, run in runs.items():
+        first = run()
+        seconds[name] = [first] if first > LONG else []
+        wanted[name] = min(rounds, max(1, int(patience / first)))
+    for _ in range(rounds):
+        for name, run in runs.items():
+            if len(seconds[name]) < wanted[name]:
+                seconds[name].append(run())
+    return {name: timing.Timing(statistics.median(each), min(each), max(each)) for name, each in seconds.items()}
 
 
-class Transformers:
-    """The model of Transformers with sdpa attention."""
+class Bench:
+    """The workers in use, and what the works need."""
 
-    def __init__(self, directory: Path, dtype: torch.dtype) -> None:
-        self.model = SmolVLMForConditionalGeneration.from_pretrained(directory, dtype=dtype).eval()
-        self.dtype = dtype
+    def __init__(self, settings: Settings, rounds: int, patience: float, only: Sequence[str]) -> None:
+        self.settings = settings
+        self.rounds = rounds
+        self.patience = patience
+        self.only = only
+        self.cost = Cost.of(settings.checkpoint)
+        self.frame = np.random.default_rng(0).integers(0, 256, (self.cost.image_size,) * 2 + (3,)).astype(np.uint8)
 
-    def vision(self, pixels: np.ndarray) -> Callable[[], Any]:
-        tensor = torch.from_numpy(pixels).to(self.dtype)
-        return torch.no_grad()(lambda: self.model.model.get_image_features(tensor))
+    @contextmanager
+    def workers(self, work: str, engines: Sequence[Engine]) -> Iterator[dict[str, Worker]]:
+        """Start what is installed of the engines that can do a work."""
+        started: dict[str, Worker] = {}
+        for engine in engines:
+            names = [f"{engine.name} {precision}" for precision in engine.precisions]
+            if work not in engine.works or (self.only and not set(names) & set(self.only)):
+                continue
+            if absent := engine.missing():
+                print(f"{', '.join(names)}: left out, {', '.join(absent)} not installed\n")
+                continue
+            for name, precision in zip(names, engine.precisions, strict=True):
+                if not self.only or name in self.only:
+                    started[name] = Worker(engine, precision, self.settings)
+        try:
+            yield started
+        finally:
+            for worker in started.values():
+                worker.close()
 
-    def prefill(self, count: int) -> Callable[[], Any]:
-        ids = torch.arange(3, 3 + count)[None]
-        return torch.no_grad()(lambda: self.model(input_ids=ids, logits_to_keep=1, use_cache=True))
+    def compare(self, work: str, method: str, *arguments: Any) -> None:
+        """Time one work of all engines; print what each took and how many times as long as ours."""
+        with self.workers(method, (OURS, *OTHERS)) as workers:
+            for name, worker in list(workers.items()):
+                try:
+                    worker.prepare(work, method, *arguments)
+                except RuntimeError as error:
+                    print(f"{name}: left out, {str(error).strip().splitlines()[-1]}\n")
+                    workers.pop(name).close()
+            times = measure(
+                {name: functools.partial(worker.run, work) for name, worker in workers.items()},
+                self.rounds,
+                self.patience,
+            )
+            ours = {name: times[name] for name in times if name.startswith(OURS.name)}
+            if ours:
+                self.limits(next(iter(workers.values())))
+            rows = []
+            for name, worker in workers.items():
+                share = ""
+                if name in ours:
+                    share = self.share(work, times[name].median, worker)
+                cells = [
+                    f"{times[name].median / each.median:.2f}×{self.target(work, mine, name)}"
+                    for mine, each in ours.items()
+                ]
+                what = self.rate(work, times[name].median)
+                rows.append([name, worker.call("ran"), str(times[name]), what, share, *cells])
+            head = ["engine", "ran", "median (range)", "rate", "of the limit", *(f"/ {name}" for name in ours)]
+            print(f"{work}\n\n{timing.table(head, rows)}\n")
+            print("; ".join(sorted({worker.call("versions") for worker in workers.values()})), end="\n\n")
 
-    def decode(self, context: int, batch: int = 1) -> Callable[[], Any]:
-        ids = torch.arange(3, 3 + context)[None].repeat(batch, 1)
+    def limits(self, worker: Worker) -> None:
+        """Measure the machine in a worker of ours."""
+        self.read, self.peak = worker.call("limits")
+        print(f"{timing.machine()}, {self.settings.threads} threads; measured just now: ", end="")
+        print(f"{self.read / 1e9:.1f} GB/s read, {self.peak / 1e9:.0f} GFLOP/s float32\n")
 
-        @torch.no_grad()
-        def run() -> None:
-            cache.crop(context)
-            for _ in range(TOKENS):
-                self.model(input_ids=ids[:, :1], past_key_values=cache, logits_to_keep=1).logits.argmax(-1)
+    def target(self, work: str, mine: str, other: str) -> str:
+        """Return the wanted ratio, in brackets."""
+        wanted = TARGETS.get((work, mine.removeprefix(f"{OURS.name} ")), {}).get(other)
+        return f" (≥ {wanted}×)" if wanted else ""
 
-        with torch.no_grad():
-            cache = self.model(input_ids=ids, logits_to_keep=1, use_cache=True).past_key_values
-        return run
+    def rate(self, work: str, seconds: float) -> str:
+        """Return the speed in the unit of a work."""
+        if work in CONTEXTS:
+            return f"{NEW_TOKENS / seconds:.1f} tok/s"
+        if work == "prefill":
+            return f"{PREFILL / seconds:.0f} tok/s"
+        return f"{1 / seconds:.2f} /s"
+
+    def share(self, work: str, seconds: float, worker: Worker) -> str:
+        """Return how near a work of ours comes to what the machine can: float32 peak, or bandwidth of its weights."""
+        if work in CONTEXTS:
+            return f"{NEW_TOKENS * worker.call('text_bytes') / seconds / self.read:.0%} of the bandwidth"
+        flop = {"vision": self.cost.vision(), "prefill": self.cost.prefill(PREFILL)}.get(work)
+        return f"{flop / seconds / self.peak:.0%} of the peak" if flop else ""
+
+    def batch(self) -> None:
+        """Print how much more tokens a batch makes than one sequence."""
+        with self.workers("decode", (OURS,)) as workers:
+            runs: dict[str, Callable[[], float]] = {}
+            for name, worker in workers.items():
+                for size in (1, BATCH):
+                    worker.prepare(str(size), "decode", 1, size)
+                    runs[f"{name}, batch {size}"] = functools.partial(worker.run, str(size))
+            times = measure(runs, self.rounds, self.patience)
+            self.limits(next(iter(workers.values())))
+            rows = []
+            for name in workers:
+                one, many = (times[f"{name}, batch {size}"].median for size in (1, BATCH))
+                rates = [f"{NEW_TOKENS / one:.1f} tok/s", f"{BATCH * NEW_TOKENS / many:.1f} tok/s"]
+                rows.append([name, *rates, f"{BATCH * one / many:.2f}× (≥ {BATCH_TARGET}×)"])
+            print(f"{timing.table(['engine', 'batch 1', f'batch {BATCH}', 'ratio'], rows)}\n")
+
+    def neighbour(self) -> None:
+        """Print what a busy process on one core leaves of decoding with all threads and with one."""
+        alone: dict[str, timing.Timing] = {}
+        beside: dict[str, timing.Timing] = {}
+        counts = (1, self.settings.threads)
+        workers = {
+            (precision, threads): Worker(OURS, precision, replace(self.settings, threads=threads))
+            for precision in OURS.precisions
+            for threads in counts
+            if not self.only or f"{OURS.name} {precision}" in self.only
+        }
+        for worker in workers.values():
+            worker.prepare("decode", "decode", 1, 1)
+        runs = {f"{p} {n}": functools.partial(worker.run, "decode") for (p, n), worker in workers.items()}
+        alone = measure(runs, self.rounds, self.patience)
+        busy = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
+        busy.start()
+        try:
+            beside = measure(runs, self.rounds, self.patience)
+        finally:
+            busy.kill()
+        self.limits(next(iter(workers.values())))
+        rows = []
+        for precision in dict.fromkeys(precision for precision, _ in workers):
+            cells = []
+            for times in (alone, beside):
+                one, all_ = (times[f"{precision} {threads}"].median for threads in counts)
+                cells += [f"{NEW_TOKENS / one:.1f}", f"{NEW_TOKENS / all_:.1f}", f"{one / all_:.2f}×"]
+            rows.append([f"{OURS.name} {precision}", *cells[:-1], f"{cells[-1]} (≥ {NEIGHBOUR_TARGET}×)"])
+        head = ["tok/s", "1 thread", f"{counts[1]} threads", "ratio", "1 thread, neighbour", f"{counts[1]}, neighbour"]
+        print(f"{timing.table([*head, 'ratio'], rows)}\n")
+        for worker in workers.values():
+            worker.close()
+
+    def check(self) -> None:
+        """Print the cosines of each engine's results to those of Transformers in float32."""
+        engines = sorted(OTHERS, key=lambda engine: engine.name != "Transformers")
+        expected: dict[str, Any] = {}
+        rows = []
+        for work in ("vision", "prefill", "photo"):
+            for engine in (*engines, OURS):
+                for precision in engine.precisions:
+                    name = f"{engine.name} {precision}"
+                    if work not in engine.works or engine.missing() or (self.only and name not in self.only):
+                        continue
+                    worker = Worker(engine, precision, self.settings)
+                    try:
+                        found, tokens = self.result(worker, work)
+                    except RuntimeError as error:
+                        print(f"{name}: left out, {str(error).strip().splitlines()[-1]}\n")
+                        continue
+                    finally:
+                        worker.close()
+                    expected.setdefault(work, found)
+                    wanted = expected[work]
+                    norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(wanted, axis=-1)
+                    cosines = (found * wanted).sum(-1) / norms
+                    same = "" if work == "vision" else ("same" if found.argmax() == wanted.argmax() else "other")
+                    rows.append([work, name, f"{cosines.min():.6f}", same, tokens])
+        head = ["work", "engine", f"least cosine to {REFERENCE}", "first token", "prompt tokens"]
+        print(f"{timing.table(head, rows)}\n")
+
+    def result(self, worker: Worker, work: str) -> tuple[Any, str]:
+        """Return features [tokens, hidden_size] or logits [1, vocabulary], and the tokens of the prompt."""
+        if work == "vision":
+            return worker.call("features", self.frame), ""
+        if work == "prefill":
+            return worker.call("logits", PREFILL)[None], str(PREFILL)
+        logits, tokens = worker.call("photo_logits")
+        return logits[None], str(tokens)
+
+    def run(self, work: str) -> None:
+        """Do one of `WORKS`."""
+        if work == "vision":
+            self.compare(work, "vision", self.frame)
+        elif work == "prefill":
+            self.compare(work, "prefill", PREFILL)
+        elif work in CONTEXTS:
+            self.compare(work, "decode", CONTEXTS[work], 1)
+        elif work == "photo":
+            self.compare(work, "photo")
+        else:
+            {"check": self.check, "batch": self.batch, "neighbour": self.neighbour}[work]()
+
+
+def photograph(path: Path) -> Path:
+    """Write a picture of the size of a photograph, with slow and quick changes, once."""
+    if not path.exists():
+        random = np.random.default_rng(0)
+        coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3)).astype(np.uint8)).resize(
+            PHOTO, Image.Resampling.BICUBIC
+        )
+        noise = random.normal(0, 8, (PHOTO[1], PHOTO[0], 3))
+        Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return path
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def _checkpoint(config: Path, cache: Path) -> Path:
+    """Make the weights in a process that ends afterwards: this one stays without torch."""
+    process = multiprocessing.get_context("spawn").Process(target=checkpoint.hugging_face, args=(config, cache))
+    process.start()
+    process.join()
+    if process.exitcode != 0:
+        raise SystemExit("The weights could not be made.")
+    return cache / checkpoint.HUGGING_FACE
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="folder of a configuration and its tokenizer")
+    parser.add_argument("--cache", type=Path, help="folder for the weights in all formats; default: a temporary one")
+    parser.add_argument("--work", action="append", choices=WORKS, help="what to do; may repeat; default: everything")
+    parser.add_argument("--only", action="append", default=[], help="a side by name, as in the tables; may repeat")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--patience", type=float, default=40, help="seconds for all rounds of one side of one work")
+    parser.add_argument("--export-python", type=Path, help="Python of an environment with optimum-intel")
+    parser.add_argument("--llama-source", type=Path, help="folder of llama.cpp's convert_hf_to_gguf.py")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    config = SmolVLMConfig(**json.loads((options.config / "config.json").read_text()))
-    with tempfile.TemporaryDirectory() as folder:
-        SmolVLMForConditionalGeneration(config).save_pretrained(folder)
-        directory = Path(folder)
-        ours = {
-            "native float32": Native(directory, options.threads, dtype="float32"),
-            "native bfloat16": Native(directory, options.threads, dtype="bfloat16"),
-            "native int8": Native(directory, options.threads, quantization="int8"),
-        }
-        sides: dict[str, Any] = {
-            **ours,
-            "Transformers float32": Transformers(directory, torch.float32),
-            "Transformers bfloat16": Transformers(directory, torch.bfloat16),
-        }
-        size = config.vision_config.image_size
-        pixels = np.random.default_rng(0).uniform(-1, 1, (1, 1, 3, size, size)).astype(np.float32)
-        jobs: dict[str, Callable[[Any], Callable[[], Any]]] = {
-            "vision, one frame": lambda side: side.vision(pixels),
-            f"prefill, {PREFILL} tokens": lambda side: side.prefill(PREFILL),
-            **{
-                f"decode, {TOKENS} tokens at {context}": lambda side, context=context: side.decode(context)
-                for context in CONTEXTS
-            },
-            f"decode, {TOKENS} tokens of {BATCH} sequences": lambda side: side.decode(8, BATCH),
-        }
-        print(timing.machine("torch", "transformers"), f"{options.threads} threads, {ours['native int8'].model.isa}")
-        read, flops = machine_limits(options.threads)
-        print(f"measured limits: {read / 1e9:.1f} GB/s read, {flops / 1e9:.0f} GFLOP/s float32\n")
-        rows = []
-        for job, make in jobs.items():
-            times = timing.alternate({name: make(side) for name, side in sides.items()}, rounds=options.rounds)
-            for name, engine in ours.items():
-                against = [times[f"Transformers {dtype}"].median for dtype in ("float32", "bfloat16")]
-                ratios = [f"{other / times[name].median:.2f}×" for other in against]
-                share = TOKENS * engine.rust.text_bytes / times[name].median / read
-                rows.append([job, name, str(times[name]), *ratios, f"{share:.0%}" if "at" in job else ""])
-        head = ["work", "engine", "time", "Transformers float32 / ours", "bfloat16 / ours", "of the bandwidth"]
-        print(timing.table(head, rows))
-    for package in ("openvino", "llama_cpp"):
-        if importlib.util.find_spec(package) is None:
-            print(f"{package} is not installed: left out")
+    with tempfile.TemporaryDirectory() as temporary:
+        cache = options.cache or Path(temporary)
+        cache.mkdir(parents=True, exist_ok=True)
+        settings = Settings(
+            checkpoint=_checkpoint(options.config, cache),
+            cache=cache,
+            threads=options.threads,
+            photograph=photograph(cache / "photograph.jpg"),
+            question=QUESTION,
+            new_tokens=NEW_TOKENS,
+            export_python=options.export_python,
+            llama_source=options.llama_source,
+        )
+        bench = Bench(settings, options.rounds, options.patience, options.only)
+        for work in options.work or WORKS:
+            bench.run(work)
 
 
 if __name__ == "__main__":

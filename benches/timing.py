@@ -41,9 +41,9 @@ def alternate(sides: Mapping[str, Callable[[], Any]], *, rounds: int = 9, warm_u
 
 def machine(*packages: str) -> str:
     """One line for the head of a table: processor, cores in use, Python and the versions of `packages`."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    versions = "".join(f", {name} {importlib.metadata.version(name)}" for name in packages)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores, Python {platform.python_version()}, {versions}"
+    return f"{_processor()}, {cores} cores, Python {platform.python_version()}{versions}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,0 +1,1 @@
+"""The engines that `bench_engine.py` compares, each with one precision in a process of its own."""
