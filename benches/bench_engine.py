@@ -4,19 +4,20 @@
 
 DIR of `--config` holds a real configuration with its tokenizer; all engines get the same random weights, converted once
 into the folder of `--cache`. `--work check` says how close each engine is to Transformers in float32. An engine that is
-not installed is left out, by name; BENCHMARKS.md says how to install them.
+not installed is left out, by name; BENCHMARKS.md says how to install them. "Others" is the share of the cores that
+other processes took while a side ran: where it is more than a few percent, measure again.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import multiprocessing
+import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 import timing
 from anchors import checkpoint
 from anchors.cost import Cost
+from anchors.load import Load
 from anchors.side import Settings
 from anchors.worker import Engine, Worker
 from PIL import Image
@@ -79,19 +81,36 @@ TARGETS = {
 BATCH_TARGET, NEIGHBOUR_TARGET = 4.0, 0.9
 
 
-def measure(runs: Mapping[str, Callable[[], float]], rounds: int, patience: float) -> dict[str, timing.Timing]:
-    """Time every side once a round, in turn; a side that takes long only as often as `patience` seconds allow."""
-    seconds: dict[str, list[float]] = {}
-    wanted: dict[str, int] = {}
-    for name, run in runs.items():
-        first = run()
-        seconds[name] = [first] if first > LONG else []
-        wanted[name] = min(rounds, max(1, int(patience / first)))
-    for _ in range(rounds):
-        for name, run in runs.items():
-            if len(seconds[name]) < wanted[name]:
-                seconds[name].append(run())
-    return {name: timing.Timing(statistics.median(each), min(each), max(each)) for name, each in seconds.items()}
+@dataclass(frozen=True)
+class Measured(timing.Timing):
+    """A timing with the share of the cores that other processes took meanwhile, and the number of rounds."""
+
+    others: float
+    rounds: int
+
+
+def measure(runs: Mapping[str, tuple[Worker, str]], rounds: int, patience: float) -> dict[str, Measured]:
+    """Time the work of every side once a round, in turn; one that takes long only as often as `patience` allows."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    others: dict[str, list[float]] = {name: [] for name in runs}
+    wanted = dict.fromkeys(runs, rounds)
+    processes = {worker.process for worker, _ in runs.values()} | {os.getpid()}
+    for turn in range(rounds + 1):
+        for name, (worker, work) in runs.items():
+            if len(seconds[name]) >= wanted[name]:
+                continue
+            before = Load.now(processes)
+            taken = worker.run(work)
+            after = Load.now(processes)
+            if turn == 0:
+                wanted[name] = min(rounds, max(1, int(patience / taken)))
+            if turn > 0 or taken > LONG:
+                seconds[name].append(taken)
+                others[name].append(before.others_until(after) if before and after else float("nan"))
+    return {
+        name: Measured(statistics.median(each), min(each), max(each), statistics.median(others[name]), len(each))
+        for name, each in seconds.items()
+    }
 
 
 class Bench:
@@ -134,11 +153,7 @@ class Bench:
                 except RuntimeError as error:
                     print(f"{name}: left out, {str(error).strip().splitlines()[-1]}\n")
                     workers.pop(name).close()
-            times = measure(
-                {name: functools.partial(worker.run, work) for name, worker in workers.items()},
-                self.rounds,
-                self.patience,
-            )
+            times = measure({name: (worker, work) for name, worker in workers.items()}, self.rounds, self.patience)
             ours = {name: times[name] for name in times if name.startswith(OURS.name)}
             if ours:
                 self.limits(next(iter(workers.values())))
@@ -152,8 +167,20 @@ class Bench:
                     for mine, each in ours.items()
                 ]
                 what = self.rate(work, times[name].median)
-                rows.append([name, worker.call("ran"), str(times[name]), what, share, *cells])
-            head = ["engine", "ran", "median (range)", "rate", "of the limit", *(f"/ {name}" for name in ours)]
+                busy = f"{times[name].others:.0%}"
+                rows.append(
+                    [name, worker.call("ran"), str(times[name]), str(times[name].rounds), busy, what, share, *cells]
+                )
+            head = [
+                "engine",
+                "ran",
+                "median (range)",
+                "rounds",
+                "others",
+                "rate",
+                "of the limit",
+                *(f"/ {name}" for name in ours),
+            ]
             print(f"{work}\n\n{timing.table(head, rows)}\n")
             print("; ".join(sorted({worker.call("versions") for worker in workers.values()})), end="\n\n")
 
@@ -186,24 +213,23 @@ class Bench:
     def batch(self) -> None:
         """Print how much more tokens a batch makes than one sequence."""
         with self.workers("decode", (OURS,)) as workers:
-            runs: dict[str, Callable[[], float]] = {}
+            runs: dict[str, tuple[Worker, str]] = {}
             for name, worker in workers.items():
                 for size in (1, BATCH):
                     worker.prepare(str(size), "decode", 1, size)
-                    runs[f"{name}, batch {size}"] = functools.partial(worker.run, str(size))
+                    runs[f"{name}, batch {size}"] = worker, str(size)
             times = measure(runs, self.rounds, self.patience)
             self.limits(next(iter(workers.values())))
             rows = []
             for name in workers:
                 one, many = (times[f"{name}, batch {size}"].median for size in (1, BATCH))
                 rates = [f"{NEW_TOKENS / one:.1f} tok/s", f"{BATCH * NEW_TOKENS / many:.1f} tok/s"]
-                rows.append([name, *rates, f"{BATCH * one / many:.2f}× (≥ {BATCH_TARGET}×)"])
-            print(f"{timing.table(['engine', 'batch 1', f'batch {BATCH}', 'ratio'], rows)}\n")
+                busy = f"{times[f'{name}, batch {BATCH}'].others:.0%}"
+                rows.append([name, *rates, f"{BATCH * one / many:.2f}× (≥ {BATCH_TARGET}×)", busy])
+            print(f"{timing.table(['engine', 'batch 1', f'batch {BATCH}', 'ratio', 'others'], rows)}\n")
 
     def neighbour(self) -> None:
         """Print what a busy process on one core leaves of decoding with all threads and with one."""
-        alone: dict[str, timing.Timing] = {}
-        beside: dict[str, timing.Timing] = {}
         counts = (1, self.settings.threads)
         workers = {
             (precision, threads): Worker(OURS, precision, replace(self.settings, threads=threads))
@@ -213,7 +239,7 @@ class Bench:
         }
         for worker in workers.values():
             worker.prepare("decode", "decode", 1, 1)
-        runs = {f"{p} {n}": functools.partial(worker.run, "decode") for (p, n), worker in workers.items()}
+        runs = {f"{precision} {threads}": (worker, "decode") for (precision, threads), worker in workers.items()}
         alone = measure(runs, self.rounds, self.patience)
         busy = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
         busy.start()

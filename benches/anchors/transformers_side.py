@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from transformers import AutoProcessor, SmolVLMForConditionalGeneration
+from transformers.utils import logging
 
 from .side import Float32, Run, Settings, clocked, normalized, prompt_ids
 
@@ -20,6 +21,7 @@ class Transformers:
         self.dtype: torch.dtype = getattr(torch, precision)
         torch.set_num_threads(settings.threads)
         torch.set_grad_enabled(False)
+        logging.disable_progress_bar()
 
     @functools.cached_property
     def model(self) -> Any:
@@ -58,7 +60,8 @@ class Transformers:
                 token = self.model(input_ids=token, past_key_values=cache).logits[:, -1:].argmax(-1)
 
         def run() -> float:
-            cache.crop(context)
+            if (extra := cache.get_seq_length() - context) > 0:
+                cache.crop(-extra)
             return clocked(steps)()
 
         return run

@@ -50,6 +50,14 @@ class Worker:
         self._process.start()
         theirs.close()
 
+    @property
+    def process(self) -> int:
+        """The id of the process."""
+        pid = self._process.pid
+        if pid is None:
+            raise RuntimeError(f"The process of {self.name} was never started.")
+        return pid
+
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the side and return its result."""
         return self._ask("call", method, arguments)
