@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ class Transformers:
         torch.set_num_threads(settings.threads)
         torch.set_grad_enabled(False)
         logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        warnings.filterwarnings("ignore", category=FutureWarning)  # the old name of `cache` serves every 5.x
 
     @functools.cached_property
     def model(self) -> Any:
