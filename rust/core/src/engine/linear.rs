@@ -21,7 +21,7 @@ const FEW_ROWS: usize = 16;
 
 /// Panels of one task for a phase of `rows` rows; even, so that interleaved matrices stay together.
 pub fn task_panels(rows: usize) -> usize {
-    if rows <= FEW_ROWS { 2 } else { TASK_PANELS }
+    if rows <= FEW_ROWS { 6 } else { TASK_PANELS }
 }
 
 /// Elements from one row of activations of this width to the next: no power of two, or the rows would compete for a

@@ -19,7 +19,7 @@ pub const STEP_ROWS: usize = 256;
 /// Steps of at most this many tokens spread the blocks of keys over the threads; longer ones spread the tokens.
 const SPLIT_ROWS: usize = 16;
 /// Panels of one task of the head.
-const HEAD_PANELS: usize = 4;
+const HEAD_PANELS: usize = 6;
 
 struct Layer {
     input_norm: Vec<f32>,

@@ -145,12 +145,11 @@ unsafe fn typed_product<S: Storage>(mut p: Product<'_>) {
         if p.rows == 1 {
             let mut first = 0;
             while first < p.panels {
-                let n = (p.panels - first).min(4);
+                let n = (p.panels - first).min(3);
                 match n {
                     1 => block::<S, 1, 1>(&mut p, first),
                     2 => block::<S, 1, 2>(&mut p, first),
-                    3 => block::<S, 1, 3>(&mut p, first),
-                    _ => block::<S, 1, 4>(&mut p, first),
+                    _ => block::<S, 1, 3>(&mut p, first),
                 }
                 first += n;
             }

@@ -15,7 +15,7 @@ pub fn product(p: IntegerProduct<'_>) {
     p.check();
     // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with AVX2
     // and FMA.
-    unsafe { by_groups(p) }
+    unsafe { walk(p) }
 }
 
 /// Weights of a group as registers see them.
@@ -61,40 +61,57 @@ impl Weights for Wide {
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn by_groups(p: IntegerProduct<'_>) {
+unsafe fn walk(p: IntegerProduct<'_>) {
     let (panel_bytes, groups) = (Dtype::Int8.panel_bytes(p.k), p.k.div_ceil(GROUP));
-    for group in 0..groups {
-        let pairs = (p.k - group * GROUP).div_ceil(2).min(PAIRS);
+    let out = p.out.as_mut_ptr();
+    // SAFETY: the offsets stay inside the slices, whose lengths `check` has compared with the sizes.
+    let rows = |group: usize, panel: usize| unsafe {
+        let w = p.w.as_ptr().add(panel * panel_bytes + group * GROUP_BYTES);
+        Rows {
+            a: p.a.as_ptr().add(quantized_index(0, group * GROUP, p.k)),
+            a_stride: ROW_BLOCK * p.k.next_multiple_of(2),
+            a_scale: p.a_scale.as_ptr().add(group),
+            groups,
+            pairs: (p.k - group * GROUP).div_ceil(2).min(PAIRS),
+            w_scale: w.cast(),
+            out: out.add(panel * PANEL),
+            out_stride: p.panels * PANEL,
+            add: group > 0,
+        }
+    };
+    if p.rows <= DIRECT_ROWS {
+        // Panel by panel, so that the weights stream from memory in the order in which they lie there.
         for panel in 0..p.panels {
-            // SAFETY: the offsets stay inside the slices, whose lengths `check` has compared with the sizes.
-            unsafe {
-                let w = p.w.as_ptr().add(panel * panel_bytes + group * GROUP_BYTES);
-                let mut rows = Rows {
-                    a: p.a.as_ptr().add(quantized_index(0, group * GROUP, p.k)),
-                    a_stride: ROW_BLOCK * p.k.next_multiple_of(2),
-                    a_scale: p.a_scale.as_ptr().add(group),
-                    groups,
-                    pairs,
-                    w_scale: w.cast(),
-                    out: p.out.as_mut_ptr().add(panel * PANEL),
-                    out_stride: p.panels * PANEL,
-                    add: group > 0,
-                };
-                let narrow = Narrow(w.add(SCALE_BYTES));
-                match p.rows {
-                    1 => rows.tile::<_, 1>(narrow),
-                    2 => rows.tile::<_, 2>(narrow),
-                    DIRECT_ROWS => rows.tile::<_, DIRECT_ROWS>(narrow),
-                    _ => {
-                        let to = p.scratch.as_mut_ptr().cast::<__m256i>();
-                        for pair in 0..pairs {
-                            let [low, high] = narrow.pair(pair);
-                            _mm256_storeu_si256(to.add(2 * pair), low);
-                            _mm256_storeu_si256(to.add(2 * pair + 1), high);
-                        }
-                        rows.all(p.rows, Wide(p.scratch.as_ptr()));
+            for group in 0..groups {
+                let rows = rows(group, panel);
+                // SAFETY: as above.
+                unsafe {
+                    let w = Narrow(rows.w_scale.cast::<u8>().add(SCALE_BYTES));
+                    match p.rows {
+                        0 => {}
+                        1 => rows.tile::<_, 1>(w),
+                        2 => rows.tile::<_, 2>(w),
+                        _ => rows.tile::<_, DIRECT_ROWS>(w),
                     }
                 }
+            }
+        }
+        return;
+    }
+    // Group by group, so that the activations of a group stay in the second-level cache while the panels go by.
+    for group in 0..groups {
+        for panel in 0..p.panels {
+            let mut rows = rows(group, panel);
+            // SAFETY: as above; the scratch holds a group.
+            unsafe {
+                let narrow = Narrow(rows.w_scale.cast::<u8>().add(SCALE_BYTES));
+                let to = p.scratch.as_mut_ptr().cast::<__m256i>();
+                for pair in 0..rows.pairs {
+                    let [low, high] = narrow.pair(pair);
+                    _mm256_storeu_si256(to.add(2 * pair), low);
+                    _mm256_storeu_si256(to.add(2 * pair + 1), high);
+                }
+                rows.all(p.rows, Wide(p.scratch.as_ptr()));
             }
         }
     }
