@@ -5,6 +5,7 @@ from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 __all__ = [
     "BUILD_PROFILE",
@@ -68,7 +69,7 @@ def layout(
     max_tiles: int | None = None,
 ) -> tuple[tuple[int, int], tuple[int, int], int, int]: ...
 def preprocess(
-    images: Sequence[NDArray[np.uint8]],
+    images: Sequence[NDArray[np.uint8] | Image],
     places: Sequence[int],
     out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8],
     *,

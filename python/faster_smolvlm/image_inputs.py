@@ -87,6 +87,26 @@ def to_planes(
     return planes
 
 
+class PillowPixels:
+    """A PIL image of mode RGB that native code reads where Pillow keeps it; otherwise as (3, height, width) uint8."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, image: Any) -> None:
+        image.load()
+        self.image = image
+        self.shape = (3, image.height, image.width)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        planes: Array = np.asarray(self.image, dtype=dtype).transpose(2, 0, 1)
+        return planes
+
+
+def is_plain_rgb(image: Any) -> bool:
+    """Whether `image` is a PIL image with pixels that need no conversion."""
+    return is_pil_image(image) and image.mode == "RGB" and image.info.get("transparency") is None and all(image.size)
+
+
 def pil_planes(image: Any, do_convert_rgb: bool | None) -> Array:
     """The pixels of a PIL image; transparency is composed onto white where it is converted."""
     if do_convert_rgb and image.mode != "RGB":

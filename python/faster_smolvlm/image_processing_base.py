@@ -19,7 +19,7 @@ from . import _rust
 from .feature import BatchFeature
 from .hub import checkpoint
 from .image_arithmetic import Arithmetic, Array, Formula
-from .image_inputs import nest, to_planes, warn_if_scaled
+from .image_inputs import PillowPixels, is_plain_rgb, nest, to_planes, warn_if_scaled
 from .image_kwargs import NAMES, check_complete, plain, standardize, target, validate
 from .image_size import SizeDict
 from .media import MediaLimitError, MediaPolicy, load_image
@@ -134,8 +134,10 @@ class SmolVLMImageProcessorBase:
         with naming(f"image {index}"):
             return self.fetch_images(item)
 
-    def _planes(self, image: Any, settings: dict[str, Any], place: str) -> Array:
+    def _planes(self, image: Any, settings: dict[str, Any], place: str) -> Array | PillowPixels:
         with naming(place):
+            if is_plain_rgb(image):
+                return PillowPixels(image)
             planes = to_planes(
                 image,
                 do_convert_rgb=settings["do_convert_rgb"],
@@ -145,7 +147,7 @@ class SmolVLMImageProcessorBase:
             warn_if_scaled(planes, settings["do_rescale"])
             return planes
 
-    def _preprocess(self, samples: list[list[Array]], settings: dict[str, Any]) -> BatchFeature:
+    def _preprocess(self, samples: list[list[Array | PillowPixels]], settings: dict[str, Any]) -> BatchFeature:
         stage_a = target(settings)
         tile, split = settings["max_image_size"]["longest_edge"], bool(settings["do_image_splitting"])
         layouts = [
@@ -182,7 +184,7 @@ class SmolVLMImageProcessorBase:
 
     def _native_frames(
         self,
-        samples: list[list[Array]],
+        samples: list[list[Array | PillowPixels]],
         layouts: list[list[Any]],
         shape: tuple[int, ...],
         settings: dict[str, Any],
@@ -197,7 +199,7 @@ class SmolVLMImageProcessorBase:
         for row, (sample, grids) in enumerate(zip(samples, layouts, strict=True)):
             place = row * shape[1]
             for image, (_, _, rows, cols) in zip(sample, grids, strict=True):
-                images.append(np.ascontiguousarray(image.transpose(1, 2, 0)))
+                images.append(image.image if isinstance(image, PillowPixels) else image.transpose(1, 2, 0))
                 places.append(place)
                 place += rows * cols + 1
             out[place : (row + 1) * shape[1]] = 0
@@ -214,7 +216,9 @@ class SmolVLMImageProcessorBase:
         )
         return out.reshape(shape)
 
-    def _reference_frames(self, samples: list[list[Array]], shape: tuple[int, ...], settings: dict[str, Any]) -> Array:
+    def _reference_frames(
+        self, samples: list[list[Array | PillowPixels]], shape: tuple[int, ...], settings: dict[str, Any]
+    ) -> Array:
         """The same in single steps, for pictures that are not uint8."""
         out = np.zeros(shape, dtype=np.float32)
         tile = settings["max_image_size"]["longest_edge"]
@@ -222,7 +226,7 @@ class SmolVLMImageProcessorBase:
             place = 0
             for column, image in enumerate(sample):
                 with naming(f"image {column} of sample {row}"):
-                    for frame in self._frames(image, tile, settings):
+                    for frame in self._frames(np.asanyarray(image), tile, settings):
                         out[row, place] = self.arithmetic.rescale_and_normalize(frame, *rescaling(settings))
                         place += 1
         return out
@@ -445,5 +449,5 @@ def naming(place: str) -> Iterator[None]:
     """Say which picture an error is about."""
     try:
         yield
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
         raise type(error)(f"{place}: {error}") from None

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _rust
 from .image_arithmetic import Array, BFloat16, Numbers, Pillow
-from .image_inputs import to_planes
+from .image_inputs import PillowPixels, to_planes
 from .image_kwargs import target_size
 from .image_processing_base import SmolVLMImageProcessorBase
 
@@ -87,7 +87,7 @@ class SmolVLMImageProcessorPil(SmolVLMImageProcessorBase):
         """Subtract the mean and divide by the standard deviation of each channel."""
         return self.arithmetic.normalize(image, mean, std)
 
-    def _planes(self, image: Any, settings: dict[str, Any], place: str) -> Array:
+    def _planes(self, image: Any, settings: dict[str, Any], place: str) -> Array | PillowPixels:
         planes = super()._planes(image, settings, place)
         if isinstance(planes, BFloat16):
             raise TypeError(f"{place}: bfloat16 pictures are not supported by {type(self).__name__}; pass float32")

@@ -96,8 +96,10 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
 
         `pixel_values` (batch, pictures, channels, height, width); `pixel_attention_mask` (batch, pictures, height,
         width), not zero for real pixels. Pictures whose values are all exactly 0 are padding and dropped; if all are,
-        the first one stays. `pooler_output` of the result is a list with one tensor (image tokens, hidden_size) per
-        row of the batch, `last_hidden_state` (kept pictures, patches, vision hidden_size).
+        the first one stays. uint8 pixels (`output_dtype="uint8"` of the image processor) are rescaled by 1/255 and
+        normalised by 0.5 and 0.5 here; black is 0 there, so what is padding is read from the mask. `pooler_output` of
+        the result is a list with one tensor (image tokens, hidden_size) per row of the batch, `last_hidden_state`
+        (kept pictures, patches, vision hidden_size).
         """
         if pixel_values.ndim != 5:
             raise ValueError(
@@ -105,8 +107,10 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
                 f"values to unpack (expected 5, got {pixel_values.ndim}: {tuple(pixel_values.shape)})."
             )
         batch, pictures = pixel_values.shape[:2]
-        pixel_values = pixel_values.to(self.dtype).flatten(0, 1)
-        real = pixel_values.flatten(1).ne(0.0).any(1)
+        octets = pixel_values.dtype == torch.uint8
+        pixel_values = (pixel_values if octets else pixel_values.to(self.dtype)).flatten(0, 1)
+        told = pixel_attention_mask.flatten(0, 1) if octets and pixel_attention_mask is not None else pixel_values
+        real = told.flatten(1).ne(0).any(1)
         real[0] |= ~real.any()
         kept_per_row = real.view(batch, pictures).sum(1).tolist()
         pixel_values = pixel_values[real]

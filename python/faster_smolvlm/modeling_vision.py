@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from . import ops, reference
@@ -32,8 +33,18 @@ class SmolVLMVisionEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(self.num_patches_per_side**2, config.hidden_size)
 
     def forward(self, pixel_values: Tensor, patch_attention_mask: Tensor | None) -> Tensor:
-        """Map (images, channels, height, width) to (images, patches, hidden_size), patches row by row."""
-        patches = self.patch_embedding(pixel_values)
+        """Map (images, channels, height, width) to (images, patches, hidden_size), patches row by row.
+
+        uint8 is taken as it comes from the picture: rescaling by 1/255 and normalising by 0.5 and 0.5 are part of the
+        convolution.
+        """
+        conv = self.patch_embedding
+        if pixel_values.dtype == torch.uint8:
+            # Every centred byte is exact in bfloat16 too, so only the weights are rounded once more.
+            centred = pixel_values.to(conv.weight.dtype) - 127.5
+            patches = functional.conv2d(centred, conv.weight / 127.5, conv.bias, conv.stride)
+        else:
+            patches = conv(pixel_values)
         rows, columns = patches.shape[2:]
         embeddings: Tensor = patches.flatten(2).transpose(1, 2)
         if patch_attention_mask is None:

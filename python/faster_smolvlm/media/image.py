@@ -81,19 +81,33 @@ def check_array(shape: tuple[int, ...], policy: MediaPolicy) -> None:
 
 def decode_image(source: Source, policy: MediaPolicy) -> PIL.Image.Image:
     """Decode to an upright RGB picture."""
-    from PIL import Image, ImageOps
+    from PIL import ExifTags, Image, ImageOps
 
     stream: Any = source.path if source.data is None else io.BytesIO(source.data)
     with _open(stream, source.label, policy) as image:
         check_size(image.size[1], image.size[0], source.label, policy)
         try:
+            _reduce(image, policy.reduced_edge)
             image.load()
-            upright = ImageOps.exif_transpose(_eight_bits(image))
-            return upright.convert("RGB")
+            # Each step copies the picture, also where it changes nothing.
+            upright = _eight_bits(image)
+            if upright.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                upright = ImageOps.exif_transpose(upright)
+            return upright if upright.mode == "RGB" else upright.convert("RGB")
         except Image.DecompressionBombError:
             raise _bomb(source.label) from None
         except Exception:  # decoders raise anything; what they say may hold addresses
             raise MediaDecodeError(f"{source.label} is a broken or truncated {image.format} file") from None
+
+
+def _reduce(image: PIL.Image.Image, edge: int | None) -> None:
+    """Let a JPEG decoder leave out what a picture of this longest edge does not show."""
+    if edge is None or image.format != "JPEG":
+        return
+    width, height = image.size
+    factor = next((factor for factor in (8, 4, 2) if max(width, height) >= factor * edge), 1)
+    if factor > 1:
+        image.draft(image.mode, (max(1, width // factor), max(1, height // factor)))
 
 
 def _open(stream: Any, label: str, policy: MediaPolicy) -> PIL.Image.Image:

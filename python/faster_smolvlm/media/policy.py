@@ -41,6 +41,9 @@ class MediaPolicy:
     max_side: int = 32_768
     max_output_bytes: int = 1 << 30
     """Bytes of the float32 frames that one call may return."""
+    reduced_edge: int | None = None
+    """Decode JPEG files at 1/2, 1/4 or 1/8 of their size as long as the longest edge keeps this many pixels: quicker,
+    but not equal to Transformers bit for bit, and a picture counts as of its reduced size (for `plan` too)."""
     formats: tuple[str, ...] = _FORMATS
     """Picture formats, by Pillow's names."""
     allow_files: bool = True
@@ -61,6 +64,8 @@ class MediaPolicy:
         for name in ("max_bytes", "max_pixels", "max_side", "max_output_bytes", "connect_timeout", "total_timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"MediaPolicy.{name} must be positive, got {getattr(self, name)!r}")
+        if self.reduced_edge is not None and self.reduced_edge < 1:
+            raise ValueError(f"MediaPolicy.reduced_edge must be positive or None, got {self.reduced_edge!r}")
         if self.max_redirects < 0:
             raise ValueError(f"MediaPolicy.max_redirects must not be negative, got {self.max_redirects!r}")
 

@@ -20,6 +20,7 @@ from ..weights import WeightFiles
 from .reuse import FeatureCache, PrefixCache
 
 Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 
@@ -37,7 +38,7 @@ class Frame:
 
     digest: bytes
     tokens: int
-    pixels: Float32 | None = None
+    pixels: Float32 | UInt8 | None = None
     patch_mask: Bool | None = None
     features: Float32 | None = None
 
@@ -147,8 +148,12 @@ class NativeSmolVLM:
         """Return the real frames of a batch, row after row: all-zero ones are padding, unless there is no other.
 
         `pixel_values` is [rows, frames, channels, height, width], `pixel_attention_mask` [rows, frames, height, width].
+        uint8 pixels stay so until they are encoded, when they are rescaled by 1/255 and normalised by 0.5 and 0.5;
+        which of their frames are padding is read from the mask.
         """
-        pixels = np.ascontiguousarray(pixel_values, dtype=np.float32)
+        pixels = np.ascontiguousarray(pixel_values)
+        if pixels.dtype != np.uint8:
+            pixels = pixels.astype(np.float32, copy=False)
         channels = self.config.vision_config.num_channels
         if pixels.ndim != 5 or pixels.shape[2] != channels or 0 in pixels.shape:
             raise ValueError(
@@ -156,8 +161,9 @@ class NativeSmolVLM:
             )
         rows, count, _, height, width = pixels.shape
         pixels = pixels.reshape(rows * count, channels, height, width)
-        real = [index for index in range(len(pixels)) if pixels[index].any()] or [0]
         masks = self._patch_masks(pixel_attention_mask, (rows, count, height, width))
+        told = masks if pixels.dtype == np.uint8 and pixel_attention_mask is not None else pixels
+        real = [index for index in range(len(pixels)) if told[index].any()] or [0]
         tokens = self.image_tokens(height, width)
         return [Frame(_digest(pixels[index], masks[index]), tokens, pixels[index], masks[index]) for index in real]
 
@@ -181,7 +187,7 @@ class NativeSmolVLM:
             if features is None:
                 assert frame.pixels is not None
                 assert frame.patch_mask is not None
-                features = self.rust.encode(frame.pixels, frame.patch_mask)
+                features = self.rust.encode(_normalized(frame.pixels), frame.patch_mask)
                 if reuse:
                     self.features.put(frame.digest, features)
             done.append(features)
@@ -233,7 +239,16 @@ class NativeSmolVLM:
         return np.ascontiguousarray(visible.reshape(-1, down, patch, across, patch).any(axis=(2, 4)))
 
 
-def _digest(*arrays: Float32 | Bool) -> bytes:
+def _normalized(pixels: Float32 | UInt8) -> Float32:
+    """Rescale and normalise bytes, as torchvision's arithmetic does."""
+    return _BYTES[pixels] if pixels.dtype == np.uint8 else pixels.astype(np.float32, copy=False)
+
+
+# (x / 255 - 0.5) / 0.5 for each byte x, in the order of operations that the image processor uses.
+_BYTES: Float32 = (np.arange(256, dtype=np.float32) - np.float32(127.5)) / np.float32(127.5)
+
+
+def _digest(*arrays: Float32 | UInt8 | Bool) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
     for array in arrays:
         digest.update(repr((array.dtype.str, array.shape)).encode())

@@ -37,6 +37,8 @@ pub enum Error {
     TableLength { given: usize, channels: usize },
     /// Pictures and places for their frames do not pair up.
     Places { images: usize, places: usize },
+    /// The rows of a picture could not be read.
+    Rows { reason: String },
 }
 
 impl fmt::Display for Error {
@@ -105,6 +107,7 @@ impl fmt::Display for Error {
                 f,
                 "got {images} pictures and {places} places for their frames"
             ),
+            Self::Rows { reason } => write!(f, "the rows of the picture cannot be read: {reason}"),
         }
     }
 }

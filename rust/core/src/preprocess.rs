@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::geometry::{Layout, Settings};
-use crate::image::{Image, ImageView};
+use crate::image::{Image, ImageView, Picture};
 use crate::resize::{Arithmetic, Filter, resize};
 use crate::stream::convert::{Conversion, Value};
 use crate::stream::kernels::Kernels;
@@ -28,7 +28,7 @@ pub struct Pixels<'a> {
 
 /// Write the frames of each picture into its part of the output, spread over the threads of the pool.
 pub fn preprocess_batch<V: Value>(
-    jobs: Vec<(ImageView<'_>, &mut [V])>,
+    jobs: Vec<(Picture<'_>, &mut [V])>,
     pixels: &Pixels<'_>,
 ) -> Result<(), Error> {
     let threads = threads::count();
@@ -45,7 +45,7 @@ pub fn preprocess_batch<V: Value>(
 
 /// Write the frames of `image` (tiles row by row, then the global view) as (frames, channels, tile, tile) into `out`.
 pub fn preprocess<V: Value>(
-    image: ImageView<'_>,
+    image: Picture<'_>,
     pixels: &Pixels<'_>,
     out: &mut [V],
     threads: usize,
@@ -77,18 +77,10 @@ pub fn preprocess<V: Value>(
             filter: pixels.filter,
             arithmetic: pixels.arithmetic,
         };
-        stream::preprocess(
-            image,
-            &*Plan::cached(&key)?,
-            tile,
-            conversions,
-            out,
-            kernels,
-            threads,
-        );
-        return Ok(());
+        let plan = Plan::cached(&key)?;
+        return stream::preprocess(image, &plan, tile, conversions, out, kernels, threads);
     }
-    scalar(image, &layout, pixels, out)
+    scalar(image.to_image()?.view(), &layout, pixels, out)
 }
 
 /// The definition: one whole picture after the other, in plain loops.

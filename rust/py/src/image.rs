@@ -2,7 +2,7 @@
 
 use faster_smolvlm_core::Error;
 use faster_smolvlm_core::geometry::{Layout, Settings, Target};
-use faster_smolvlm_core::image::{Image, ImageView};
+use faster_smolvlm_core::image::{Image, ImageView, Picture};
 use faster_smolvlm_core::preprocess::{Pixels, preprocess_batch};
 use faster_smolvlm_core::resize::{Arithmetic, Filter, Real, resize, resize_float};
 use faster_smolvlm_core::stream::convert::{Conversion, Formula, Value};
@@ -15,6 +15,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::gate::{detach, to_python};
+use crate::pixels::Given;
 
 fn arithmetic(name: &str) -> PyResult<Arithmetic> {
     match name {
@@ -138,8 +139,9 @@ pub(crate) fn resize_float64<'py>(
     resize_real(py, &image, height, width, resample)
 }
 
-/// Turn uint8 (height, width, channels) pictures into frames: those of picture k are written from `places[k]` on into
-/// `out`, (frames, channels, tile, tile) of float32, uint16 (the bits of bfloat16) or uint8 (the bytes themselves).
+/// Turn pictures, uint8 arrays (height, width, channels) or PIL images of mode RGB, into frames: those of picture k are
+/// written from `places[k]` on into `out`, (frames, channels, tile, tile) of float32, uint16 (the bits of bfloat16) or
+/// uint8 (the bytes themselves). The pixels are read where they lie.
 ///
 /// `table`, (channels, 256) float32, holds the value of each byte; `formula`, (channels, 3), scale, mean and std of
 /// arithmetic that may give the same. `kernels` forces one of `kernel_names()` or "scalar", the definition.
@@ -148,7 +150,7 @@ pub(crate) fn resize_float64<'py>(
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn preprocess_images<'py>(
     py: Python<'py>,
-    images: Vec<PyReadonlyArray3<'py, u8>>,
+    images: Vec<Bound<'py, PyAny>>,
     places: Vec<usize>,
     out: &Bound<'py, PyAny>,
     longest_edge: Option<usize>,
@@ -195,18 +197,25 @@ pub(crate) fn preprocess_images<'py>(
 
 fn write<'py, 'a, V: Value + Element>(
     py: Python<'py>,
-    images: &[PyReadonlyArray3<'py, u8>],
+    images: &[Bound<'py, PyAny>],
     places: &[usize],
     out: &mut PyReadwriteArray4<'py, V>,
     pixels: impl FnOnce(usize) -> PyResult<Pixels<'a>>,
 ) -> PyResult<()> {
     let (channels, tile) = (out.shape()[1], out.shape()[2]);
     let pixels = pixels(tile)?;
-    let views = images.iter().map(view).collect::<PyResult<Vec<_>>>()?;
+    let given = images
+        .iter()
+        .map(Given::new)
+        .collect::<PyResult<Vec<_>>>()?;
+    let pictures = given
+        .iter()
+        .map(Given::picture)
+        .collect::<PyResult<Vec<_>>>()?;
     let out = out.as_slice_mut()?;
     detach(py, || {
         let jobs = jobs(
-            &views,
+            &pictures,
             places,
             channels * tile * tile,
             &pixels.settings,
@@ -218,23 +227,23 @@ fn write<'py, 'a, V: Value + Element>(
 
 /// Give each picture its part of the output. Places ascend, as the parts must not overlap.
 fn jobs<'a, 'o, V>(
-    views: &[ImageView<'a>],
+    pictures: &[Picture<'a>],
     places: &[usize],
     frame: usize,
     settings: &Settings,
     out: &'o mut [V],
-) -> Result<Vec<(ImageView<'a>, &'o mut [V])>, Error> {
-    if views.len() != places.len() {
+) -> Result<Vec<(Picture<'a>, &'o mut [V])>, Error> {
+    if pictures.len() != places.len() {
         return Err(Error::Places {
-            images: views.len(),
+            images: pictures.len(),
             places: places.len(),
         });
     }
     let given = out.len();
     let (mut rest, mut passed) = (out, 0);
-    let mut jobs = Vec::with_capacity(views.len());
-    for (&view, &place) in views.iter().zip(places) {
-        let frames = Layout::new(view.height(), view.width(), settings)?.frames();
+    let mut jobs = Vec::with_capacity(pictures.len());
+    for (&picture, &place) in pictures.iter().zip(places) {
+        let frames = Layout::new(picture.height(), picture.width(), settings)?.frames();
         let overrun = Error::OutputLength {
             given,
             needed: place.saturating_add(frames).saturating_mul(frame),
@@ -246,7 +255,7 @@ fn jobs<'a, 'o, V>(
             .and_then(|skipped| rest.split_at_mut_checked(skipped))
             .ok_or(overrun.clone())?;
         let (mine, after) = after.split_at_mut_checked(frames * frame).ok_or(overrun)?;
-        jobs.push((view, mine));
+        jobs.push((picture, mine));
         (rest, passed) = (after, place + frames);
     }
     Ok(jobs)

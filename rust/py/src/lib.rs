@@ -6,6 +6,7 @@ mod engine;
 mod frames;
 mod gate;
 mod image;
+mod pixels;
 
 /// Native half of faster_smolvlm: all that Python can see.
 #[pymodule(gil_used = false)]

@@ -3,15 +3,17 @@
 
 use std::ops::Range;
 
-use super::horizontal::{Block, Rows};
+use super::horizontal::Block;
 use super::kernels::{Kernels, LANES};
 use super::plan::Pass;
-use super::rows::{Ring, Source};
+use super::rows::{Reader, Ring, Rows, plane_stride};
 use super::taps::Taps;
+use crate::Error;
+use crate::image::Picture;
 
 /// The passes over a band of rows.
 pub struct Chain<'a> {
-    source: Source<'a>,
+    reader: Reader<'a>,
     levels: Vec<Level<'a>>,
     width: usize,
     kernels: &'static Kernels,
@@ -26,35 +28,23 @@ struct Level<'a> {
     height: usize,
 }
 
-impl Level<'_> {
-    /// The `count` rows of the block that begins with `y`.
-    fn rows(&self, y: usize, count: usize) -> Rows<'_> {
-        Rows {
-            data: self.ring.block(y),
-            stride: self.ring.stride(),
-            count,
-            interleaved: false,
-        }
-    }
-}
-
 enum Step<'a> {
-    Horizontal {
-        taps: Option<&'a Taps>,
-        block: Block,
-    },
+    Horizontal(Block<'a>),
     Vertical(&'a Taps),
 }
+
+/// What takes a part of a row: its channel, its first column, its bytes.
+pub type Sink<'s> = dyn FnMut(usize, usize, &[u8]) + 's;
 
 impl<'a> Chain<'a> {
     /// A chain that will be asked for the rows `band` of its last pass, in order.
     pub fn new(
-        source: Source<'a>,
+        picture: Picture<'a>,
         passes: &'a [Pass],
         band: Range<usize>,
         kernels: &'static Kernels,
     ) -> Self {
-        // From the last pass to the first: which rows each has to give, and how many the next one looks at.
+        // From the last pass to the first: the row that it begins with, and how many rows the next one looks at.
         let mut needs = vec![(band.start, LANES)];
         for pass in passes[1.min(passes.len())..].iter().rev() {
             let (start, _) = needs[needs.len() - 1];
@@ -64,109 +54,135 @@ impl<'a> Chain<'a> {
             });
         }
         needs.reverse();
-        let (mut width, mut height) = (source.width(), source.height());
+        let (mut width, mut height) = (picture.width(), picture.height());
         let mut levels = Vec::new();
-        for (pass, (start, look)) in passes.iter().zip(needs) {
+        for (index, (pass, (start, look))) in passes.iter().zip(needs).enumerate() {
             let step = match pass {
-                Pass::Horizontal(taps) => Step::Horizontal {
-                    taps: Some(taps),
-                    block: Block::new(width),
-                },
-                Pass::Split => Step::Horizontal {
-                    taps: None,
-                    block: Block::new(width),
-                },
+                Pass::Horizontal(columns) => Step::Horizontal(Block::new(columns)),
+                Pass::Split => Step::Horizontal(Block::splitting(width)),
                 Pass::Vertical(taps) => Step::Vertical(taps),
             };
+            let feeds_rows = matches!(passes.get(index + 1), Some(Pass::Vertical(_)));
+            let rows = match &step {
+                // A block is written while the next pass still looks at the last rows of the one before.
+                Step::Horizontal(_) if feeds_rows => (look + LANES).next_multiple_of(LANES),
+                Step::Vertical(_) if feeds_rows => look,
+                _ => LANES,
+            };
             match &step {
-                Step::Horizontal { taps, .. } => width = taps.map_or(width, Taps::outputs),
+                Step::Horizontal(block) => width = block.outputs(),
                 Step::Vertical(taps) => height = taps.outputs(),
             }
-            // A pass may be a block ahead of what it was asked for.
             levels.push(Level {
                 step,
-                ring: Ring::new(width, look + LANES, start),
+                ring: Ring::new(width, rows, start),
                 next: start,
                 height,
             });
         }
         Self {
-            source,
+            reader: Reader::new(picture),
             levels,
             width,
             kernels,
         }
     }
 
-    /// Pixels in a row of the last pass.
-    pub fn width(&self) -> usize {
-        self.width
+    /// Produce row `y` of the last pass, after the one before, and give it to `sink` in parts of `part` columns, which is
+    /// whole strips or the whole plane.
+    pub fn produce(&mut self, y: usize, part: usize, sink: &mut Sink<'_>) -> Result<(), Error> {
+        let (plane, kernels) = (plane_stride(self.width), self.kernels);
+        let parts =
+            || (0..3).flat_map(|channel| (0..plane).step_by(part).map(move |x| (channel, x)));
+        let Some((last, before)) = self.levels.split_last_mut() else {
+            let row = self.reader.rows(y, 1)?;
+            for (channel, x) in parts() {
+                sink(channel, x, &row.data[channel * row.plane + x..][..part]);
+            }
+            return Ok(());
+        };
+        if let Step::Vertical(taps) = last.step {
+            advance(before, &mut self.reader, taps.end(y), kernels)?;
+            let window = window(before, &mut self.reader, taps, y)?;
+            let out = last.ring.row_mut(y);
+            let mut rows = Vec::with_capacity(window.len());
+            for (channel, x) in parts() {
+                // A part is converted, and written past the caches, while the next one is computed.
+                let at = channel * plane + x;
+                rows.clear();
+                rows.extend(window.iter().map(|row| &row[at..at + part]));
+                (kernels.weigh_rows)(&rows, taps, y, &mut out[at..at + part]);
+                sink(channel, x, &out[at..at + part]);
+            }
+            last.next = y + 1;
+            return Ok(());
+        }
+        advance(&mut self.levels, &mut self.reader, y + 1, kernels)?;
+        let row = self.levels[self.levels.len() - 1].ring.row(y);
+        for (channel, x) in parts() {
+            sink(channel, x, &row[channel * plane + x..][..part]);
+        }
+        Ok(())
     }
 
-    /// Rows of the last pass, in blocks of [`LANES`] from the start of the band on: let it produce those before `end`.
-    pub fn advance(&mut self, end: usize) {
-        advance(&mut self.levels, self.source, end, self.kernels);
-    }
-
-    /// Row `y` of the last pass, three planes; it was produced, and is in the last block.
-    pub fn row(&self, y: usize) -> &[u8] {
-        self.levels
-            .last()
-            .map_or_else(|| self.source.row(y), |level| level.ring.row(y))
-    }
-
-    /// The `count` rows of the block that begins with `y`.
-    pub fn rows(&self, y: usize, count: usize) -> Rows<'_> {
+    /// The `count` rows of the last pass from `y` on, the first of a block; they were produced.
+    pub fn block(&mut self, y: usize, count: usize) -> Result<Rows<'_>, Error> {
         match self.levels.last() {
-            Some(level) => level.rows(y, count),
-            None => source_rows(self.source, y, count),
+            Some(level) => Ok(level.ring.block(y, count)),
+            None => self.reader.rows(y, count),
         }
     }
 }
 
 /// Let the last of `levels` produce the rows before `end`.
-fn advance(levels: &mut [Level<'_>], source: Source<'_>, end: usize, kernels: &Kernels) {
+fn advance(
+    levels: &mut [Level<'_>],
+    reader: &mut Reader<'_>,
+    end: usize,
+    kernels: &Kernels,
+) -> Result<(), Error> {
     let Some((level, before)) = levels.split_last_mut() else {
-        return;
+        return Ok(());
     };
     while level.next < end {
         let y = level.next;
         match &mut level.step {
             Step::Vertical(taps) => {
-                advance(before, source, taps.end(y), kernels);
-                let window = taps.first(y)..taps.end(y);
-                let rows: Vec<&[u8]> = match before.last() {
-                    Some(input) => window.map(|row| input.ring.row(row)).collect(),
-                    None => window.map(|row| source.row(row)).collect(),
-                };
+                advance(before, reader, taps.end(y), kernels)?;
+                let rows = window(before, reader, taps, y)?;
                 (kernels.weigh_rows)(&rows, taps, y, level.ring.row_mut(y));
                 level.next += 1;
             }
-            Step::Horizontal { taps, block } => {
+            Step::Horizontal(block) => {
                 let count = LANES.min(level.height - y);
-                advance(before, source, y + count, kernels);
+                advance(before, reader, y + count, kernels)?;
                 let rows = match before.last() {
-                    Some(input) => input.rows(y, count),
-                    None => source_rows(source, y, count),
+                    Some(input) => input.ring.block(y, count),
+                    None => reader.rows(y, count)?,
                 };
                 let stride = level.ring.stride();
-                block.resize(kernels, rows, *taps, level.ring.block_mut(y), stride);
+                block.resize(kernels, rows, level.ring.block_mut(y), stride);
                 level.next += count;
             }
         }
     }
+    Ok(())
 }
 
-fn source_rows(source: Source<'_>, y: usize, count: usize) -> Rows<'_> {
-    let stride = source.row(y).len();
-    let data = match source {
-        Source::Interleaved(image) => &image.data()[y * stride..(y + count) * stride],
-        Source::Planar { rows, .. } => &rows[y * stride..(y + count) * stride],
-    };
-    Rows {
-        data,
-        stride,
-        count,
-        interleaved: matches!(source, Source::Interleaved(_)),
+/// The rows that output `y` of a vertical pass is made of.
+fn window<'w>(
+    before: &'w [Level<'_>],
+    reader: &'w mut Reader<'_>,
+    taps: &Taps,
+    y: usize,
+) -> Result<Vec<&'w [u8]>, Error> {
+    let window = taps.first(y)..taps.end(y);
+    if let Some(input) = before.last() {
+        return Ok(window.map(|row| input.ring.row(row)).collect());
     }
+    // Only planes come here: the first pass over anything else takes channels apart.
+    let rows = reader.rows(window.start, window.len())?;
+    Ok((0..window.len())
+        .map(|row| &rows.data[row * rows.stride..][..3 * rows.plane])
+        .collect())
 }

@@ -76,6 +76,11 @@ impl Formula {
         }
     }
 
+    /// Whether the scale is another than 1.
+    pub fn scales(&self) -> bool {
+        (self.high, self.low) != (1.0, 0.0)
+    }
+
     /// The value of a byte.
     pub fn at(&self, byte: u8) -> f32 {
         let x = f32::from(byte);

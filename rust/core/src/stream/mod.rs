@@ -21,67 +21,65 @@ use convert::{Conversion, Value};
 use horizontal::Block;
 use kernels::{Kernels, LANES};
 use plan::{Pass, Plan};
-use rows::{Source, plane_stride};
+use rows::plane_stride;
 use scratch::Scratch;
-use taps::Taps;
+use taps::Columns;
 
-use crate::image::ImageView;
-use crate::threads;
+use crate::image::{Picture, StridedView, Strides};
+use crate::{Error, threads};
 
-/// Write the frames of `image` into `out`, (frames, 3, tile, tile), whose length the caller has checked, in up to
+/// Write the frames of `picture` into `out`, (frames, 3, tile, tile), whose length the caller has checked, in up to
 /// `threads` bands of rows at a time. The plan is that of the picture's size.
 pub fn preprocess<V: Value>(
-    image: ImageView<'_>,
+    picture: Picture<'_>,
     plan: &Plan,
     tile: usize,
     conversions: &[Conversion; 3],
     out: &mut [V],
     kernels: &'static Kernels,
     threads: usize,
-) {
+) -> Result<(), Error> {
     let (height, width) = plan.layout.stage_b;
     let cols = plan.layout.cols.max(1);
     let (tiles, view) = out.split_at_mut(height * width * 3);
-    let kept_width = plan.kept.as_ref().map_or(width, Taps::outputs);
+    let kept_width = plan.kept.as_ref().map_or(width, |columns| columns.outputs);
     let mut kept = Kept::new(if view.is_empty() { 0 } else { height }, kept_width);
     let work = Work {
-        source: Source::Interleaved(image),
+        picture,
         passes: &plan.tiles,
         conversions,
         kernels,
+        tile,
     };
-    in_bands(
-        Bands { height, threads },
-        rows_of_tiles(tiles, tile, cols),
-        &mut kept,
-        |mut band| {
-            work.run(&mut band, plan.kept.as_ref());
-        },
-    );
-    if !view.is_empty() {
-        let source = Source::Planar {
-            rows: &kept.rows,
-            width: kept_width,
-        };
-        let work = Work {
-            source,
-            passes: &plan.global,
-            conversions,
-            kernels,
-        };
-        let targets = rows_of_tiles(view, tile, 1);
-        in_bands(
-            Bands {
-                height: tile,
-                threads,
-            },
-            targets,
-            &mut Kept::new(0, 0),
-            |mut band| {
-                work.run(&mut band, None);
-            },
-        );
+    let targets = rows_of_tiles(tiles, tile, cols);
+    in_bands(Bands { height, threads }, targets, &mut kept, |mut band| {
+        work.run(&mut band, plan.kept.as_ref())
+    })?;
+    if view.is_empty() {
+        return Ok(());
     }
+    let strides = Strides {
+        row: kept.stride,
+        pixel: 1,
+        channel: plane_stride(kept_width),
+    };
+    let work = Work {
+        picture: Picture::View(StridedView::new(
+            &kept.rows,
+            (height, kept_width, 3),
+            strides,
+        )?),
+        passes: &plan.global,
+        ..work
+    };
+    let bands = Bands {
+        height: tile,
+        threads,
+    };
+    let targets = rows_of_tiles(view, tile, 1);
+    in_bands(bands, targets, &mut Kept::new(0, 0), |mut band| {
+        work.run(&mut band, None)
+    })
 }
 
 /// The rows of all tiles in the order in which they are written: by row of the picture, column of tiles, channel.
@@ -121,10 +119,11 @@ impl Kept {
 
 /// What is done to every band.
 struct Work<'a> {
-    source: Source<'a>,
+    picture: Picture<'a>,
     passes: &'a [Pass],
     conversions: &'a [Conversion; 3],
     kernels: &'static Kernels,
+    tile: usize,
 }
 
 /// Some rows of the output, and what belongs to them.
@@ -137,49 +136,56 @@ struct Band<'a, 'o, V> {
 }
 
 impl Work<'_> {
-    fn run<V: Value>(&self, band: &mut Band<'_, '_, V>, kept: Option<&Taps>) {
+    fn run<V: Value>(
+        &self,
+        band: &mut Band<'_, '_, V>,
+        kept: Option<&Columns>,
+    ) -> Result<(), Error> {
         let start = band.rows.start;
-        let mut chain = Chain::new(self.source, self.passes, band.rows.clone(), self.kernels);
-        let mut shrink = kept.map(|taps| (Block::new(chain.width()), taps));
+        let mut chain = Chain::new(self.picture, self.passes, band.rows.clone(), self.kernels);
+        let mut shrink = kept.map(Block::new);
+        let per_row = band.targets.len() / band.rows.len();
+        // A row is converted in parts of one tile where a tile is whole strips.
+        let plane = plane_stride(per_row / 3 * self.tile);
+        let part = if self.tile.is_multiple_of(LANES) {
+            self.tile
+        } else {
+            plane
+        };
         for first in band.rows.clone().step_by(LANES) {
             let rows = first..band.rows.end.min(first + LANES);
-            chain.advance(rows.end);
-            let per_row = band.targets.len() / band.rows.len();
-            for (y, targets) in rows
-                .clone()
-                .zip(band.targets[(first - start) * per_row..].chunks_exact_mut(per_row))
-            {
-                self.write(chain.row(y), targets);
+            for y in rows.clone() {
+                let targets = &mut band.targets[(y - start) * per_row..][..per_row];
+                chain.produce(y, part, &mut |channel, x, bytes| {
+                    self.write(channel, x, bytes, targets);
+                })?;
             }
             if band.kept.is_empty() {
                 continue;
             }
             let stride = band.kept_stride;
             let kept = &mut band.kept[(first - start) * stride..(rows.end - start) * stride];
+            let rows = chain.block(first, rows.len())?;
             match &mut shrink {
-                Some((block, taps)) => {
-                    block.resize(
-                        self.kernels,
-                        chain.rows(first, rows.len()),
-                        Some(taps),
-                        kept,
-                        stride,
-                    );
+                Some(block) => block.resize(self.kernels, rows, kept, stride),
+                None => {
+                    for (y, kept) in kept.chunks_exact_mut(stride).enumerate() {
+                        kept.copy_from_slice(&rows.data[y * rows.stride..][..stride]);
+                    }
                 }
-                None => rows
-                    .zip(kept.chunks_exact_mut(stride))
-                    .for_each(|(y, kept)| kept.copy_from_slice(chain.row(y))),
             }
         }
         (self.kernels.fence)();
+        Ok(())
     }
 
-    /// Convert one row to its places.
-    fn write<V: Value>(&self, row: &[u8], targets: &mut [&mut [V]]) {
-        let plane = row.len() / 3;
-        for (index, target) in targets.iter_mut().enumerate() {
-            let (col, channel) = (index / 3, index % 3);
-            let bytes = &row[channel * plane + col * target.len()..][..target.len()];
+    /// Convert a part of a row to its places.
+    fn write<V: Value>(&self, channel: usize, x: usize, bytes: &[u8], targets: &mut [&mut [V]]) {
+        let targets = targets[channel..].iter_mut().step_by(3);
+        for (bytes, target) in bytes
+            .chunks_exact(self.tile)
+            .zip(targets.skip(x / self.tile))
+        {
             V::convert(self.kernels, bytes, &self.conversions[channel], target);
         }
     }
@@ -191,13 +197,13 @@ struct Bands {
     threads: usize,
 }
 
-/// Split rows into bands, with the targets and the kept rows that belong to them.
+/// Split rows into bands, with the targets and the kept rows that belong to them; the first error is returned.
 fn in_bands<V: Value>(
     bands: Bands,
     mut targets: Vec<&mut [V]>,
     kept: &mut Kept,
-    work: impl Fn(Band<'_, '_, V>) + Sync,
-) {
+    work: impl Fn(Band<'_, '_, V>) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
     let Bands { height, threads } = bands;
     let (kept_stride, mut kept) = (kept.stride, &mut kept.rows[..]);
     if threads <= 1 || height < 2 * LANES {
@@ -210,9 +216,10 @@ fn in_bands<V: Value>(
     }
     let step = height.div_ceil(threads).next_multiple_of(LANES);
     let per_row = targets.len() / height;
+    let mut results = vec![Ok(()); height.div_ceil(step)];
     threads::scope(|scope| {
         let mut targets = targets.as_mut_slice();
-        for start in (0..height).step_by(step) {
+        for (start, result) in (0..height).step_by(step).zip(&mut results) {
             let rows = start..(start + step).min(height);
             let (mine, rest) = std::mem::take(&mut targets).split_at_mut(rows.len() * per_row);
             targets = rest;
@@ -220,13 +227,14 @@ fn in_bands<V: Value>(
             kept = rest;
             let work = &work;
             scope.spawn(move |_| {
-                work(Band {
+                *result = work(Band {
                     rows,
                     targets: mine,
                     kept: my_kept,
                     kept_stride,
-                })
+                });
             });
         }
     });
+    results.into_iter().collect()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::taps::Taps;
+use super::taps::{Columns, Taps};
 use crate::Error;
 use crate::geometry::{Layout, Settings};
 use crate::resize::{Arithmetic, Filter, Order};
@@ -26,7 +26,7 @@ pub struct Key {
 /// One pass over rows.
 pub enum Pass {
     /// Resize the width.
-    Horizontal(Taps),
+    Horizontal(Columns),
     /// Resize the height.
     Vertical(Taps),
     /// Only take the channels apart.
@@ -40,7 +40,7 @@ pub struct Plan {
     /// From the picture to the rows of tiles.
     pub tiles: Vec<Pass>,
     /// From a row of tiles to a row that is kept; one horizontal pass or none.
-    pub kept: Option<Taps>,
+    pub kept: Option<Columns>,
     /// From the kept rows to the global view.
     pub global: Vec<Pass>,
 }
@@ -62,7 +62,7 @@ impl Plan {
         };
         let kept = match global.first() {
             Some(Pass::Horizontal(_)) => match global.remove(0) {
-                Pass::Horizontal(taps) => Some(taps),
+                Pass::Horizontal(columns) => Some(columns),
                 _ => None,
             },
             _ => None,
@@ -103,7 +103,7 @@ fn passes(from: (usize, usize), to: (usize, usize), key: &Key) -> Result<Vec<Pas
     let taps = |inputs, outputs| Taps::new(inputs, outputs, key.filter, key.arithmetic);
     let mut passes = Vec::new();
     if from.1 != to.1 {
-        passes.push(Pass::Horizontal(taps(from.1, to.1)?));
+        passes.push(Pass::Horizontal(Columns::new(&taps(from.1, to.1)?)));
     }
     if from.0 != to.0 {
         passes.push(Pass::Vertical(taps(from.0, to.0)?));

@@ -1,5 +1,9 @@
 //! The windows of a pass in the order in which the kernels read them.
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::kernels::LANES;
 use crate::Error;
 use crate::resize::{Arithmetic, Filter, Pass};
 
@@ -8,9 +12,10 @@ pub const LOW_BITS: u32 = 12;
 
 /// The weights of one pass, packed in pairs of 16-bit halves: two taps for each i32, once (torch) or in two parts
 /// (Pillow: first the part above [`LOW_BITS`], then the part below).
+#[derive(Clone)]
 pub struct Taps {
     windows: Vec<Packed>,
-    pairs: Vec<i32>,
+    pairs: Arc<[i32]>,
     precision: u32,
     parts: usize,
     widest: usize,
@@ -37,33 +42,43 @@ impl Taps {
         } else {
             1
         };
-        let mut taps = Self {
-            windows: Vec::new(),
-            pairs: Vec::new(),
-            precision: pass.precision,
-            parts,
-            widest: 0,
-        };
+        let (mut windows, mut pairs) = (Vec::new(), Vec::new());
         for window in &pass.windows {
-            let (count, offset) = (window.weights.len(), taps.pairs.len());
-            taps.windows.push(Packed {
+            windows.push(Packed {
                 first: window.first,
-                count,
-                offset,
+                count: window.weights.len(),
+                offset: pairs.len(),
             });
-            taps.widest = taps.widest.max(count);
             for pair in window.weights.chunks(2) {
                 let (a, b) = (pair[0], pair.get(1).copied().unwrap_or(0));
                 if parts == 2 {
-                    taps.pairs.push(pack(a >> LOW_BITS, b >> LOW_BITS));
+                    pairs.push(pack(a >> LOW_BITS, b >> LOW_BITS));
                     let low = |weight: i32| weight & ((1 << LOW_BITS) - 1);
-                    taps.pairs.push(pack(low(a), low(b)));
+                    pairs.push(pack(low(a), low(b)));
                 } else {
-                    taps.pairs.push(pack(a, b));
+                    pairs.push(pack(a, b));
                 }
             }
         }
-        Ok(taps)
+        Ok(Self {
+            widest: windows.iter().map(|window| window.count).max().unwrap_or(0),
+            windows,
+            pairs: pairs.into(),
+            precision: pass.precision,
+            parts,
+        })
+    }
+
+    /// The outputs of a range alone, their inputs counted from `base`.
+    fn part(&self, outputs: Range<usize>, base: usize) -> Self {
+        let shift = |window: &Packed| Packed {
+            first: window.first - base,
+            ..*window
+        };
+        Self {
+            windows: self.windows[outputs].iter().map(shift).collect(),
+            ..self.clone()
+        }
     }
 
     /// Outputs of the pass.
@@ -125,6 +140,50 @@ impl Taps {
     /// One half in the fixed point of the weights.
     pub fn half(&self) -> i32 {
         1 << (self.precision - 1)
+    }
+}
+
+/// A pass over columns, cut into pieces of whole strips of outputs; the inputs of a piece are few enough for the first
+/// cache where the scale allows.
+pub struct Columns {
+    /// From left to right.
+    pub pieces: Vec<Piece>,
+    /// Outputs of all pieces.
+    pub outputs: usize,
+}
+
+/// Some neighbouring outputs of a pass over columns.
+pub struct Piece {
+    /// The first input of the piece.
+    pub first: usize,
+    /// Inputs of the piece.
+    pub inputs: usize,
+    /// The weights, their inputs counted from the first of the piece.
+    pub taps: Taps,
+}
+
+/// Inputs of a piece, more only where one strip of outputs needs more.
+const PIECE_INPUTS: usize = 272;
+
+impl Columns {
+    /// Cut a pass.
+    pub fn new(taps: &Taps) -> Self {
+        let (mut pieces, mut start) = (Vec::new(), 0);
+        let outputs = taps.outputs();
+        while start < outputs {
+            let base = taps.first(start);
+            let mut end = (start + LANES).min(outputs);
+            while end < outputs && taps.end((end + LANES).min(outputs) - 1) - base <= PIECE_INPUTS {
+                end = (end + LANES).min(outputs);
+            }
+            pieces.push(Piece {
+                first: base,
+                inputs: taps.end(end - 1) - base,
+                taps: taps.part(start..end, base),
+            });
+            start = end;
+        }
+        Self { pieces, outputs }
     }
 }
 

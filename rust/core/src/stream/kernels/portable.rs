@@ -2,7 +2,7 @@
 
 use super::{Kernels, LANES};
 use crate::stream::convert::{Conversion, to_bfloat16};
-use crate::stream::taps::Taps;
+use crate::stream::taps::{LOW_BITS, Taps};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "portable",
@@ -16,12 +16,32 @@ pub(super) static KERNELS: Kernels = Kernels {
 };
 
 fn transpose(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
-    for i in 0..LANES {
-        let row = &from[i * from_stride..i * from_stride + LANES];
-        for (j, &byte) in row.iter().enumerate() {
-            to[j * to_stride + i] = byte;
+    for (top, left) in [(0, 0), (0, 16), (16, 0), (16, 16)] {
+        let mut rows = [[0; 16]; 16];
+        for (i, row) in rows.iter_mut().enumerate() {
+            row.copy_from_slice(&from[(top + i) * from_stride + left..][..16]);
+        }
+        // Interleaving row i with row i + 8 four times moves the index of the row into the index of the byte.
+        for _ in 0..4 {
+            let mut next = [[0; 16]; 16];
+            for i in 0..8 {
+                [next[2 * i], next[2 * i + 1]] = interleave(&rows[i], &rows[i + 8]);
+            }
+            rows = next;
+        }
+        for (j, column) in rows.iter().enumerate() {
+            to[(left + j) * to_stride + top..][..16].copy_from_slice(column);
         }
     }
+}
+
+fn interleave(a: &[u8; 16], b: &[u8; 16]) -> [[u8; 16]; 2] {
+    let mut out = [[0; 16]; 2];
+    for i in 0..8 {
+        (out[0][2 * i], out[0][2 * i + 1]) = (a[i], b[i]);
+        (out[1][2 * i], out[1][2 * i + 1]) = (a[i + 8], b[i + 8]);
+    }
+    out
 }
 
 fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
@@ -47,18 +67,44 @@ fn weigh_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mu
 }
 
 fn weigh<'a>(input: impl Fn(usize) -> &'a [u8], taps: &Taps, output: usize, out: &mut [u8]) {
-    let mut sums = [taps.half(); LANES];
-    for (tap, weight) in taps.weights(output).enumerate() {
-        for (sum, &byte) in sums.iter_mut().zip(input(tap)) {
-            *sum = sum.wrapping_add(weight * i32::from(byte));
+    match taps.parts() {
+        1 => weigh_parts::<1>(input, taps, output, out),
+        _ => weigh_parts::<2>(input, taps, output, out),
+    }
+}
+
+/// Products of 16-bit halves, which every vector unit has; most have none of 32 bits.
+fn weigh_parts<'a, const PARTS: usize>(
+    input: impl Fn(usize) -> &'a [u8],
+    taps: &Taps,
+    output: usize,
+    out: &mut [u8],
+) {
+    let mut sums = [[0i32; LANES]; PARTS];
+    sums[PARTS - 1] = [taps.half(); LANES];
+    let last = taps.count(output) - 1;
+    for (pair, weights) in taps.pairs(output).chunks_exact(PARTS).enumerate() {
+        // An odd window's last pair has a weight of zero for its second input.
+        let (a, b) = (input(2 * pair), input((2 * pair + 1).min(last)));
+        for (sums, &weights) in sums.iter_mut().zip(weights) {
+            let (first, second) = (weights as i16, (weights >> 16) as i16);
+            for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+                *sum += i32::from(i16::from(a)) * i32::from(first);
+                *sum += i32::from(i16::from(b)) * i32::from(second);
+            }
         }
     }
-    for (byte, sum) in out.iter_mut().zip(sums) {
+    for (lane, byte) in out.iter_mut().enumerate() {
+        let mut sum = sums[PARTS - 1][lane];
+        if PARTS == 2 {
+            sum += sums[0][lane] << LOW_BITS;
+        }
         *byte = (sum >> taps.precision()).clamp(0, 255) as u8;
     }
 }
 
 fn to_f32(bytes: &[u8], conversion: &Conversion, out: &mut [f32]) {
+    // The formula needs multiply-add in one rounding, which not every target has; the table is the same.
     for (value, &byte) in out.iter_mut().zip(bytes) {
         *value = conversion.table[usize::from(byte)];
     }
