@@ -13,18 +13,22 @@ from . import _rust
 
 if TYPE_CHECKING:
     from .auto import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+    from .configuration_idefics3 import Idefics3Config, Idefics3VisionConfig
     from .configuration_smolvlm import SmolVLMConfig, SmolVLMTextConfig, SmolVLMVisionConfig
     from .feature import BatchFeature
     from .generation import GenerationConfig, TextIteratorStreamer
+    from .image_processing_idefics3 import Idefics3ImageProcessor, Idefics3ImageProcessorPil
     from .image_processing_pil_smolvlm import SmolVLMImageProcessorPil
     from .image_processing_smolvlm import SmolVLMImageProcessor, SmolVLMImageProcessorFast
     from .media import FrameSampling, MediaPolicy
+    from .modeling_idefics3 import Idefics3ForConditionalGeneration, Idefics3Model
     from .modeling_smolvlm import (
         SmolVLMForConditionalGeneration,
         SmolVLMModel,
         SmolVLMPreTrainedModel,
         SmolVLMVisionTransformer,
     )
+    from .processing_idefics3 import Idefics3Processor
     from .processing_smolvlm import SmolVLMProcessor
     from .smolvlm import SmolVLM
     from .video_processing_smolvlm import SmolVLMVideoProcessor
@@ -32,18 +36,22 @@ if TYPE_CHECKING:
 # Public name -> module that defines it. `SmolVLMImageProcessorFast` is an alias that warns, as in Transformers.
 _MODULES = {
     "auto": ("AutoImageProcessor", "AutoModelForImageTextToText", "AutoProcessor"),
+    "configuration_idefics3": ("Idefics3Config", "Idefics3VisionConfig"),
     "configuration_smolvlm": ("SmolVLMConfig", "SmolVLMTextConfig", "SmolVLMVisionConfig"),
     "feature": ("BatchFeature",),
     "generation": ("GenerationConfig", "TextIteratorStreamer"),
+    "image_processing_idefics3": ("Idefics3ImageProcessor", "Idefics3ImageProcessorPil"),
     "image_processing_pil_smolvlm": ("SmolVLMImageProcessorPil",),
     "image_processing_smolvlm": ("SmolVLMImageProcessor", "SmolVLMImageProcessorFast"),
     "media": ("FrameSampling", "MediaPolicy"),
+    "modeling_idefics3": ("Idefics3ForConditionalGeneration", "Idefics3Model"),
     "modeling_smolvlm": (
         "SmolVLMForConditionalGeneration",
         "SmolVLMModel",
         "SmolVLMPreTrainedModel",
         "SmolVLMVisionTransformer",
     ),
+    "processing_idefics3": ("Idefics3Processor",),
     "processing_smolvlm": ("SmolVLMProcessor",),
     "smolvlm": ("SmolVLM",),
     "video_processing_smolvlm": ("SmolVLMVideoProcessor",),
@@ -59,6 +67,13 @@ __all__ = [
     "BatchFeature",
     "FrameSampling",
     "GenerationConfig",
+    "Idefics3Config",
+    "Idefics3ForConditionalGeneration",
+    "Idefics3ImageProcessor",
+    "Idefics3ImageProcessorPil",
+    "Idefics3Model",
+    "Idefics3Processor",
+    "Idefics3VisionConfig",
     "MediaPolicy",
     "SmolVLM",
     "SmolVLMConfig",

@@ -125,6 +125,7 @@ class SmolVLMConfig(PretrainedConfig):
 
     model_type: ClassVar[str] = "smolvlm"
     accepted_model_types: ClassVar[tuple[str, ...]] = ("idefics3",)
+    vision_config_class: ClassVar[type[SmolVLMVisionConfig]] = SmolVLMVisionConfig
 
     use_cache: bool = True
     image_token_id: int = 128257
@@ -137,9 +138,9 @@ class SmolVLMConfig(PretrainedConfig):
         # The model pads with the text config's id; the one that hub files carry here lies outside the vocabulary.
         values["_pad_token_id"] = values.pop("pad_token_id", values.get("_pad_token_id", 128002))
         if isinstance(values.get("vision_config"), dict):
-            values["vision_config"] = SmolVLMVisionConfig(**values["vision_config"])
+            values["vision_config"] = self.vision_config_class(**values["vision_config"])
         elif values.get("vision_config") is None:
-            values["vision_config"] = SmolVLMVisionConfig()
+            values["vision_config"] = self.vision_config_class()
         if isinstance(values.get("text_config"), dict):
             values["text_config"] = SmolVLMTextConfig(**values["text_config"])
         elif values.get("text_config") is None:

@@ -27,8 +27,13 @@ _OWN = ("image_seq_len", "chat_template")
 _IGNORED = frozenset({"trust_remote_code", "force_download", "use_fast", "_from_auto", "resume_download", "proxies"})
 
 
-def read_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `SmolVLMProcessor` that the files of a checkpoint, and `kwargs`, ask for."""
+def read_processor(
+    name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], model_type: str = "smolvlm"
+) -> dict[str, Any]:
+    """Return the arguments of a processor that the files of a checkpoint, and `kwargs`, ask for.
+
+    That of `model_type` "smolvlm" has a video processor, that of "idefics3" has none.
+    """
     from .auto import image_processor_class
 
     rest = {key: value for key, value in kwargs.items() if key not in _IGNORED}
@@ -36,7 +41,7 @@ def read_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) 
     source = checkpoint(name_or_dir, **hub)
     settings = read_optional_json(source.find("processor_config.json"))
     own = {key: rest.pop(key) for key in _OWN if key in rest}
-    image_class = image_processor_class(rest.pop("backend", None), kwargs.get("use_fast"))
+    image_class = image_processor_class(rest.pop("backend", None), kwargs.get("use_fast"), model_type)
     tokenizer = {key: rest.pop(key) for key in list(rest) if key in _TOKENIZER}
     images = {key: value for key, value in rest.items() if key in IMAGES}
     videos = {key: value for key, value in rest.items() if key in VIDEOS}
@@ -45,7 +50,7 @@ def read_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) 
     return {
         "image_processor": image_class.from_pretrained(name_or_dir, **hub, **images),
         "tokenizer": SmolVLMTokenizer.from_pretrained(source, **tokenizer),
-        "video_processor": _video_processor(name_or_dir, {**hub, **videos}),
+        **({"video_processor": _video_processor(name_or_dir, {**hub, **videos})} if model_type == "smolvlm" else {}),
         "chat_template": settings.get("chat_template") or _chat_template(source),
         **({"image_seq_len": settings["image_seq_len"]} if "image_seq_len" in settings else {}),
         **own,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from . import chat_template as chat_rendering
 from . import conversation as chat
@@ -16,7 +16,7 @@ from .media_layout import count_videos, nest_images
 from .processing_files import read_processor, write_processor
 from .processing_kwargs import TEXT, Sorted, sort_kwargs
 from .prompt import Clip, Grid, MediaTokens
-from .prompt_encoding import PromptEncoder, prompt_parts
+from .prompt_encoding import PromptEncoder, PromptPart, prompt_parts
 from .tokenization_smolvlm import SmolVLMTokenizer
 
 _LOG = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ class SmolVLMProcessor:
     token.
     """
 
-    model_type = "smolvlm"
-    unused_input_names = ("rows", "cols", "video_metadata")
+    model_type: ClassVar[str] = "smolvlm"
+    unused_input_names: ClassVar[tuple[str, ...]] = ("rows", "cols", "video_metadata")
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class SmolVLMProcessor:
         chooses the image processor; other names go to the part that knows them (`size=…`, `padding_side="left"`,
         `image_seq_len=…`). Raises OSError for a missing or broken file.
         """
-        return cls(**read_processor(pretrained_model_name_or_path, kwargs))
+        return cls(**read_processor(pretrained_model_name_or_path, kwargs, cls.model_type))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
         """Write the files that `from_pretrained`, here and in Transformers, reads."""
@@ -126,7 +126,7 @@ class SmolVLMProcessor:
         if audio is not None:
             raise ValueError("SmolVLM takes no audio")
         texts = None if text is None else _as_texts(text)
-        nested = None if images is None else nest_images(images)
+        nested = None if images is None else self._nest(images, texts)
         arguments = self._arguments(kwargs)
         sanitize = bool(arguments["own"].get("sanitize_control_tokens"))
         self._check_counts(list(map(without_marked, texts)) if texts and sanitize else texts, nested, videos)
@@ -137,9 +137,8 @@ class SmolVLMProcessor:
         clips_pixels, clips = self._process_videos(videos, arguments["videos_kwargs"])
         data: dict[str, Any] = {}
         if texts is not None:
-            encoder = PromptEncoder(self.tokenizer, self._media_tokens, self.image_token_id, self.image_seq_len)
             parts = prompt_parts(texts, self._media_tokens, grids, clips)
-            data.update(encoder.encode(texts, parts, **arguments["text_kwargs"], **arguments["own"]))
+            data.update(self._encode(texts, parts, {**arguments["text_kwargs"], **arguments["own"]}))
             if pictures and clips_pixels:
                 pictures, clips_pixels = merge_frames(parts, pictures, clips_pixels), {}
         data.update(pictures)
@@ -149,6 +148,15 @@ class SmolVLMProcessor:
             tensor_type=arguments["text_kwargs"].get("return_tensors"),
             skip=("text_replacement_offsets", "offset_mapping"),
         )
+
+    def _nest(self, images: Any, texts: list[str] | None) -> list[list[Any]]:
+        """Return the pictures of each prompt."""
+        return nest_images(images)
+
+    def _encode(self, texts: list[str], parts: list[list[PromptPart]], options: dict[str, Any]) -> dict[str, Any]:
+        """Return the ids of the texts, and what else `options` ask for."""
+        encoder = PromptEncoder(self.tokenizer, self._media_tokens, self.image_token_id, self.image_seq_len)
+        return encoder.encode(texts, parts, **options)
 
     def _arguments(self, kwargs: dict[str, Any]) -> Sorted:
         settings = self.tokenizer.init_kwargs

@@ -190,6 +190,14 @@ def test_files_are_those_of_transformers(pair: tuple[Any, Any], tmp_path: Path) 
     assert pickle.loads(pickle.dumps(loaded)).image_seq_len == loaded.image_seq_len
 
 
+def test_the_names_do_not_depend_on_what_was_imported_before() -> None:
+    code = (
+        f"from {integration.__name__} import enable; from {integration.__name__} import accelerate; print(accelerate)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("<function accelerate")
+
+
 class _OwnSteps(transformers.SmolVLMImageProcessor):
     def _preprocess(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError("a step of its own")

@@ -1,8 +1,8 @@
 """Transformers' own classes, with the pixels of its SmolVLM and Idefics3 processors made by the Rust core.
 
-`accelerate(processor)` changes an object in place: it stays what it was to `isinstance`, keeps its settings and reads
-them at every call. `enable()` does so for everything that the `from_pretrained` of Transformers' classes returns,
-`disable()` stops that; ``python -m faster_smolvlm.patch script.py`` does it for a script that one cannot edit.
+`accelerate(processor)` changes an object in place: it stays what it was to `isinstance`, keeps its settings
+and reads them at every call. `enable()` does so for everything that the `from_pretrained` of Transformers' classes
+returns, `disable()` stops that; ``python -m faster_smolvlm.patch script.py`` does it for a script that one cannot edit.
 
 The classes of this module have the names of those that they extend (which ones there are depends on the version of
 Transformers). What they save names Transformers' class, so that either side loads it. What cannot be accelerated is
@@ -15,20 +15,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .accelerate import accelerate
+    from .inplace import accelerate
     from .patching import disable, enable, is_enabled
 
-_HOME = {"accelerate": "accelerate", "disable": "patching", "enable": "patching", "is_enabled": "patching"}
+_HOME = {"accelerate": "inplace", "disable": "patching", "enable": "patching", "is_enabled": "patching"}
 
 __all__ = ["accelerate", "disable", "enable", "is_enabled"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    elif name.startswith("_"):
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    else:
-        value = importlib.import_module(".classes", __name__).accelerated_class(name)
-    globals()[name] = value  # also replaces the submodule `accelerate`, which its import left here
-    return value
+    return importlib.import_module(".classes", __name__).accelerated_class(name)

@@ -22,6 +22,7 @@ IMAGE_PROCESSORS = (
 )
 VIDEO_PROCESSORS = ("SmolVLMVideoProcessor",)
 PROCESSORS = ("SmolVLMProcessor", "Idefics3Processor")
+_ALL = (*IMAGE_PROCESSORS, *VIDEO_PROCESSORS, *PROCESSORS)
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -29,7 +30,7 @@ _PACKAGE = __name__.rpartition(".")[0]
 @cache
 def accelerated_class(name: str) -> Any:
     """Return the accelerated class of a name; AttributeError where there is none in this version of Transformers."""
-    base = get(name) if name in (*IMAGE_PROCESSORS, *VIDEO_PROCESSORS, *PROCESSORS) else None
+    base = get(name) if name in _ALL else None
     if base is None:
         raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}")
     if base.__name__ != name:  # "…Fast" is another name of the same class in newer versions

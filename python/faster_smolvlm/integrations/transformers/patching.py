@@ -6,8 +6,8 @@ import functools
 import threading
 from typing import Any
 
-from .accelerate import accelerate_if_known
 from .classes import PROCESSORS, check_version
+from .inplace import accelerate_if_known
 from .versions import need
 
 _AUTO = ("AutoProcessor", "AutoImageProcessor", "AutoVideoProcessor")
@@ -18,7 +18,7 @@ _lock = threading.Lock()
 
 
 def enable() -> None:
-    """Accelerate what the auto classes of Transformers, and its SmolVLM and Idefics3 processors, load from now on.
+    """Accelerate what the auto classes of Transformers, and its SmolVLM and Idefics3 classes, load from now on.
 
     Subclasses that inherit `from_pretrained` are included; objects of other families pass through untouched. A second
     call changes nothing. Raises `UnsupportedTransformersError`, before anything is changed, where the installed version

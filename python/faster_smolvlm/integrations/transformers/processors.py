@@ -12,7 +12,7 @@ def constructor(base: Any) -> Callable[..., None]:
 
     @wraps(base.__init__)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        from .accelerate import accelerate_parts
+        from .inplace import accelerate_parts
 
         base.__init__(self, *args, **kwargs)
         accelerate_parts(self)
