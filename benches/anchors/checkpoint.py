@@ -69,7 +69,7 @@ def text_stack(checkpoint: Path, cache: Path) -> Path:
     def write(folder: Path) -> None:
         from transformers import LlamaConfig, LlamaForCausalLM, SmolVLMForConditionalGeneration
 
-        model = SmolVLMForConditionalGeneration.from_pretrained(checkpoint)
+        model = SmolVLMForConditionalGeneration.from_pretrained(checkpoint, dtype="float32")
         values = model.config.text_config.to_dict()
         known = set(LlamaConfig().to_dict()) - {"architectures", "model_type", "transformers_version"}
         llama = LlamaForCausalLM(
@@ -109,7 +109,9 @@ def openvino_vision(checkpoint: Path, cache: Path) -> Path:
         import torch
         from transformers import SmolVLMForConditionalGeneration
 
-        model = SmolVLMForConditionalGeneration.from_pretrained(checkpoint).eval()
+        model = (
+            SmolVLMForConditionalGeneration.from_pretrained(checkpoint, dtype="float32").eval().requires_grad_(False)
+        )
         size = model.config.vision_config.image_size
 
         class Tower(torch.nn.Module):
