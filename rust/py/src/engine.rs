@@ -2,11 +2,12 @@
 use std::sync::{Mutex, MutexGuard};
 
 use faster_smolvlm_core::engine::{
-    Dtype, Engine, EngineError, Frame, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput,
-    TextConfig, VisionConfig, limits,
+    Checkpoint, Dtype, Engine, EngineError, Frame, LoadOptions, MemoryTensor, ModelConfig, Output,
+    STEP_ROWS, StepInput, TextConfig, VisionConfig, checkpoint::Memory, fingerprint, limits,
 };
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3,
+    PyUntypedArrayMethods,
 };
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
@@ -23,6 +24,20 @@ fn dtype(name: &str) -> PyResult<Dtype> {
             "dtype must be float32, bfloat16 or int8, got {name:?}"
         ))),
     }
+}
+
+fn load_options(
+    dtype: &str,
+    kv_dtype: &str,
+    threads: usize,
+    cache_positions: usize,
+) -> PyResult<LoadOptions> {
+    Ok(LoadOptions {
+        dtype: self::dtype(dtype)?,
+        kv_dtype: self::dtype(kv_dtype)?,
+        threads,
+        cache_positions,
+    })
 }
 
 fn field<'py, T: FromPyObjectOwned<'py>>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<T> {
@@ -72,6 +87,68 @@ fn model_config(config: &Bound<'_, PyDict>) -> PyResult<ModelConfig> {
     })
 }
 
+/// The bytes of an array that Python owns.
+struct PythonBytes {
+    // Keeps the memory in place; `PyReadonlyArray` itself is tied to a token of the interpreter.
+    _owner: Py<PyArray1<u8>>,
+    start: *const u8,
+    len: usize,
+}
+
+// SAFETY: the memory stays where it is while `_owner` lives, and nothing here writes it. That nobody else does while a
+// model is loaded or at work is asked of the caller in Python, as torch asks it of those who share its tensors.
+unsafe impl Send for PythonBytes {}
+// SAFETY: as above.
+unsafe impl Sync for PythonBytes {}
+
+impl PythonBytes {
+    fn new(array: &Bound<'_, PyArray1<u8>>) -> PyResult<Self> {
+        if !array.is_c_contiguous() {
+            return Err(PyValueError::new_err(
+                "the bytes of a tensor must lie in a row",
+            ));
+        }
+        Ok(Self {
+            start: array.data(),
+            len: array.len(),
+            _owner: array.clone().unbind(),
+        })
+    }
+}
+
+impl AsRef<[u8]> for PythonBytes {
+    fn as_ref(&self) -> &[u8] {
+        if self.len == 0 {
+            return &[];
+        }
+        // SAFETY: `len` contiguous bytes from `start` on, kept alive by `_owner`.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+/// Name, dtype, shape and bytes of a tensor.
+type PythonTensor<'py> = (String, String, Vec<usize>, Bound<'py, PyArray1<u8>>);
+
+fn memory_tensor((name, dtype, shape, bytes): PythonTensor<'_>) -> PyResult<MemoryTensor> {
+    let dtype = match dtype.as_str() {
+        "float32" => safetensors::Dtype::F32,
+        "float16" => safetensors::Dtype::F16,
+        "bfloat16" => safetensors::Dtype::BF16,
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "tensor {name} is {dtype}; the engine reads float32, float16 and bfloat16"
+            )));
+        }
+    };
+    let bytes: Memory = Box::new(PythonBytes::new(&bytes)?);
+    Ok(MemoryTensor {
+        name,
+        dtype,
+        shape,
+        bytes,
+    })
+}
+
 /// Arrays of a step as they come from Python.
 struct StepArrays<'py> {
     sequences: Vec<u64>,
@@ -99,6 +176,25 @@ pub struct NativeModel {
 impl NativeModel {
     fn lock(&self) -> MutexGuard<'_, Engine> {
         self.engine.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn load(
+        py: Python<'_>,
+        open: impl FnOnce() -> Result<Checkpoint, EngineError> + Send,
+        config: &Bound<'_, PyDict>,
+        options: &LoadOptions,
+    ) -> PyResult<Self> {
+        let config = model_config(config)?;
+        let (hidden_size, vocab_size) = (config.text.hidden_size, config.text.vocab_size);
+        let engine = detach(py, || Engine::new(open, config, options))?;
+        Ok(Self {
+            isa: engine.isa(),
+            num_threads: engine.threads(),
+            text_bytes: engine.text_bytes(),
+            hidden_size,
+            vocab_size,
+            engine: Mutex::new(engine),
+        })
     }
 
     /// Runs `work` on the engine without holding the interpreter.
@@ -147,23 +243,34 @@ impl NativeModel {
         num_threads: usize,
         cache_positions: usize,
     ) -> PyResult<Self> {
-        let config = model_config(config)?;
-        let options = LoadOptions {
-            dtype: self::dtype(dtype)?,
-            kv_dtype: self::dtype(kv_dtype)?,
-            threads: num_threads,
-            cache_positions,
-        };
-        let (hidden_size, vocab_size) = (config.text.hidden_size, config.text.vocab_size);
-        let engine = detach(py, || Engine::load(&files, config, &options))?;
-        Ok(Self {
-            isa: engine.isa(),
-            num_threads: engine.threads(),
-            text_bytes: engine.text_bytes(),
-            hidden_size,
-            vocab_size,
-            engine: Mutex::new(engine),
-        })
+        let options = load_options(dtype, kv_dtype, num_threads, cache_positions)?;
+        Self::load(py, move || Checkpoint::open(&files), config, &options)
+    }
+
+    /// Packs tensors that lie in memory: (name, dtype, shape, bytes as uint8) each. The bytes of the embeddings are
+    /// read by later calls too; none may be written during a call.
+    #[staticmethod]
+    #[pyo3(signature = (tensors, config, *, dtype, kv_dtype, num_threads, cache_positions))]
+    fn from_tensors(
+        py: Python<'_>,
+        tensors: Vec<PythonTensor<'_>>,
+        config: &Bound<'_, PyDict>,
+        dtype: &str,
+        kv_dtype: &str,
+        num_threads: usize,
+        cache_positions: usize,
+    ) -> PyResult<Self> {
+        let options = load_options(dtype, kv_dtype, num_threads, cache_positions)?;
+        let tensors = tensors
+            .into_iter()
+            .map(memory_tensor)
+            .collect::<PyResult<Vec<_>>>()?;
+        Self::load(
+            py,
+            move || Checkpoint::from_memory(tensors),
+            config,
+            &options,
+        )
     }
 
     /// Encodes one frame: float32 [channels, height, width] and bool [patch rows, patch columns] to image tokens,
@@ -269,6 +376,11 @@ impl NativeModel {
         self.run(py, |engine| Ok(engine.cache().get(sequence)?.length))
     }
 
+    /// Makes room for at least `positions` positions in all.
+    fn grow_cache(&self, py: Python<'_>, positions: usize) -> PyResult<()> {
+        self.run(py, |engine| engine.cache().grow(positions))
+    }
+
     /// Free and all pages of the key/value cache, and the positions of a page.
     fn cache_pages(&self, py: Python<'_>) -> PyResult<(usize, usize, usize)> {
         self.run(py, |engine| {
@@ -287,4 +399,19 @@ impl NativeModel {
 pub fn machine_limits(py: Python<'_>, num_threads: usize) -> PyResult<(f64, f64)> {
     let limits = detach(py, || limits::measure(num_threads))?;
     Ok((limits.read_bytes, limits.flops))
+}
+
+/// A hash of the arrays, one after the other, to notice that one of them changed.
+#[pyfunction]
+pub fn weights_fingerprint(
+    py: Python<'_>,
+    arrays: Vec<Bound<'_, PyArray1<u8>>>,
+    num_threads: usize,
+) -> PyResult<u64> {
+    let arrays = arrays
+        .iter()
+        .map(PythonBytes::new)
+        .collect::<PyResult<Vec<_>>>()?;
+    let slices: Vec<&[u8]> = arrays.iter().map(AsRef::as_ref).collect();
+    Ok(py.detach(|| fingerprint::fingerprint(&slices, num_threads)))
 }

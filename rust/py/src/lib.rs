@@ -14,7 +14,7 @@ mod _rust {
     #[pymodule_export]
     use crate::buffer::{empty, fill_frames, pool_trim, pool_waiting};
     #[pymodule_export]
-    use crate::engine::{NativeModel, machine_limits};
+    use crate::engine::{NativeModel, machine_limits, weights_fingerprint};
     #[pymodule_export]
     use crate::frames::{
         FrameStream, explicit_frames, frames_at_rate, frames_at_times, key_frames, sample_frames,

@@ -55,6 +55,25 @@ impl KvCache {
         })
     }
 
+    /// Makes room for at least `positions` positions in all; the sequences stay as they are.
+    pub fn grow(&mut self, positions: usize) -> Result<()> {
+        if positions.div_ceil(PAGE) <= self.users.len() {
+            return Ok(());
+        }
+        let mut larger = Self::new(self.layout.clone(), positions, self.limit)?;
+        let size = self.layout.page_bytes();
+        // Only pages in use: to read the others would make the system give memory for them.
+        for page in (0..self.users.len()).filter(|&page| self.users[page] > 0) {
+            let bytes = page * size..(page + 1) * size;
+            larger.bytes[bytes.clone()].copy_from_slice(&self.bytes[bytes]);
+        }
+        let (old, new) = (self.users.len() as u32, larger.users.len());
+        self.users.resize(new, 0);
+        self.free.splice(0..0, (old..new as u32).rev());
+        self.bytes = larger.bytes;
+        Ok(())
+    }
+
     /// Starts an empty sequence.
     pub fn open(&mut self) -> u64 {
         self.insert(Sequence::default())
@@ -283,6 +302,25 @@ mod tests {
         assert!(c.reserve(&[a, a], &[1, 1]).is_err());
         assert_eq!(c.close(77), Err(EngineError::Sequence { id: 77 }));
         assert!(c.fork(a, 61).is_err());
+    }
+
+    #[test]
+    fn growth_keeps_what_is_there() {
+        let mut c = cache(128);
+        let a = c.open();
+        grow(&mut c, a, 65);
+        let page = c.get(a).expect("a").pages[1] as usize;
+        let size = c.layout.page_bytes();
+        c.bytes[page * size] = 7;
+        c.grow(100).expect("no change");
+        assert_eq!((c.pages(), c.free_pages()), (2, 0));
+        c.grow(500).expect("small");
+        assert_eq!((c.pages(), c.free_pages()), (8, 6));
+        assert_eq!(c.bytes[page * size], 7);
+        let b = c.open();
+        grow(&mut c, b, 384);
+        let (a, b) = (&c.get(a).expect("a").pages, &c.get(b).expect("b").pages);
+        assert!(a.iter().all(|page| !b.contains(page)));
     }
 
     #[test]

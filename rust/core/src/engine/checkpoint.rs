@@ -1,4 +1,4 @@
-//! Tensors of safetensors files, read from the page cache where they lie.
+//! Tensors of a checkpoint, read where they lie: in the page cache of its files, or in memory that a caller owns.
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
@@ -8,17 +8,47 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::error::{EngineError, Result};
 
+/// Memory that a caller owns and keeps in place.
+pub type Memory = Box<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Bytes in which tensors lie.
+enum Source {
+    File(Mmap),
+    Memory(Memory),
+}
+
+impl Source {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::File(map) => map,
+            Self::Memory(memory) => (**memory).as_ref(),
+        }
+    }
+}
+
 struct Entry {
-    file: usize,
+    source: usize,
     bytes: Range<usize>,
     dtype: Dtype,
     shape: Vec<usize>,
 }
 
-/// The files of one checkpoint, mapped.
+/// Named tensors and what they lie in.
 pub struct Checkpoint {
-    files: Vec<Mmap>,
+    sources: Vec<Source>,
     entries: HashMap<String, Entry>,
+}
+
+/// A tensor in memory: its values lie row after row.
+pub struct MemoryTensor {
+    /// Name as in a file.
+    pub name: String,
+    /// Type of the values, as safetensors calls it.
+    pub dtype: Dtype,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// The values.
+    pub bytes: Memory,
 }
 
 /// A tensor seen as a matrix: its first dimension are the rows, the others together the columns.
@@ -37,7 +67,7 @@ impl Checkpoint {
     /// Maps the files and reads their headers.
     pub fn open(paths: &[String]) -> Result<Self> {
         let mut checkpoint = Self {
-            files: Vec::new(),
+            sources: Vec::new(),
             entries: HashMap::new(),
         };
         for path in paths {
@@ -52,14 +82,42 @@ impl Checkpoint {
             for (name, view) in tensors.iter() {
                 let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
                 let entry = Entry {
-                    file: checkpoint.files.len(),
+                    source: checkpoint.sources.len(),
                     bytes: start..start + view.data().len(),
                     dtype: view.dtype(),
                     shape: view.shape().to_vec(),
                 };
                 checkpoint.entries.insert(name.to_owned(), entry);
             }
-            checkpoint.files.push(map);
+            checkpoint.sources.push(Source::File(map));
+        }
+        Ok(checkpoint)
+    }
+
+    /// Takes tensors that lie in memory. They are read while a model is loaded, its embeddings also afterwards.
+    pub fn from_memory(tensors: Vec<MemoryTensor>) -> Result<Self> {
+        let mut checkpoint = Self {
+            sources: Vec::new(),
+            entries: HashMap::new(),
+        };
+        for tensor in tensors {
+            let given = (*tensor.bytes).as_ref().len();
+            let values: usize = tensor.shape.iter().product();
+            let expected = values * tensor.dtype.bitsize() / 8;
+            if given != expected {
+                return Err(EngineError::Input(format!(
+                    "tensor {}: {given} bytes given, {expected} expected",
+                    tensor.name
+                )));
+            }
+            let entry = Entry {
+                source: checkpoint.sources.len(),
+                bytes: 0..given,
+                dtype: tensor.dtype,
+                shape: tensor.shape,
+            };
+            checkpoint.entries.insert(tensor.name, entry);
+            checkpoint.sources.push(Source::Memory(tensor.bytes));
         }
         Ok(checkpoint)
     }
@@ -67,10 +125,12 @@ impl Checkpoint {
     /// Gives the pages that were read back to the system; what is read again comes from its page cache.
     pub fn release(&self) {
         #[cfg(unix)]
-        for map in &self.files {
-            // Advice only, so the outcome does not matter.
-            // SAFETY: the map is of a file and never written, so dropped pages come back as they were.
-            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        for source in &self.sources {
+            if let Source::File(map) = source {
+                // Advice only, so the outcome does not matter.
+                // SAFETY: the map is of a file and never written, so dropped pages come back as they were.
+                let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            }
         }
     }
 
@@ -98,7 +158,7 @@ impl Checkpoint {
                 given: format!("{:?}", entry.dtype),
             });
         }
-        let bytes = &self.files[entry.file][entry.bytes.clone()];
+        let bytes = &self.sources[entry.source].bytes()[entry.bytes.clone()];
         let columns = shape[1..].iter().product();
         Ok(Some(Tensor {
             name,

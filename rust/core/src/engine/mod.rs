@@ -7,6 +7,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod fingerprint;
 pub mod kernels;
 pub mod limits;
 pub mod linear;
@@ -16,6 +17,7 @@ pub mod pool;
 pub mod text;
 pub mod vision;
 
+pub use checkpoint::{Checkpoint, MemoryTensor};
 pub use config::{ModelConfig, TextConfig, VisionConfig};
 pub use error::EngineError;
 pub use kernels::Dtype;

@@ -53,8 +53,17 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Reads, checks and packs a checkpoint.
+    /// Reads, checks and packs the safetensors files of a checkpoint.
     pub fn load(paths: &[String], config: ModelConfig, options: &LoadOptions) -> Result<Self> {
+        Self::new(|| Checkpoint::open(paths), config, options)
+    }
+
+    /// Checks and packs the tensors that `open` gives; it is called once everything else holds.
+    pub fn new(
+        open: impl FnOnce() -> Result<Checkpoint>,
+        config: ModelConfig,
+        options: &LoadOptions,
+    ) -> Result<Self> {
         config.validate()?;
         if options.kv_dtype == Dtype::Int8 {
             return Err(EngineError::Config(
@@ -64,7 +73,7 @@ impl Engine {
         let isa = std::env::var(ISA_VARIABLE).ok();
         let kernels = select(isa.as_deref())?;
         let mut pool = Pool::new(options.threads)?;
-        let checkpoint = Checkpoint::open(paths)?;
+        let checkpoint = open()?;
         let t = &config.text;
         let layout = PageLayout::new(
             options.kv_dtype,
