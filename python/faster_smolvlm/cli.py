@@ -12,10 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from . import cli_bench
 from ._rust import VERSION
 
 if TYPE_CHECKING:
-    from .smolvlm import Result, SmolVLM, Timings
+    from .answers import Result, Timings
+    from .smolvlm import SmolVLM
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"
 DEFAULT_PROMPT = "Describe the image."
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     describe.add_argument("--json", action="store_true", help="print one JSON object a line")
     describe.add_argument("--timings", action="store_true", help="say how long each part took")
     describe.set_defaults(run=_describe)
+    cli_bench.add_parser(commands, default_model=DEFAULT_MODEL, positive=_positive)
     return parser
 
 

@@ -22,6 +22,7 @@ from .modeling_outputs import (
 )
 from .modeling_text import SmolVLMTextModel
 from .modeling_vision import SmolVLMVisionTransformer
+from .native.twin import NativeTwin
 
 __all__ = [
     "SmolVLMForConditionalGeneration",
@@ -222,6 +223,7 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
     def __init__(self, config: SmolVLMConfig) -> None:
         super().__init__(config)
         self.generation_config = GenerationConfig.from_model_config(config)
+        self._native = NativeTwin()
         self.model = SmolVLMModel(config)
         self.image_token_id = config.image_token_id
         self.vocab_size = config.text_config.vocab_size

@@ -6,20 +6,19 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from .answers import Call, Result, Stream, Timings
 from .feature import BatchFeature
-from .generation.stopping import FinishReason
-from .generation.text import IncrementalText, TokenBytes
+from .generation.text import TokenBytes
 from .media import MediaError, MediaPolicy, load_image
+from .native.choice import forced_engine
 
 if TYPE_CHECKING:
-    from .generation.loop import Decoding
     from .media.video import VideoReader
     from .modeling_smolvlm import SmolVLMForConditionalGeneration
     from .native import NativeSmolVLM
@@ -32,102 +31,6 @@ _DRAWING = ("temperature", "top_k", "top_p", "min_p")
 _NUM_FRAMES, _FPS = 64, 1
 # What the drivers of NVIDIA and AMD put up.
 _GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-
-
-ENGINE_VARIABLE = "FASTER_SMOLVLM_ENGINE"
-"""The environment variable that forces "native" or "torch" on a CPU."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Numbers of tokens: of the prompt, pictures included, and of the answer, its end included.
-
-    `prompt_tokens_reused` of the prompt, and `frames_reused` of the `frames` (tiles) of its pictures, were known from
-    earlier calls; the torch engine keeps nothing and counts no frames.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-    prompt_tokens_reused: int = 0
-    frames: int = 0
-    frames_reused: int = 0
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Seconds that each part took. Prompts of one batch share them, but for `tokens`.
-
-    `load` is what `from_pretrained` took; `prefill` ends with the first token, `decode` covers the others.
-    """
-
-    load: float = 0.0
-    image_decode: float = 0.0
-    preprocessing: float = 0.0
-    vision: float = 0.0
-    prefill: float = 0.0
-    decode: float = 0.0
-    tokens: int = 0
-
-    @property
-    def per_token(self) -> float:
-        """Mean seconds of a token after the first one; 0 where there was none."""
-        return self.decode / (self.tokens - 1) if self.tokens > 1 else 0.0
-
-
-@dataclass(frozen=True)
-class Result:
-    """An answer. `token_ids` are all its tokens; `text` is what they say, without leading spaces.
-
-    `finish_reason` is "stop" (the model ended, or a stop string came), "length" (`max_new_tokens`), or "cancelled".
-    """
-
-    text: str
-    token_ids: list[int]
-    finish_reason: FinishReason
-    usage: Usage
-    timings: Timings
-
-
-class Stream(Iterator[str]):
-    """The pieces of one answer as they come. `close()`, or leaving the `with` block, ends the call, freeing its memory.
-
-    `result` holds the answer so far.
-    """
-
-    def __init__(self, call: _Call, tokens: TokenBytes, skip_special_tokens: bool) -> None:
-        self._call = call
-        self._text = IncrementalText(tokens, skip_special_tokens=skip_special_tokens)
-        self._started = False
-        self._pieces = self._run()
-
-    @property
-    def result(self) -> Result:
-        """The answer so far; complete once the iteration ended."""
-        return self._call.results()[0]
-
-    def _run(self) -> Iterator[str]:
-        for column in self._call:
-            yield self._text.feed(column.tolist())
-        yield self._text.finish()
-
-    def __next__(self) -> str:
-        while True:
-            piece = next(self._pieces)
-            piece = piece if self._started else piece.lstrip()
-            if piece:
-                self._started = True
-                return piece
-
-    def close(self) -> None:
-        """End the call and free what it held."""
-        self._call.close()
-        self._pieces = iter(())
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class SmolVLM:
@@ -163,6 +66,7 @@ class SmolVLM:
         device: str = "auto",
         dtype: Any = "auto",
         quantization: str | None = None,
+        num_threads: int | None = None,
         policy: MediaPolicy | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -172,9 +76,10 @@ class SmolVLM:
         """Load a directory, a hub id or "demo", the small checkpoint that ships with the package.
 
         `device` "auto" is the first GPU where there is one, else the CPU. On a CPU the native engine computes, without
-        torch: `dtype` "auto" stores the weights as the checkpoint does, `quantization="int8"` in 8 bits with a scale
-        per output channel. The environment variable FASTER_SMOLVLM_ENGINE=torch takes torch instead ("native" is the
-        default); with torch, `dtype` "auto" is bfloat16 on a GPU and float32 on a CPU, and there is no quantization.
+        torch, on `num_threads` threads (default: the cores of this process): `dtype` "auto" stores the weights as the
+        checkpoint does, `quantization="int8"` in 8 bits with a scale per output channel. The environment variable
+        FASTER_SMOLVLM_ENGINE=torch takes torch instead ("native" is the default); with torch, `dtype` "auto" is
+        bfloat16 on a GPU and float32 on a CPU, there is no quantization, and `torch.set_num_threads` sets the threads.
         Raises OSError for missing or broken files, ValueError for weights that do not fit or a `quantization` that is
         not there.
         """
@@ -188,11 +93,15 @@ class SmolVLM:
             "local_files_only": local_files_only,
         }
         device = _device(device)
-        native = device == "cpu" and _engine() == "native"
+        native = device == "cpu" and forced_engine() != "torch"
         if quantization is not None and not native:
             raise ValueError(
                 f"quantization={quantization!r} is not available with the torch engine; leave it None for the weights "
                 "as stored."
+            )
+        if num_threads is not None and not native:
+            raise ValueError(
+                f"num_threads={num_threads} is for the native engine; with torch, set_num_threads sets it."
             )
         processor = SmolVLMProcessor.from_pretrained(pretrained_model_name_or_path, **files)
         if native:
@@ -200,7 +109,11 @@ class SmolVLM:
 
             dtype = str(dtype).removeprefix("torch.")
             native_model = NativeSmolVLM.from_pretrained(
-                pretrained_model_name_or_path, dtype=dtype, quantization=quantization, **files
+                pretrained_model_name_or_path,
+                dtype=dtype,
+                quantization=quantization,
+                num_threads=num_threads,
+                **files,
             )
             return cls(native_model, processor, policy=policy, load_seconds=time.perf_counter() - start)
         from .modeling_smolvlm import SmolVLMForConditionalGeneration
@@ -226,6 +139,7 @@ class SmolVLM:
         do_image_splitting: bool | None = None,
         skip_special_tokens: bool = True,
         reuse: bool = True,
+        progress: Callable[[int, int], None] | None = None,
         **sampling: Any,
     ) -> Result | list[Result]:
         """Answer a prompt about pictures, or a list of prompts in one batch.
@@ -239,7 +153,8 @@ class SmolVLM:
         `sampling` are settings of `GenerationConfig`, `seed`, `logits_processor` or `stopping_criteria`; without
         `do_sample`, a temperature above 0, `top_k`, `top_p` or `min_p` asks for it. With the native engine the
         callables get NumPy arrays, and there a picture is encoded once and no beginning of a prompt is read twice (see
-        `Usage`); `reuse=False` neither uses nor keeps anything between calls.
+        `Usage`); `reuse=False` neither uses nor keeps anything between calls. `progress(done, all)` is called while
+        the native engine works towards the first token, see `NativeEngine`; what it raises ends the call.
 
         Raises `MediaError` (a ValueError) that names a picture or clip which cannot be used, ValueError for other
         arguments.
@@ -256,7 +171,7 @@ class SmolVLM:
             raise ValueError(f"{len(prompts)} prompts need as many lists of videos, got {len(clips)}")
         conversations = [_conversation(*parts) for parts in zip(prompts, pictures, clips, strict=True)]
         sampling |= {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
-        results = self._start(conversations, do_image_splitting, skip_special_tokens, reuse, sampling).run()
+        results = self._start(conversations, do_image_splitting, skip_special_tokens, reuse, progress, sampling).run()
         return results[0] if single else results
 
     def chat(
@@ -268,6 +183,7 @@ class SmolVLM:
         do_image_splitting: bool | None = None,
         skip_special_tokens: bool = True,
         reuse: bool = True,
+        progress: Callable[[int, int], None] | None = None,
         **sampling: Any,
     ) -> Result:
         """Answer the last of `messages`: dicts with a `role` and a `content`, text or a list of items.
@@ -276,7 +192,7 @@ class SmolVLM:
         `{"type": "video", "video": …}` (or `url`, `path`). The other arguments are those of `generate`.
         """
         sampling |= {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
-        return self._start([messages], do_image_splitting, skip_special_tokens, reuse, sampling).run()[0]
+        return self._start([messages], do_image_splitting, skip_special_tokens, reuse, progress, sampling).run()[0]
 
     def stream(
         self,
@@ -289,6 +205,7 @@ class SmolVLM:
         do_image_splitting: bool | None = None,
         skip_special_tokens: bool = True,
         reuse: bool = True,
+        progress: Callable[[int, int], None] | None = None,
         **sampling: Any,
     ) -> Stream:
         """As `generate` for a prompt, or `chat` for messages, giving the text in pieces as it comes.
@@ -297,7 +214,7 @@ class SmolVLM:
         """
         messages = _conversation(prompt, images, videos) if isinstance(prompt, str) else prompt
         sampling |= {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
-        call = self._start([messages], do_image_splitting, skip_special_tokens, reuse, sampling)
+        call = self._start([messages], do_image_splitting, skip_special_tokens, reuse, progress, sampling)
         return Stream(call, self._tokens, skip_special_tokens)
 
     def _start(
@@ -306,8 +223,9 @@ class SmolVLM:
         do_image_splitting: bool | None,
         skip_special_tokens: bool,
         reuse: bool,
+        progress: Callable[[int, int], None] | None,
         sampling: dict[str, Any],
-    ) -> _Call:
+    ) -> Call:
         """Read the pictures, make the inputs of the model, and begin a call."""
         start = time.perf_counter()
         loaded = [self._load(messages) for messages in conversations]
@@ -330,7 +248,7 @@ class SmolVLM:
         )
         prepared = time.perf_counter()
         timings = Timings(load=self.load_seconds, image_decode=decoded - start, preprocessing=prepared - decoded)
-        return self._begin(inputs, sampling, timings, skip_special_tokens, reuse)
+        return self._begin(inputs, sampling, timings, skip_special_tokens, reuse, progress)
 
     def _begin(
         self,
@@ -339,7 +257,8 @@ class SmolVLM:
         timings: Timings,
         skip_special_tokens: bool,
         reuse: bool,
-    ) -> _Call:
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Call:
         if sampling.get("temperature") == 0:
             sampling |= {"do_sample": False, "temperature": None}
         sampling.setdefault("do_sample", any(sampling.get(name) is not None for name in _DRAWING))
@@ -349,11 +268,13 @@ class SmolVLM:
             from .native import start_generation
 
             tokenizer = self.processor.tokenizer
-            decoding = start_generation(self.model, **inputs, tokenizer=tokenizer, reuse=reuse, **sampling)
+            sampling |= {"reuse": reuse, "progress": progress}
+            decoding = start_generation(self.model, **inputs, tokenizer=tokenizer, **sampling)
         else:
-            decoding = self.model.start_generation(**inputs, tokenizer=self.processor.tokenizer, **sampling)
+            tokenizer = self.processor.tokenizer
+            decoding = self.model.start_generation(**inputs, tokenizer=tokenizer, engine="torch", **sampling)
         lengths = inputs["attention_mask"].sum(1).tolist()
-        return _Call(decoding, self.processor, lengths, timings, skip_special_tokens)
+        return Call(decoding, self.processor, lengths, timings, skip_special_tokens)
 
     def watch(
         self,
@@ -462,63 +383,6 @@ class SmolVLM:
             raise type(error)(f"picture {number}: {error}") from None
 
 
-class _Call:
-    """One call in progress: iterate for the new tokens of all rows; then `results`."""
-
-    def __init__(
-        self,
-        decoding: Decoding[Any],
-        processor: SmolVLMProcessor,
-        prompt_lengths: list[int],
-        timings: Timings,
-        skip_special_tokens: bool,
-    ) -> None:
-        self._decoding = decoding
-        self._processor = processor
-        self._prompt_lengths = prompt_lengths
-        self._timings = timings
-        self._skip_special_tokens = skip_special_tokens
-
-    def __iter__(self) -> Iterator[Any]:
-        start = time.perf_counter()
-        for column in self._decoding:
-            now = time.perf_counter()
-            if not self._timings.prefill:
-                vision = self._decoding.engine.vision_seconds
-                self._timings = replace(self._timings, vision=vision, prefill=now - start - vision)
-            else:
-                self._timings = replace(self._timings, decode=self._timings.decode + now - start)
-            yield column
-            start = time.perf_counter()  # what the consumer of a stream does in between does not count
-
-    def run(self) -> list[Result]:
-        with self._decoding:
-            for _ in self:
-                pass
-        return self.results()
-
-    def close(self) -> None:
-        self._decoding.close()
-
-    def _usages(self) -> list[Usage]:
-        found = getattr(self._decoding.engine, "usages", None)
-        if found is None:
-            return [Usage(length, 0) for length in self._prompt_lengths]
-        return [Usage(u.prompt_tokens, 0, u.prompt_tokens_reused, u.frames, u.frames_reused) for u in found]
-
-    def results(self) -> list[Result]:
-        rows = self._decoding.ids[:, self._decoding.prompt_length :].tolist()
-        results = []
-        for row, length, reason, known in zip(
-            rows, self._decoding.lengths, self._decoding.finish_reasons, self._usages(), strict=True
-        ):
-            ids = row[:length]
-            text = self._processor.decode(ids, skip_special_tokens=self._skip_special_tokens)
-            usage = replace(known, completion_tokens=length)
-            results.append(Result(text.lstrip(), ids, reason, usage, replace(self._timings, tokens=length)))
-        return results
-
-
 def _rgb(reader: VideoReader, _: int, frame: Any) -> Any:
     return reader.to_rgb(frame)
 
@@ -533,14 +397,6 @@ def _device(device: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _engine() -> str:
-    """Return which engine serves the CPU."""
-    name = os.environ.get(ENGINE_VARIABLE) or "native"
-    if name not in ("native", "torch"):
-        raise ValueError(f"{ENGINE_VARIABLE} has to be native or torch, got {name!r}")
-    return name
 
 
 def _conversation(prompt: str, images: Any, videos: Any) -> list[dict[str, Any]]:

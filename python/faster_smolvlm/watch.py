@@ -18,7 +18,8 @@ from .prompt import Clip
 from .video_inputs import is_source
 
 if TYPE_CHECKING:
-    from .smolvlm import Result, SmolVLM
+    from .answers import Result
+    from .smolvlm import SmolVLM
 
 
 @dataclass(frozen=True)

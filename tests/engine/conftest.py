@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,29 +93,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Saved]:
         return made[name]
 
     return make
-
-
-@pytest.fixture(scope="session")
-def real(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """The 256M configuration with random weights and an untied head, in float32 numbers that bfloat16 holds exactly.
-
-    The embeddings have unit variance, and what the layers of the text stack add to them is halved, so that the stream
-    is the token's as in trained models: at the gain of the initialisation, 30 random layers amplify any rounding.
-    """
-    values = json.loads((data_dir / "smolvlm2-256m-config" / "config.json").read_text())
-    torch.manual_seed(2)
-    model = SmolVLMForConditionalGeneration(SmolVLMConfig(**values)).eval().float()
-    scale_up(model.model.vision_model, 1.5)
-    with torch.no_grad():
-        model.model.text_model.embed_tokens.weight.mul_(24)
-        for layer in model.model.text_model.layers:
-            layer.self_attn.o_proj.weight.mul_(0.5)
-            layer.mlp.down_proj.weight.mul_(0.5)
-        for parameter in model.parameters():
-            parameter.copy_(parameter.bfloat16().float())
-    directory = tmp_path_factory.mktemp("real")
-    model.save_pretrained(directory)
-    return Saved(model, directory)
 
 
 def prompt(config: Any, frames: int, words: int, seed: int = 0) -> dict[str, np.ndarray]:

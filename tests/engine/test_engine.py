@@ -158,7 +158,7 @@ def test_kept_sequences_make_room(tiny: Make) -> None:
     for seed in range(6):
         ids = np.random.default_rng(seed).integers(3, 100, (1, 200))
         run(NativeEngine(native, ids), [[5], [6]])
-    with pytest.raises(MemoryError, match="free pages"):
+    with pytest.raises(MemoryError, match="key/value cache, which holds 640"):
         NativeEngine(native, np.full((4, 300), 7)).prefill()
 
 
@@ -216,15 +216,126 @@ def test_prompts_that_cannot_be_read(tiny: Make, arguments: dict[str, Any], mess
     assert np.isfinite(good.prefill()).all()
 
 
-def test_the_position_limit_ends_a_sequence_and_no_other(tiny: Make) -> None:
+def test_a_full_sequence_stays_as_it_is_and_others_go_on(tiny: Make) -> None:
     native = NativeSmolVLM.from_pretrained(tiny("odd").directory)
     full = NativeEngine(native, np.full((1, 700), 5), reuse=False)
     other = NativeEngine(native, np.full((1, 7), 5), reuse=False)
     full.prefill()
     other.prefill()
     with pytest.raises(ValueError, match="701 tokens long, the model's position limit is 700"):
-        full.step([5])
-    assert np.isfinite(other.step([5])).all()
+        native.rust.step_argmax(full._sequences, [1], np.array([5]), native.no_features(), np.array([-1]), [0])
+    assert not full.step([5]).any()
+    assert native.rust.length(full._sequences[0]) == 700
+    expected = native.logits(np.full(8, 5))[-1]
+    np.testing.assert_array_equal(other.step([5])[0], expected)
+
+
+@pytest.mark.parametrize("lookup", [0, 1, 8])
+def test_guessing_changes_no_token(tiny: Make, lookup: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch whose rows repeat themselves, finish apart and are dropped: as steps that give their logits."""
+    saved = tiny("odd")
+    native = NativeSmolVLM.from_pretrained(saved.directory)
+    pattern = np.tile(np.array([7, 8, 9, 10, 11]), 12)
+    rows = [pattern, np.arange(3, 20), pattern[:13], prompt(saved.model.config, 1, 30)["input_ids"][0]]
+    pixels = np.zeros((4, 1, 3, 48, 48), np.float32)
+    pixels[3] = prompt(saved.model.config, 1, 30)["pixel_values"][0]
+    steps: list[int] = []
+    wrapped = NativeEngine._append
+
+    def counted(engine: NativeEngine, step: Any, rows: list[int], pieces: list[list[int]], **options: Any) -> Any:
+        steps.append(sum(map(len, pieces)) - len(pieces))
+        return wrapped(engine, step, rows, pieces, **options)
+
+    def answer(**settings: Any) -> list[list[int]]:
+        with start_generation(native, **padded(rows), pixel_values=pixels, max_new_tokens=60, **settings) as call:
+            for _ in call:
+                pass
+        return [
+            row[:length] for row, length in zip(call.ids[:, call.prompt_length :].tolist(), call.lengths, strict=True)
+        ]
+
+    same = [lambda ids, scores: scores]  # a processor needs the logits
+    free = answer(logits_processor=same, eos_token_id=-1)
+    ends = [free[0][20], free[1][5]]
+    monkeypatch.setattr(NativeEngine, "_append", counted)
+    for settings in ({"eos_token_id": -1}, {"eos_token_id": ends, "pad_token_id": 0}):
+        given = answer(prompt_lookup_num_tokens=lookup, reuse=False, **settings)
+        assert given == answer(logits_processor=same, **settings)
+    assert (max(steps) > 0) == (lookup > 0)
+    native.prefixes.clear()
+    left, pages, _ = native.rust.cache_pages()
+    assert left == pages
+
+
+def test_a_row_at_the_position_limit_ends_and_the_others_go_on(tiny: Make) -> None:
+    native = NativeSmolVLM.from_pretrained(tiny("odd").directory, cache_positions=2048)
+    rows = [np.full(690, 5), np.arange(3, 13), np.full(700, 6)]
+    for settings in ({}, {"prompt_lookup_num_tokens": 6}, {"logits_processor": [lambda ids, scores: scores]}):
+        with start_generation(native, **padded(rows), max_new_tokens=40, eos_token_id=-1, **settings) as call:
+            for _ in call:
+                pass
+        assert call.finish_reasons == ["length"] * 3
+        assert call.lengths == [11, 40, 1]
+        with start_generation(native, rows[1][None], max_new_tokens=40, eos_token_id=-1) as alone:
+            for _ in alone:
+                pass
+        assert call.ids[1, -40:].tolist() == alone.ids[0, -40:].tolist()
+
+
+def test_prompts_beyond_the_cache_are_refused_before_anything_is_computed(tiny: Make) -> None:
+    native = NativeSmolVLM.from_pretrained(tiny("odd").directory, cache_positions=256)
+    with pytest.raises(MemoryError, match="take 320 positions of the key/value cache, which holds 256"):
+        NativeEngine(native, np.full((5, 60), 5))
+    assert native.rust.cache_pages()[0] == native.rust.cache_pages()[1]
+
+
+def test_progress_is_told_and_may_end_the_call(tiny: Make) -> None:
+    saved = tiny("odd")
+    native = NativeSmolVLM.from_pretrained(saved.directory)
+    inputs = prompt(saved.model.config, 2, 560)
+    told: list[tuple[int, int]] = []
+    engine = NativeEngine(native, **inputs, progress=lambda done, every: told.append((done, every)), reuse=False)
+    expected = engine.prefill()
+    engine.free()
+    tokens = 2 * 16
+    assert told[0] == (16, told[-1][1])
+    assert told[-1] == (tokens + 560 + tokens, tokens + 560 + tokens)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+
+    class StopError(Exception):
+        pass
+
+    def stop(done: int, every: int) -> None:
+        if done > 300:
+            raise StopError
+
+    with pytest.raises(StopError), start_generation(native, **inputs, progress=stop, max_new_tokens=2) as call:
+        next(iter(call))
+    native.prefixes.clear()
+    assert native.rust.cache_pages()[0] == native.rust.cache_pages()[1]
+    again = NativeEngine(native, **inputs)
+    np.testing.assert_array_equal(again.prefill(), expected)
+    again.free()
+
+
+def test_ctrl_c_ends_a_call_between_two_steps(tiny: Make) -> None:
+    code = (
+        "import signal, sys, threading, time, os, numpy as np\n"
+        "from faster_smolvlm.native import NativeSmolVLM, start_generation\n"
+        "native = NativeSmolVLM.from_pretrained(sys.argv[1])\n"
+        "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try:\n"
+        "    while True:\n"
+        "        with start_generation(native, np.full((1, 600), 5), max_new_tokens=90, reuse=False) as call:\n"
+        "            for _ in call: pass\n"
+        "except KeyboardInterrupt:\n"
+        "    free, pages, _ = native.rust.cache_pages()\n"
+        "    assert free == pages, 'the interrupted call kept its memory'\n"
+        "    with start_generation(native, np.full((1, 6), 5), max_new_tokens=3) as call:\n"
+        "        for _ in call: pass\n"
+        "    sys.exit(42)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tiny("odd").directory)], timeout=120).returncode == 42
 
 
 def broken(saved: Saved, directory: Any, change: Callable[[dict[str, torch.Tensor]], None]) -> Any:

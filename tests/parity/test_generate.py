@@ -378,7 +378,7 @@ def test_closing_a_streamer_stops_the_call_and_frees_the_cache(models: Any) -> N
             pass
 
     inputs = batch(5)
-    ids = models[1].generate(**inputs, streamer=Closing(), max_new_tokens=500)
+    ids = models[1].generate(**inputs, streamer=Closing(), max_new_tokens=500, engine="torch")
     assert ids.shape[1] == inputs["input_ids"].shape[1] + 1
     gc.collect()
     assert made

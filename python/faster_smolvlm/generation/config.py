@@ -44,7 +44,6 @@ _OFF: dict[str, tuple[Any, ...]] = {
     "output_hidden_states": (None, False),
     "penalty_alpha": (None,),
     "prefix_allowed_tokens_fn": (None,),
-    "prompt_lookup_num_tokens": (None,),
     "remove_invalid_values": (None, False),
     "renormalize_logits": (None, False),
     "sequence_bias": (None,),
@@ -80,6 +79,8 @@ _WITHOUT_EFFECT = frozenset(
 class GenerationConfig:
     """Settings of `generate`; None means not set. Names, meanings and defaults are those of Transformers.
 
+    `prompt_lookup_num_tokens` is how many tokens the native engine guesses at most from earlier text in a greedy step,
+    0 for none; it changes no token, and the torch engine does without.
     `extra` keeps the entries of a file that this package does not know, so that they are written back.
     """
 
@@ -100,6 +101,7 @@ class GenerationConfig:
     min_p: float | None = None
     repetition_penalty: float | None = None
     no_repeat_ngram_size: int | None = None
+    prompt_lookup_num_tokens: int | None = None
     num_return_sequences: int | None = None
     output_scores: bool | None = None
     output_logits: bool | None = None
@@ -178,6 +180,7 @@ class GenerationConfig:
             _check_count(name, getattr(self, name), least=1)
         for name in ("max_length", "min_length", "min_new_tokens", "top_k", "no_repeat_ngram_size"):
             _check_count(name, getattr(self, name), least=0)
+        _check_count("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens, least=0)
         beams, copies = self.num_beams or 1, self.num_return_sequences or 1
         if beams == 1 and copies > 1 and not self.do_sample:
             raise ValueError(

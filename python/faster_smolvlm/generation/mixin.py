@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ..hub import Checkpoint
 from ..modeling_outputs import ModelOutput
+from ..native.choice import ServedBy, forced_engine
+from ..native.twin import NativeTwin
 from .beam import BeamSearch
 from .config import FILE_NAME, GenerationConfig, lengths, resolve
 from .graph_engine import make_engine
 from .inputs import ModelInputs, check_mask, check_prompts
 from .logits import LogitsProcessor, build_processors
 from .loop import Decoding
+from .native_engine import NativeTorchEngine, native_engine
 from .sampling import Sampler, make_generator
 from .stopping import StoppingCriterion, StopRules, build_stop_rules
 from .streamers import Streamer
 from .torch_engine import TorchEngine
+
+AnyEngine: TypeAlias = TorchEngine | NativeTorchEngine
 
 
 class GenerateOutput(ModelOutput):
@@ -42,6 +47,9 @@ class GenerationMixin:
     """Adds `generate` to a model with `forward`, `get_image_features`, `config`, `device` and `dtype`."""
 
     generation_config: GenerationConfig
+    generation_engine: ServedBy | None = None
+    """Which engine served the last call of `generate`, and why it was not the native one."""
+    _native: NativeTwin
 
     def _read_extras(self, files: Checkpoint) -> None:
         path = files.find(FILE_NAME)
@@ -66,8 +74,11 @@ class GenerationMixin:
 
         `logits_processor` and `stopping_criteria` are lists of callables `(input_ids, scores)`, those of Transformers
         included; `streamer` gets each token (`put`, `end`) and one that has `closed` set ends the call; `tokenizer` is
-        needed for `stop_strings`; `generator` or `seed` make drawing repeatable. All other arguments are settings of
-        `GenerationConfig`, and win over the `generation_config` given and over the model's own.
+        needed for `stop_strings`; `generator` or `seed` make drawing repeatable. `engine` forces "native" or "torch",
+        as the environment variable FASTER_SMOLVLM_ENGINE does. By default the native engine serves a model on the CPU,
+        outside training, whose modules are as they were built, if it can compute the call; `generation_engine` says
+        which one did. It keeps a packed copy of the weights, and packs anew when they change. All other arguments are
+        settings of `GenerationConfig`, and win over the `generation_config` given and over the model's own.
 
         Returns int64 [rows * num_return_sequences, length] with the prompt (without, after `inputs_embeds` alone), or a
         `GenerateOutput`. Raises ValueError for arguments that are unknown or do not fit, NotImplementedError for
@@ -90,13 +101,14 @@ class GenerationMixin:
         finally:
             if streamer is not None:
                 streamer.end()
+        self._served(prepared.engine)
         sequences: Tensor = call.ids
         if not prepared.config.return_dict_in_generate:
             return sequences
         cache = prepared.engine.past_key_values
         return GenerateOutput(sequences=sequences, scores=call.scores, logits=call.logits, past_key_values=cache)
 
-    def start_generation(self, *arguments: Any, **named: Any) -> Decoding[TorchEngine]:
+    def start_generation(self, *arguments: Any, **named: Any) -> Decoding[AnyEngine]:
         """Check the arguments of `generate` and return the call, whose steps are made by iterating over it."""
         prepared = self._prepare(*arguments, **named)
         if (prepared.config.num_beams or 1) > 1:
@@ -120,6 +132,7 @@ class GenerationMixin:
         tokenizer: Any = None,
         generator: torch.Generator | None = None,
         seed: int | None = None,
+        engine: str | None = None,
         **settings: Any,
     ) -> _Prepared:
         if past_key_values is not None:
@@ -148,19 +161,13 @@ class GenerationMixin:
             mm_encoder_outputs=mm_encoder_outputs,
         )
         copies = max(config.num_beams or 1, config.num_return_sequences or 1)
-        engine = make_engine(
-            self,
-            model_inputs.to(device),
-            max_new_tokens=most,
-            rows=len(prompts if inputs_embeds is None else inputs_embeds) * copies,
-            use_cache=config.use_cache is not False or inputs_embeds is not None,
-            keep_cache=bool(config.return_dict_in_generate),
-        )
+        rows = len(prompts if inputs_embeds is None else inputs_embeds) * copies
+        serving = self._engine(forced_engine(engine), model_inputs.to(device), config, most, rows)
         padding = None if mask is None else (mask != 0).int().argmax(1).repeat_interleave(copies).tolist()
         custom = list(logits_processor or ())
         criteria = list(stopping_criteria or ())
         return _Prepared(
-            engine=engine,
+            engine=serving,
             prompts=prompts,
             config=config,
             max_new_tokens=most,
@@ -171,12 +178,40 @@ class GenerationMixin:
             has_callables=bool(custom or criteria),
         )
 
+    def _engine(
+        self, forced: str | None, inputs: ModelInputs, config: GenerationConfig, max_new_tokens: int, rows: int
+    ) -> AnyEngine:
+        """Choose the engine of a call. Raises ValueError where the native one is forced and cannot serve it."""
+        native: NativeTorchEngine | str = "it was asked to leave it to torch"
+        if forced != "torch":
+            native = native_engine(self, inputs, config, max_new_tokens=max_new_tokens, rows=rows)
+        if not isinstance(native, str):
+            self.generation_engine = ServedBy(native.name)
+            return native
+        if forced == "native":
+            raise ValueError(f"the native engine cannot serve this call: {native}.")
+        engine = make_engine(
+            self,
+            inputs,
+            max_new_tokens=max_new_tokens,
+            rows=rows,
+            use_cache=config.use_cache is not False or inputs.inputs_embeds is not None,
+            keep_cache=bool(config.return_dict_in_generate),
+        )
+        self.generation_engine = ServedBy(engine.name, native)
+        return engine
+
+    def _served(self, engine: AnyEngine) -> None:
+        """Say it again after the call: whether a graph was captured shows in its course."""
+        reason = self.generation_engine.reason if self.generation_engine is not None else ""
+        self.generation_engine = ServedBy(engine.name, reason)
+
 
 @dataclass
 class _Prepared:
     """The arguments of one call, checked."""
 
-    engine: TorchEngine
+    engine: AnyEngine
     prompts: Tensor
     config: GenerationConfig
     max_new_tokens: int
@@ -187,7 +222,7 @@ class _Prepared:
     has_callables: bool
 
 
-def _decode(call: _Prepared) -> Decoding[TorchEngine]:
+def _decode(call: _Prepared) -> Decoding[AnyEngine]:
     copies = call.config.num_return_sequences or 1
     return Decoding(
         call.engine,
@@ -204,6 +239,7 @@ def _decode(call: _Prepared) -> Decoding[TorchEngine]:
 
 
 def _search(call: _Prepared) -> Tensor | GenerateOutput:
+    assert isinstance(call.engine, TorchEngine)  # the native engine has no beams, so it did not offer itself
     search = BeamSearch(
         call.engine,
         call.prompts,

@@ -46,7 +46,9 @@ class StopRules:
         strings: StopStrings | None = None,
         max_time: float | None = None,
         criteria: Sequence[StoppingCriterion] = (),
+        room: Sequence[int] | None = None,
     ) -> None:
+        self._room = room
         self._eos_ids = frozenset(eos_ids)
         self._max_new_tokens = max_new_tokens
         self._strings = strings
@@ -80,6 +82,9 @@ class StopRules:
             if len(flags) == 1:
                 flags = flags * ids.shape[0]
             finished.update({row: "stop" for row in rows if flags[row]})
+        if self._room is not None:
+            full: dict[int, FinishReason] = {row: "length" for row in rows if new_tokens >= self._room[row]}
+            finished = full | finished
         if new_tokens >= self._max_new_tokens or (self._deadline is not None and time.monotonic() > self._deadline):
             finished = {row: finished.get(row, "length") for row in rows}
         return finished
@@ -91,8 +96,12 @@ def build_stop_rules(
     max_new_tokens: int,
     tokenizer: Any = None,
     criteria: Sequence[StoppingCriterion] = (),
+    room: Sequence[int] | None = None,
 ) -> StopRules:
-    """Return the rules that `config` asks for. Raises ValueError where stop strings came without a tokenizer."""
+    """Return the rules that `config` asks for; `room` is how many new tokens each row has room for.
+
+    Raises ValueError where stop strings came without a tokenizer.
+    """
     strings = None
     if config.stop_strings is not None:
         if tokenizer is None:
@@ -107,4 +116,5 @@ def build_stop_rules(
         strings=strings,
         max_time=config.max_time,
         criteria=criteria,
+        room=room,
     )

@@ -14,6 +14,7 @@ from ..generation.loop import Decoding
 from ..generation.sampling import Sampler, make_generator
 from ..generation.stopping import StoppingCriterion, build_stop_rules
 from .engine import NativeEngine
+from .lookup import LOOKUP_TOKENS
 from .model import NativeSmolVLM
 
 
@@ -38,7 +39,8 @@ def start_generation(
     """Begin to generate after the prompts; iterate over what is returned to make the steps.
 
     The model inputs are those of `NativeEngine`; `settings` are those of `GenerationConfig`. Callables in
-    `logits_processor` and `stopping_criteria` get NumPy arrays. Raises ValueError for arguments that are unknown or do
+    `logits_processor` and `stopping_criteria` get NumPy arrays. A row that comes to the position limit of the model
+    ends there, with the reason "length". Raises ValueError for arguments that are unknown or do
     not fit, NotImplementedError for beam search.
     """
     config = resolve(settings, generation_config, model.generation_config)
@@ -55,6 +57,7 @@ def start_generation(
         pixel_values,
         pixel_attention_mask,
         features,
+        lookup=LOOKUP_TOKENS if config.prompt_lookup_num_tokens is None else config.prompt_lookup_num_tokens,
         reuse=reuse,
         progress=progress,
     )
@@ -67,6 +70,9 @@ def start_generation(
     mask = None if attention_mask is None else np.asarray(attention_mask) != 0
     padding = None if mask is None or mask.all() else mask.argmax(1).repeat(copies).tolist()
     custom, criteria = list(logits_processor or ()), list(stopping_criteria or ())
+    # The last token of a row needs no position.
+    room = [model.position_limit - usage.prompt_tokens + 1 for usage in engine.usages for _ in range(copies)]
+    stop = build_stop_rules(config, max_new_tokens=most, tokenizer=tokenizer, criteria=criteria, room=room)
     return Decoding(
         engine,
         prompts,
@@ -76,6 +82,6 @@ def start_generation(
         processors=build_processors(config, prompt_length=prompts.shape[1], padding=padding, custom=custom),
         sees_every_row=bool(custom or criteria or config.return_dict_in_generate),
         sampler=Sampler(bool(config.do_sample), len(prompts) * copies, make_generator(prompts, seed, generator)),
-        stop=build_stop_rules(config, max_new_tokens=most, tokenizer=tokenizer, criteria=criteria),
+        stop=stop,
         config=config,
     )

@@ -23,6 +23,8 @@ Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
+MemoryTensor = tuple[str, str, Sequence[int], npt.NDArray[np.uint8]]
+"""Name, dtype ("float32", "float16" or "bfloat16"), shape, and the bytes of the values in a row."""
 
 DTYPES = ("auto", "float32", "bfloat16")
 FEATURE_CACHE_BYTES = 64 << 20
@@ -47,13 +49,14 @@ class NativeSmolVLM:
     """A SmolVLM or Idefics3 model for the CPU.
 
     `config` describes it; `dtype` is the storage of its weights ("float32", "bfloat16" or "int8"), activations and sums
-    are float32; `isa` names the instruction set in use and `num_threads` the threads; `load_seconds` is what loading
-    took. Results do not depend on the number of threads, nor on what else is in the batch.
+    are float32; `isa` names the instruction set in use and `num_threads` the threads; `position_limit` is the length of
+    the longest sequence; `load_seconds` is what loading took. Results do not depend on the number of threads, nor on
+    what else is in the batch.
     """
 
     def __init__(
         self,
-        files: Sequence[str | os.PathLike[str]],
+        weights: Sequence[str | os.PathLike[str]] | Sequence[MemoryTensor],
         config: SmolVLMConfig,
         *,
         dtype: str = "float32",
@@ -61,12 +64,15 @@ class NativeSmolVLM:
         num_threads: int | None = None,
         cache_positions: int | None = None,
         feature_cache_bytes: int = FEATURE_CACHE_BYTES,
+        position_limit: int | None = None,
     ) -> None:
-        """Read, check and pack the safetensors `files`.
+        """Read, check and pack the weights: paths of safetensors files, or tensors in memory.
 
+        The memory of tensors must not be written during a call, and that of the embeddings is read by all later ones.
         `quantization="int8"` stores every weight matrix in 8 bits with a scale per output channel and 128 inputs; its
         inputs become integers of 15 bits. `cache_positions`
         bounds the tokens in flight and kept for reuse, all sequences together (default: twice the position limit).
+        `position_limit` bounds a sequence (default: what the config says).
         Raises ValueError where tensors and config do not fit or a weight is NaN, OSError for files that cannot be read,
         MemoryError where the system does not give the memory.
         """
@@ -79,15 +85,23 @@ class NativeSmolVLM:
             raise ValueError(f"num_threads must be at least 1, got {num_threads}.")
         self.config = config
         self.dtype = quantization or dtype
-        limit = config.text_config.max_position_embeddings
-        self.rust = NativeModel(
-            [os.fspath(path) for path in files],
-            _sizes(config),
+        limit = position_limit or config.text_config.max_position_embeddings
+        sizes = _sizes(config)
+        sizes["text"]["max_position_embeddings"] = limit
+        tensors = [part for part in weights if isinstance(part, tuple)]
+        paths = [os.fspath(part) for part in weights if not isinstance(part, tuple)]
+        if tensors and paths:
+            raise ValueError("weights has to be either paths or tensors, got both.")
+        make: Any = NativeModel.from_tensors if tensors else NativeModel
+        self.rust: NativeModel = make(
+            tensors or paths,
+            sizes,
             dtype=self.dtype,
             kv_dtype="float32" if self.dtype == "float32" else "bfloat16",
             num_threads=num_threads or _cores(),
             cache_positions=2 * limit if cache_positions is None else cache_positions,
         )
+        self.position_limit = limit
         self.generation_config = GenerationConfig.from_model_config(config)
         self.features = FeatureCache(feature_cache_bytes)
         self.prefixes = PrefixCache(self.rust, most_positions=limit)
@@ -175,9 +189,14 @@ class NativeSmolVLM:
             raise ValueError(f"Encoded pictures have to be of shape (tokens, {hidden}), got {values.shape}.")
         return Frame(_digest(values), len(values), features=values)
 
-    def encode(self, frames: Sequence[Frame], *, reuse: bool = True) -> tuple[Float32, list[bool]]:
-        """Return the image tokens of the frames, [frames * tokens, hidden_size], and which frames were known."""
-        done: list[Float32] = []
+    def encode(
+        self, frames: Sequence[Frame], *, reuse: bool = True, done: Callable[[], None] | None = None
+    ) -> tuple[Float32, list[bool]]:
+        """Return the image tokens of the frames, [frames * tokens, hidden_size], and which frames were known.
+
+        `done` is called after each frame.
+        """
+        encoded: list[Float32] = []
         known: list[bool] = []
         for frame in frames:
             features = frame.features
@@ -190,8 +209,10 @@ class NativeSmolVLM:
                 features = self.rust.encode(_normalized(frame.pixels), frame.patch_mask)
                 if reuse:
                     self.features.put(frame.digest, features)
-            done.append(features)
-        return np.concatenate(done) if done else self.no_features(), known
+            encoded.append(features)
+            if done is not None:
+                done()
+        return np.concatenate(encoded) if encoded else self.no_features(), known
 
     def no_features(self) -> Float32:
         """Return no image tokens."""

@@ -1,0 +1,167 @@
+"""What a call of `SmolVLM` gives: results with their numbers, and the stream of an answer in the making."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from .generation.stopping import FinishReason
+from .generation.text import IncrementalText, TokenBytes
+
+if TYPE_CHECKING:
+    from .generation.loop import Decoding
+    from .processing_smolvlm import SmolVLMProcessor
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Numbers of tokens: of the prompt, pictures included, and of the answer, its end included.
+
+    `prompt_tokens_reused` of the prompt, and `frames_reused` of the `frames` (tiles) of its pictures, were known from
+    earlier calls; the torch engine keeps nothing and counts no frames.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_tokens_reused: int = 0
+    frames: int = 0
+    frames_reused: int = 0
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds that each part took. Prompts of one batch share them, but for `tokens`.
+
+    `load` is what `from_pretrained` took; `prefill` ends with the first token, `decode` covers the others.
+    """
+
+    load: float = 0.0
+    image_decode: float = 0.0
+    preprocessing: float = 0.0
+    vision: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+    tokens: int = 0
+
+    @property
+    def per_token(self) -> float:
+        """Mean seconds of a token after the first one; 0 where there was none."""
+        return self.decode / (self.tokens - 1) if self.tokens > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """An answer. `token_ids` are all its tokens; `text` is what they say, without leading spaces.
+
+    `finish_reason` is "stop" (the model ended, or a stop string came), "length" (`max_new_tokens`), or "cancelled".
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+
+
+class Call:
+    """One call in progress: iterate for the new tokens of all rows; then `results`."""
+
+    def __init__(
+        self,
+        decoding: Decoding[Any],
+        processor: SmolVLMProcessor,
+        prompt_lengths: list[int],
+        timings: Timings,
+        skip_special_tokens: bool,
+    ) -> None:
+        self._decoding = decoding
+        self._processor = processor
+        self._prompt_lengths = prompt_lengths
+        self._timings = timings
+        self._skip_special_tokens = skip_special_tokens
+
+    def __iter__(self) -> Iterator[Any]:
+        start = time.perf_counter()
+        for column in self._decoding:
+            now = time.perf_counter()
+            if not self._timings.prefill:
+                vision = self._decoding.engine.vision_seconds
+                self._timings = replace(self._timings, vision=vision, prefill=now - start - vision)
+            else:
+                self._timings = replace(self._timings, decode=self._timings.decode + now - start)
+            yield column
+            start = time.perf_counter()  # what the consumer of a stream does in between does not count
+
+    def run(self) -> list[Result]:
+        """Make all steps."""
+        with self._decoding:
+            for _ in self:
+                pass
+        return self.results()
+
+    def close(self) -> None:
+        """End the call between two steps and free what it held."""
+        self._decoding.close()
+
+    def _usages(self) -> list[Usage]:
+        found = getattr(self._decoding.engine, "usages", None)
+        if found is None:
+            return [Usage(length, 0) for length in self._prompt_lengths]
+        return [Usage(u.prompt_tokens, 0, u.prompt_tokens_reused, u.frames, u.frames_reused) for u in found]
+
+    def results(self) -> list[Result]:
+        """Return what there is so far, one for each prompt."""
+        rows = self._decoding.ids[:, self._decoding.prompt_length :].tolist()
+        results = []
+        for row, length, reason, known in zip(
+            rows, self._decoding.lengths, self._decoding.finish_reasons, self._usages(), strict=True
+        ):
+            ids = row[:length]
+            text = self._processor.decode(ids, skip_special_tokens=self._skip_special_tokens)
+            usage = replace(known, completion_tokens=length)
+            results.append(Result(text.lstrip(), ids, reason, usage, replace(self._timings, tokens=length)))
+        return results
+
+
+class Stream(Iterator[str]):
+    """The pieces of one answer as they come. `close()`, or leaving the `with` block, ends the call, freeing its memory.
+
+    `result` holds the answer so far.
+    """
+
+    def __init__(self, call: Call, tokens: TokenBytes, skip_special_tokens: bool) -> None:
+        self._call = call
+        self._text = IncrementalText(tokens, skip_special_tokens=skip_special_tokens)
+        self._started = False
+        self._pieces = self._run()
+
+    @property
+    def result(self) -> Result:
+        """The answer so far; complete once the iteration ended."""
+        return self._call.results()[0]
+
+    def _run(self) -> Iterator[str]:
+        for column in self._call:
+            yield self._text.feed(column.tolist())
+        yield self._text.finish()
+
+    def __next__(self) -> str:
+        while True:
+            piece = next(self._pieces)
+            piece = piece if self._started else piece.lstrip()
+            if piece:
+                self._started = True
+                return piece
+
+    def close(self) -> None:
+        """End the call and free what it held."""
+        self._call.close()
+        self._pieces = iter(())
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,0 +1,182 @@
+"""The native engine under `generate` of the torch model: whether it can serve a call, and tensors in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from ..native.lookup import LOOKUP_TOKENS
+from ..native.twin import DTYPES
+from .config import GenerationConfig
+from .inputs import ModelInputs
+
+if TYPE_CHECKING:
+    from ..native import NativeEngine
+
+ATTENTION = ("auto", "sdpa")
+"""The attention implementations that leave open what computes."""
+MOST_POSITIONS = 1 << 20
+"""Tokens of all rows together that the cache is enlarged to hold; it takes memory as they come."""
+
+
+class NativeTorchEngine:
+    """A `NativeEngine` for a loop over tensors; see `faster_smolvlm.generation.loop.Engine`."""
+
+    name = "native"
+    past_key_values = None
+
+    def __init__(self, engine: NativeEngine) -> None:
+        self._engine = engine
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether `greedy` is there."""
+        return self._engine.runs_ahead
+
+    @property
+    def vision_seconds(self) -> float:
+        """What encoding the pictures took."""
+        return self._engine.vision_seconds
+
+    def prefill(self) -> Tensor:
+        """Encode the pictures and read the prompts."""
+        return torch.from_numpy(self._engine.prefill())
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token to each row."""
+        return torch.from_numpy(self._engine.step(tokens.numpy()))
+
+    def greedy(self, tokens: Tensor) -> Iterator[Tensor]:
+        """Append `tokens` and yield the likeliest tokens that follow."""
+        return map(torch.from_numpy, self._engine.greedy(tokens.numpy()))
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Make the state that of these rows."""
+        self._engine.select(rows)
+
+    def free(self) -> None:
+        """End the sequences."""
+        self._engine.free()
+
+
+def native_engine(
+    model: Any, inputs: ModelInputs, config: GenerationConfig, *, max_new_tokens: int, rows: int
+) -> NativeTorchEngine | str:
+    """Return the engine for a call of `model`, a `SmolVLMForConditionalGeneration`, or why torch has to serve it.
+
+    `rows` counts copies. The arguments are those of the call after `generate` has checked them.
+    """
+    reason = why_not_model(model) or _why_not_call(inputs, config)
+    prompt = inputs.input_ids
+    if reason or prompt is None:
+        return reason
+    length = prompt.shape[1]
+    limit = 2 * model.config.text_config.max_position_embeddings
+    if length >= limit:
+        return f"the prompt has {length} tokens, the native engine holds {limit}"
+    positions = rows * min(length + max_new_tokens + 1, limit)
+    if positions > MOST_POSITIONS:
+        return f"{rows} rows may take {positions} positions, the native engine holds {MOST_POSITIONS}"
+    from ..native import NativeEngine
+
+    try:
+        native = model._native.of(model.config, model.state_dict(keep_vars=True), num_threads=torch.get_num_threads())
+        page = native.rust.cache_pages()[2]  # each row may leave the most of its last page empty
+        native.rust.grow_cache(positions + rows * page)
+    except (ValueError, MemoryError) as error:  # it refuses what torch computes with: odd configs, NaN weights
+        return str(error)
+    engine = NativeEngine(
+        native,
+        prompt.numpy(),
+        _numpy(inputs.attention_mask),
+        _numpy(inputs.pixel_values),
+        _numpy(inputs.pixel_attention_mask),
+        lookup=LOOKUP_TOKENS if config.prompt_lookup_num_tokens is None else config.prompt_lookup_num_tokens,
+        reuse=False,
+    )
+    return NativeTorchEngine(engine)
+
+
+def why_not_model(model: nn.Module) -> str:
+    """Return why the native engine cannot stand in for the modules of a model as they are now; "" where it can."""
+    if model.training:
+        return "the model is in training mode"
+    parameters = list(model.parameters())
+    for parameter in parameters:
+        if parameter.device.type != "cpu":
+            return f"a parameter is on {parameter.device}"
+        if parameter.dtype not in DTYPES or parameter.dtype != parameters[0].dtype:
+            return f"a parameter is {parameter.dtype}: the native engine takes float32 or bfloat16 for all"
+        if type(parameter.data) is not Tensor:
+            return f"a parameter is a {type(parameter.data).__name__}"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on"
+    if torch.compiler.is_compiling():
+        return "torch.compile is tracing"
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        return "there are forward hooks for all modules"
+    return _why_not_modules(model)
+
+
+def _why_not_modules(model: nn.Module) -> str:
+    for name, module in model.named_modules():
+        where = f"module {name!r}" if name else "the model"
+        kind = type(module)
+        if _forwards().get(kind) is not kind.forward:
+            return f"{where} is a {kind.__name__}, which the native engine does not know"
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"{where} has forward hooks"
+        if "forward" in vars(module):
+            return f"{where} has a forward of its own"
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            return f"{where} is compiled"
+        implementation = getattr(getattr(module, "config", None), "_attn_implementation", "auto")
+        if implementation not in ATTENTION:
+            return f"attn_implementation is {implementation!r}"
+    return ""
+
+
+def _why_not_call(inputs: ModelInputs, config: GenerationConfig) -> str:
+    if inputs.input_ids is None:
+        return "the prompt is inputs_embeds"
+    if inputs.mm_encoder_outputs is not None:
+        return "the pictures are mm_encoder_outputs"
+    if (config.num_beams or 1) > 1:
+        return f"num_beams is {config.num_beams}"
+    if config.use_cache is False:
+        return "use_cache is False"
+    if config.return_dict_in_generate:
+        return "return_dict_in_generate returns the cache of torch"
+    mask = inputs.attention_mask
+    if mask is not None and not bool(((mask != 0).int().diff(dim=1) >= 0).all() & (mask[:, -1] != 0).all()):
+        return "the attention mask has padding that is not on the left"
+    return ""
+
+
+def _forwards() -> dict[type[nn.Module], Any]:
+    """Return the modules whose computation the native engine has, each with the method that defines it."""
+    if not _KNOWN:
+        from .. import modeling_smolvlm, modeling_text, modeling_vision
+
+        known: list[Any] = [nn.Linear, nn.Conv2d, nn.Embedding, nn.ModuleList, nn.LayerNorm]
+        for source in (modeling_smolvlm, modeling_text, modeling_vision):
+            known += [
+                kind
+                for kind in vars(source).values()
+                if isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == source.__name__
+            ]
+        _KNOWN.update((kind, kind.forward) for kind in known)
+    return _KNOWN
+
+
+_KNOWN: dict[type[nn.Module], Any] = {}
+
+
+def _numpy(tensor: Tensor | None) -> Any:
+    if tensor is None:
+        return None
+    return (tensor.detach().float() if tensor.is_floating_point() else tensor).numpy()

@@ -1,0 +1,68 @@
+"""The native model made of the weights of a torch model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._rust import weights_fingerprint
+from ..configuration_smolvlm import SmolVLMConfig
+from .model import MemoryTensor, NativeSmolVLM
+
+HEAD, EMBEDDING = "lm_head.weight", "model.text_model.embed_tokens.weight"
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+class NativeTwin:
+    """Packs a torch model's tensors for the native engine, and packs them anew whenever they have changed.
+
+    Every call hashes all weights: it reads them once, as making one token does, and notices what a tensor's version
+    does not tell (`parameter.data`, NumPy views). Copies and pickles of a twin are empty.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: tuple[Any, ...] = ()
+        self._model: NativeSmolVLM | None = None
+
+    def __reduce__(self) -> tuple[type[NativeTwin], tuple[()]]:
+        return NativeTwin, ()
+
+    def of(self, config: SmolVLMConfig, state: Mapping[str, Tensor], *, num_threads: int) -> NativeSmolVLM:
+        """Return the native model of `state`: all tensors of a model by their names in a checkpoint, on the CPU.
+
+        Positions go to twice the limit of the config, which torch does not enforce. Raises ValueError where the engine
+        does not have what config and tensors ask for, MemoryError where there is no memory for the packed weights.
+        """
+        tied = HEAD in state and state[HEAD].data_ptr() == state[EMBEDDING].data_ptr()
+        if tied != bool(config.tie_word_embeddings):
+            raise ValueError(f"tie_word_embeddings is {config.tie_word_embeddings}, but the weights say {tied}.")
+        tensors = [_in_memory(name, tensor) for name, tensor in state.items() if not (tied and name == HEAD)]
+        arrays = [array for *_, array in tensors]
+        with self._lock:
+            key = (
+                weights_fingerprint(arrays, num_threads),
+                [(name, dtype, shape) for name, dtype, shape, _ in tensors],
+                state[EMBEDDING].data_ptr(),
+                config.to_dict(),
+                num_threads,
+            )
+            if self._model is None or key != self._key:
+                self._model = None  # its memory goes before the new one's is taken
+                dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
+                limit = 2 * config.text_config.max_position_embeddings
+                self._model = NativeSmolVLM(
+                    tensors, config, dtype=dtype, num_threads=num_threads, position_limit=limit, feature_cache_bytes=0
+                )
+                self._key = key
+            return self._model
+
+
+def _in_memory(name: str, tensor: Tensor) -> MemoryTensor:
+    values = tensor.detach().contiguous()
+    dtype = str(values.dtype).removeprefix("torch.")
+    return name, dtype, list(values.shape), values.view(torch.uint8).flatten().numpy()
