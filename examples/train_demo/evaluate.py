@@ -55,6 +55,28 @@ def answer(processor: Any, model: Any, items: list[Item], size: int = 32, show: 
     return [answers[i] for i in range(len(items))]
 
 
+def answer_native(processor: Any, model: Any, items: list[Item], size: int = 32, show: bool = False) -> list[Answer]:
+    """As ``answer``, by a ``NativeSmolVLM``; margins are not asked for, so it decodes as it does for users."""
+    from faster_smolvlm.native import start_generation
+
+    answers: dict[int, Answer] = {}
+    begin = time.monotonic()
+    for chosen in batches(items, size):
+        inputs = {key: value.numpy() for key, value in encode(processor, [items[i] for i in chosen]).items()}
+        with start_generation(model, **inputs, max_new_tokens=LONGEST) as call:
+            for _ in call:
+                pass
+        rows = call.ids[:, call.prompt_length :].tolist()
+        for i, row, length in zip(chosen, rows, call.lengths, strict=True):
+            text = processor.decode(row[:length], skip_special_tokens=True).strip()
+            answers[i] = Answer(tuple(row[:length]), text, ())
+        if show:
+            print(f"\r{len(answers)}/{len(items)} answers, {time.monotonic() - begin:.0f} s", end="", flush=True)
+    if show:
+        print()
+    return [answers[i] for i in range(len(items))]
+
+
 def accuracy(items: list[Item], answers: list[Answer]) -> dict[str, tuple[int, int]]:
     """Return, by kind, how many answers are exactly right and how many were asked for."""
     asked = Counter(item.question.kind for item in items)
@@ -98,8 +120,17 @@ def report_margins(answers: list[Answer]) -> None:
 
 
 def load(name: str, checkpoint: str) -> tuple[Any, Any]:
-    """Load processor and model of a variant: a dtype, or a library and a dtype as in ``transformers:float32``."""
+    """Load processor and model of a variant: a dtype, or a library and a dtype as in ``transformers:float32``.
+
+    ``native:float32``, ``native:bfloat16`` and ``native:int8`` are the native engine's.
+    """
     library, _, dtype = name.rpartition(":")
+    if library == "native":
+        from faster_smolvlm import SmolVLM
+
+        options = {"quantization": dtype} if dtype == "int8" else {"dtype": dtype}
+        vlm = SmolVLM.from_pretrained(checkpoint, device="cpu", **options)
+        return vlm.processor, vlm.model
     module = importlib.import_module(library or "faster_smolvlm")
     folder = str(resources.files("faster_smolvlm") / "demo") if checkpoint == "demo" else checkpoint
     model = module.AutoModelForImageTextToText.from_pretrained(folder, dtype=getattr(torch, dtype))
@@ -123,7 +154,7 @@ def main() -> None:
         "--against",
         nargs="*",
         default=["bfloat16"],
-        help="dtypes, or transformers:float32 and the like",
+        help="dtypes, or transformers:float32, native:int8 and the like",
     )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=0, help="threads of torch, 0 for its own choice")
@@ -135,7 +166,8 @@ def main() -> None:
     answers: dict[str, list[Answer]] = {}
     for name in ("float32", *options.against):
         print(f"{name}:")
-        answers[name] = answer(*load(name, options.model), items, options.batch, show=True)
+        ask = answer_native if name.startswith("native:") else answer
+        answers[name] = ask(*load(name, options.model), items, options.batch, show=True)
     report_accuracy(items, answers["float32"])
     report_margins(answers["float32"])
     for name in options.against:

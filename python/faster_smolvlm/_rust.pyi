@@ -30,6 +30,7 @@ __all__ = [
     "resize_float64",
     "sample_frames",
     "uniform_frames",
+    "weights_fingerprint",
 ]
 
 VERSION: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from faster_smolvlm import AutoModelForImageTextToText, AutoProcessor
-from faster_smolvlm.native import NativeSmolVLM, start_generation
+from faster_smolvlm.native import NativeSmolVLM
 
-from examples.train_demo.evaluate import LONGEST, Answer, answer, changed
-from examples.train_demo.heldout import Item, batches, encode, scene_items
+from examples.train_demo.evaluate import Answer, answer, answer_native, changed
+from examples.train_demo.heldout import Item, scene_items
 
 from .conftest import DEMO_DIRECTORY
 
@@ -31,16 +31,7 @@ def expected(items: list[Item]) -> list[Answer]:
 def test_few_answers_change(items: list[Item], expected: list[Answer], options: dict[str, str], allowed: float) -> None:
     processor = AutoProcessor.from_pretrained("demo")
     model = NativeSmolVLM.from_pretrained(DEMO_DIRECTORY, **options)
-    given: dict[int, Answer] = {}
-    for chosen in batches(items, 32):
-        inputs = {key: value.numpy() for key, value in encode(processor, [items[i] for i in chosen]).items()}
-        with start_generation(model, **inputs, max_new_tokens=LONGEST) as call:
-            for _ in call:
-                pass
-        rows = call.ids[:, call.prompt_length :].tolist()
-        for i, row, length in zip(chosen, rows, call.lengths, strict=True):
-            given[i] = Answer(tuple(row[:length]), "", ())
-    margins = changed(expected, [given[i] for i in range(len(items))])
+    margins = changed(expected, answer_native(processor, model, items))
     print(f"{options}: {len(margins)} of {len(items)} answers changed, margins {margins}")
     # One answer may change whatever the share: there are few here.
     assert len(margins) <= (max(1.0, allowed * len(items)) if allowed else 0)
