@@ -83,8 +83,7 @@ class OpenVino:
         metrics = self.pipeline.generate(inputs, config).perf_metrics.raw_metrics
         if len(metrics.m_durations) != new_tokens - 1:
             raise RuntimeError(f"openvino-genai made {len(metrics.m_durations) + 1} tokens, not {new_tokens}.")
-        micro = [*metrics.m_times_to_first_token, *metrics.m_durations]
-        return [float(each) * scale for each, scale in zip(micro, [1e-3, *[1e-6] * len(micro)], strict=False)]
+        return [float(each) * 1e-6 for each in (*metrics.m_times_to_first_token, *metrics.m_durations)]
 
     def logits(self, count: int) -> Float32:
         """Run the exported model itself, since the pipeline shows no logits."""
