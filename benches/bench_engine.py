@@ -3,9 +3,9 @@
     python benches/bench_engine.py --config DIR --cache DIR [--work vision --work decode …] [--threads 2] [--rounds 7]
 
 DIR of `--config` holds a real configuration with its tokenizer; all engines get the same random weights, converted once
-into the folder of `--cache`. `--work check` says how close each engine is to Transformers in float32. An engine that is
-not installed is left out, by name; BENCHMARKS.md says how to install them. "Others" is the share of the cores that
-other processes took while a side ran: where it is more than a few percent, measure again.
+into the folder of `--cache`. `--work check-…` says how close each engine is to Transformers in float32. One that is not
+installed is left out, by name; BENCHMARKS.md says how to install them. "Others" is the share of the cores that other
+processes took while a side ran: where it is more than a few percent, measure again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ NEW_TOKENS = 32
 BATCH = 8
 PHOTO = (1024, 768)
 QUESTION = "What is in the picture?"
-WORKS = ("check", "vision", "prefill", "decode-empty", "decode-1000", "batch", "photo", "neighbour")
+CHECKS = {"check-vision": "vision", "check-prefill": "prefill", "check-photo": "photo"}
+WORKS = (*CHECKS, "vision", "prefill", "decode-empty", "decode-1000", "batch", "photo", "neighbour")
 CONTEXTS = {"decode-empty": 1, "decode-1000": 1000}
 LONG = 4.0
 """A first run of more seconds is a round, a shorter one is warming up."""
@@ -260,33 +261,38 @@ class Bench:
         for worker in workers.values():
             worker.close()
 
-    def check(self) -> None:
-        """Print the cosines of each engine's results to those of Transformers in float32."""
-        engines = sorted(OTHERS, key=lambda engine: engine.name != "Transformers")
-        expected: dict[str, Any] = {}
+    def check(self, work: str) -> None:
+        """Print the cosines of each engine's results of one work to those of Transformers in float32."""
+        sides = [(engine, precision) for engine in (*OTHERS, OURS) for precision in engine.precisions]
+        sides.sort(key=lambda side: f"{side[0].name} {side[1]}" != REFERENCE)
+        expected: Any = None
         rows = []
-        for work in ("vision", "prefill", "photo"):
-            for engine in (*engines, OURS):
-                for precision in engine.precisions:
-                    name = f"{engine.name} {precision}"
-                    if work not in engine.works or engine.missing() or (self.only and name not in self.only):
-                        continue
-                    worker = Worker(engine, precision, self.settings)
-                    try:
-                        found, tokens = self.result(worker, work)
-                    except RuntimeError as error:
-                        print(f"{name}: left out, {str(error).strip().splitlines()[-1]}\n")
-                        continue
-                    finally:
-                        worker.close()
-                    expected.setdefault(work, found)
-                    wanted = expected[work]
-                    norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(wanted, axis=-1)
-                    cosines = (found * wanted).sum(-1) / norms
-                    same = "" if work == "vision" else ("same" if found.argmax() == wanted.argmax() else "other")
-                    rows.append([work, name, f"{cosines.min():.6f}", same, tokens])
-        head = ["work", "engine", f"least cosine to {REFERENCE}", "first token", "prompt tokens"]
-        print(f"{timing.table(head, rows)}\n")
+        for engine, precision in sides:
+            name = f"{engine.name} {precision}"
+            unwanted = bool(self.only) and name not in self.only and name != REFERENCE
+            if work not in engine.works or unwanted:
+                continue
+            if absent := engine.missing():
+                print(f"{name}: left out, {', '.join(absent)} not installed\n")
+                continue
+            worker = Worker(engine, precision, self.settings)
+            try:
+                found, tokens = self.result(worker, work)
+            except RuntimeError as error:
+                print(f"{name}: left out, {str(error).strip().splitlines()[-1]}\n")
+                continue
+            finally:
+                worker.close()
+            if name == REFERENCE:
+                expected = found
+            if expected is None:
+                raise SystemExit(f"There is nothing to check against: {REFERENCE} is left out.")
+            norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(expected, axis=-1)
+            cosines = (found * expected).sum(-1) / norms
+            same = "" if work == "vision" else ("same" if found.argmax() == expected.argmax() else "other")
+            rows.append([name, f"{cosines.min():.6f}", same, tokens])
+        head = [work, f"least cosine to {REFERENCE}", "first token", "prompt tokens"]
+        print(f"{timing.table(head, rows)}\n", flush=True)
 
     def result(self, worker: Worker, work: str) -> tuple[Any, str]:
         """Return features [tokens, hidden_size] or logits [1, vocabulary], and the tokens of the prompt."""
@@ -307,8 +313,10 @@ class Bench:
             self.compare(work, "decode", CONTEXTS[work], 1)
         elif work == "photo":
             self.compare(work, "photo")
+        elif work in CHECKS:
+            self.check(CHECKS[work])
         else:
-            {"check": self.check, "batch": self.batch, "neighbour": self.neighbour}[work]()
+            {"batch": self.batch, "neighbour": self.neighbour}[work]()
 
 
 def photograph(path: Path) -> Path:
