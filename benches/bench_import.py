@@ -1,11 +1,14 @@
 """Time `import faster_smolvlm` in fresh processes, beside an empty one and `import transformers`.
 
+What the integration adds to a process that has imported Transformers is timed inside that process.
+
 python -m benches.bench_import [--rounds N]
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 
@@ -20,6 +23,21 @@ STATEMENTS = {
         "from transformers import SmolVLMForConditionalGeneration"
     ),
 }
+
+INTEGRATION = """
+import time, transformers
+start = time.perf_counter()
+from faster_smolvlm.integrations.transformers import accelerate, enable
+print(time.perf_counter() - start)
+"""
+
+
+def integration(rounds: int) -> str:
+    """Return what the integration costs after Transformers is imported."""
+    run = [sys.executable, "-c", INTEGRATION]
+    seconds = [float(subprocess.run(run, check=True, capture_output=True).stdout) for _ in range(rounds)]
+    low, high = min(seconds) * 1e3, max(seconds) * 1e3
+    return f"{statistics.median(seconds) * 1e3:.1f} ms ({low:.1f}–{high:.1f})"
 
 
 def main() -> None:
@@ -37,6 +55,7 @@ def main() -> None:
     rows = [[name, str(timing), f"{(timing.median - empty) * 1e3:.0f} ms"] for name, timing in timings.items()]
     print(machine("torch", "transformers") + "\n")
     print(table(["statement", "process", "above an empty one"], rows))
+    print(f"\nfaster_smolvlm.integrations.transformers, after importing transformers: {integration(options.rounds)}")
 
 
 if __name__ == "__main__":

@@ -23,3 +23,15 @@ def test_what_an_import_brings_along(statement: str, allowed: tuple[str, ...]) -
     code = f"{statement}\nimport sys\nprint('found:', sorted(set({HEAVY!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == f"found: {sorted(allowed)}"
+
+
+def test_the_integration_imports_nothing_that_makes_pixels_or_models() -> None:
+    code = (
+        "from faster_smolvlm.integrations.transformers import accelerate, disable, enable, is_enabled\nimport sys\n"
+        f"print(*[name for name in sys.modules if name.startswith('faster_smolvlm') or name in {(*HEAVY, 'numpy')}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    package = "faster_smolvlm.integrations.transformers"
+    own = {f"{package}.{name}" for name in ("classes", "inplace", "notes", "patching", "versions")}
+    parents = {"faster_smolvlm", "faster_smolvlm._rust", "faster_smolvlm.integrations", package}
+    assert set(done.stdout.split()) == parents | own

@@ -1,4 +1,7 @@
-"""The accelerated classes, each made when it is first asked for: importing Transformers' ones takes seconds."""
+"""The accelerated classes, each made when it is first asked for: importing Transformers' ones takes seconds.
+
+What makes pixels is imported when a class is made, too: a program that imports this may never load a processor.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from . import images, processors, videos
 from .notes import say_once
 from .versions import NotAcceleratedError, UnsupportedTransformersError, get, is_listed, is_tested
 
@@ -37,6 +37,8 @@ def accelerated_class(name: str) -> Any:
         return accelerated_class(base.__name__)
     members = {"__module__": _PACKAGE, "__qualname__": name, "__doc__": f"Transformers' `{name}`, accelerated."}
     if name in PROCESSORS:
+        from . import processors
+
         made = type(name, (base,), {**members, "__init__": processors.constructor(base)})
     else:
         made = type(name, (_mixin(name, base), base), members)
@@ -78,6 +80,8 @@ def is_accelerated(target: Any) -> bool:
 
 def _check_pixels(base: Any, made: Any) -> None:
     """Compare both classes on small pictures: what an unknown version of Transformers computes is not known."""
+    import numpy as np
+
     frames = np.random.default_rng(0).integers(0, 256, (2, 31, 47, 3), np.uint8)
     settings = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 16}}
     theirs, ours = (kind(**settings)(frames, return_tensors="np") for kind in (base, made))
@@ -87,4 +91,10 @@ def _check_pixels(base: Any, made: Any) -> None:
 
 
 def _mixin(name: str, base: Any) -> type:
-    return videos.mixin_for(base) if name in VIDEO_PROCESSORS else images.mixin_for(base)
+    if name in VIDEO_PROCESSORS:
+        from . import videos
+
+        return videos.mixin_for(base)
+    from . import images
+
+    return images.mixin_for(base)
