@@ -8,6 +8,8 @@ use crate::engine::kernels::{
 
 /// Most rows for which weights are widened in registers; above that they are widened once for all rows.
 const DIRECT_ROWS: usize = 3;
+/// Bytes from the weights at work to those that are fetched from memory meanwhile.
+const AHEAD: usize = 2048;
 /// Pairs of steps in a whole group.
 const PAIRS: usize = GROUP / 2;
 
@@ -37,6 +39,8 @@ impl Weights for Narrow {
         // SAFETY: by the caller's promise; loads need no alignment.
         unsafe {
             let p = self.0.add(pair * 2 * PANEL).cast::<__m128i>();
+            // One stream of memory alone leaves most of the bandwidth to the prefetcher's caution.
+            _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>().wrapping_add(AHEAD));
             [
                 _mm256_cvtepi8_epi16(_mm_loadu_si128(p)),
                 _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(1))),
