@@ -1,6 +1,6 @@
 """Transformers' own classes, with the pixels of its SmolVLM and Idefics3 processors made by the Rust core.
 
-`accelerate(processor)` changes an object in place: it stays what it was to `isinstance`, keeps its settings
+`accelerate(processor_or_model)` changes an object in place: it stays what it was to `isinstance`, keeps its settings
 and reads them at every call. `enable()` does so for everything that the `from_pretrained` of Transformers' classes
 returns, `disable()` stops that; ``python -m faster_smolvlm.patch script.py`` does it for a script that one cannot edit.
 

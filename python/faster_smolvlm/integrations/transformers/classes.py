@@ -22,7 +22,8 @@ IMAGE_PROCESSORS = (
 )
 VIDEO_PROCESSORS = ("SmolVLMVideoProcessor",)
 PROCESSORS = ("SmolVLMProcessor", "Idefics3Processor")
-_ALL = (*IMAGE_PROCESSORS, *VIDEO_PROCESSORS, *PROCESSORS)
+MODELS = ("SmolVLMForConditionalGeneration", "Idefics3ForConditionalGeneration")
+_ALL = (*IMAGE_PROCESSORS, *VIDEO_PROCESSORS, *PROCESSORS, *MODELS)
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -91,6 +92,10 @@ def _check_pixels(base: Any, made: Any) -> None:
 
 
 def _mixin(name: str, base: Any) -> type:
+    if name in MODELS:
+        from .models import ModelMixin  # imports torch
+
+        return ModelMixin
     if name in VIDEO_PROCESSORS:
         from . import videos
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from .classes import IMAGE_PROCESSORS, PROCESSORS, VIDEO_PROCESSORS, accelerated_class_of, is_accelerated
+from .classes import IMAGE_PROCESSORS, MODELS, PROCESSORS, VIDEO_PROCESSORS, accelerated_class_of, is_accelerated
 from .notes import say_once
 
 T = TypeVar("T")
 
 
-def accelerate(processor: T) -> T:
+def accelerate(processor_or_model: T) -> T:
     """Accelerate an object of Transformers in place, and return it.
 
     * An image or video processor of SmolVLM or Idefics3 makes its pixels in Rust.
     * A processor, and a subclass of one such as colpali's `ColIdefics3Processor`, keeps its class; its image and video
       processors are accelerated.
+    * A model of SmolVLM or Idefics3 with its language head generates with the native engine on a CPU, with Triton
+      kernels in captured steps on a GPU; Transformers does what they do not serve, and `model.generation_engine` says
+      so.
 
     Every setting stays and may be changed at any time; a second call changes nothing. What belongs to these families
     but cannot be accelerated (a subclass with steps of its own) is left as it is, and that is said once.
@@ -23,13 +26,13 @@ def accelerate(processor: T) -> T:
     Raises TypeError for objects of other kinds, `UnsupportedTransformersError` where the installed version does not
     fit.
     """
-    if not accelerate_if_known(processor):
-        known = (*PROCESSORS, *IMAGE_PROCESSORS, *VIDEO_PROCESSORS)
+    if not accelerate_if_known(processor_or_model):
+        known = (*PROCESSORS, *IMAGE_PROCESSORS, *VIDEO_PROCESSORS, *MODELS)
         raise TypeError(
             f"accelerate() takes an object of Transformers' {', '.join(known)}, got "
-            f"{type(processor).__module__}.{type(processor).__name__}"
+            f"{type(processor_or_model).__module__}.{type(processor_or_model).__name__}"
         )
-    return processor
+    return processor_or_model
 
 
 def accelerate_if_known(target: Any) -> bool:
@@ -39,7 +42,7 @@ def accelerate_if_known(target: Any) -> bool:
     if _is_one_of(target, PROCESSORS):
         accelerate_parts(target)
         return True
-    if not _is_one_of(target, (*IMAGE_PROCESSORS, *VIDEO_PROCESSORS)):
+    if not _is_one_of(target, (*IMAGE_PROCESSORS, *VIDEO_PROCESSORS, *MODELS)):
         return False
     _swap(target)
     return True

@@ -6,11 +6,11 @@ import functools
 import threading
 from typing import Any
 
-from .classes import PROCESSORS, check_version
+from .classes import MODELS, PROCESSORS, check_version
 from .inplace import accelerate_if_known
 from .versions import need
 
-_AUTO = ("AutoProcessor", "AutoImageProcessor", "AutoVideoProcessor")
+_AUTO = ("AutoProcessor", "AutoImageProcessor", "AutoVideoProcessor", "AutoModelForImageTextToText")
 _NAME = "from_pretrained"
 _ABSENT = object()
 _patched: dict[Any, Any] = {}  # class -> what its own namespace held
@@ -27,7 +27,7 @@ def enable() -> None:
     with _lock:
         if _patched:
             return
-        classes = [need(name) for name in (*_AUTO, *PROCESSORS)]
+        classes = [need(name) for name in (*_AUTO, *PROCESSORS, *MODELS)]
         check_version()
         for patched in classes:
             _patched[patched] = vars(patched).get(_NAME, _ABSENT)

@@ -1,0 +1,158 @@
+"""What the accelerated models do differently: `generate` by our engines, over the model's own parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ... import ops
+from ...configuration_smolvlm import SmolVLMConfig
+from ...generation import GenerationConfig
+from ...modeling_smolvlm import SmolVLMForConditionalGeneration
+from ...native.choice import ServedBy
+from .notes import say_once
+
+_Base: Any = object  # what the mixin stands before is known when it is used
+
+# Whose forward the engines know: the layers of these files of Transformers, and those of torch.
+_SOURCES = ("smolvlm", "idefics3", "llama", "siglip")
+_LAYERS = (nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Identity)
+_ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
+_ATTENTION = ("sdpa", "eager", "flash_attention_2")
+
+
+class ModelMixin(_Base):  # type: ignore[misc]
+    """Comes before a model of Transformers with a language head.
+
+    `generation_engine` says which engine served the last call of `generate`: "native", "graph", or "transformers" and
+    why.
+    """
+
+    generation_engine: ServedBy | None = None
+    _faster_smolvlm: Twin | None = None
+
+    def generate(self, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Generate; arguments and result are those of Transformers.
+
+        The native engine serves a model on the CPU, captured steps with Triton kernels one on a GPU. What they do not
+        serve (beam search on a CPU, adapters, hooks, `return_dict_in_generate`, …) Transformers does.
+        """
+        call = self._start(inputs, generation_config, args, kwargs)
+        if isinstance(call, str):
+            say_once(f"{type(self).__name__}.generate leaves calls to Transformers: {call}")
+            self.generation_engine = ServedBy("transformers", call)
+            return super().generate(inputs, generation_config, *args, **kwargs)
+        streamer = kwargs.get("streamer")
+        try:
+            with call:
+                if streamer is not None:
+                    streamer.put(call.ids.cpu())
+                for tokens in call:
+                    if streamer is not None:
+                        streamer.put(tokens.cpu())
+        finally:
+            if streamer is not None:
+                streamer.end()
+        self.generation_engine = ServedBy(call.engine.name)
+        return call.ids
+
+    def _start(self, inputs: Any, generation_config: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Begin a call with our engines, or return why they do not serve it."""
+        if args:
+            return "arguments after generation_config were given by position"
+        reason = _why_not_model(self)
+        if reason:
+            return reason
+        device = self.device
+        if device.type == "cuda":
+            reason = ops.why_not_triton(device, self.dtype)
+        elif device.type != "cpu":
+            reason = f"the model is on {device}"
+        if reason:
+            return reason
+        given = {name: value for name, value in kwargs.items() if value is not None and name != "streamer"}
+        config = self.generation_config if generation_config is None else generation_config
+        if given.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", None)):
+            return "return_dict_in_generate asks for Transformers' own cache"
+        try:
+            twin = self._twin()
+            engine = {} if device.type == "cuda" else {"engine": "native"}
+            return twin.start_generation(inputs, generation_config, **given, **engine)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            return str(error)  # an argument that is wrong is wrong to Transformers too, which says so in its words
+
+    def _twin(self) -> SmolVLMForConditionalGeneration:
+        if self._faster_smolvlm is None:
+            self._faster_smolvlm = Twin()
+        return self._faster_smolvlm.of(self)
+
+
+class Twin:
+    """Our model over the parameters of one of Transformers, made anew where those are others. Copies are empty."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] = ()
+        self._parameters: list[nn.Parameter] = []  # keeps the ids of the key from being given to others
+        self._model: SmolVLMForConditionalGeneration | None = None
+
+    def __reduce__(self) -> tuple[type[Twin], tuple[()]]:
+        return Twin, ()
+
+    def of(self, model: Any) -> SmolVLMForConditionalGeneration:
+        """Return the twin of `model`. Raises ValueError where names or shapes do not fit, or config fields are odd."""
+        config = model.config.to_dict()
+        state = model.state_dict(keep_vars=True)
+        key = (config, [(name, id(value)) for name, value in state.items()], model.device)
+        if self._model is None or key != self._key:
+            self._model = _share(SmolVLMConfig.from_dict(config), state)
+            self._parameters = list(model.parameters())
+            self._key = key
+        self._model.generation_config = GenerationConfig.from_dict(_settings(model.generation_config))
+        return self._model
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in config.to_dict().items() if value is not None}
+
+
+def _share(config: SmolVLMConfig, state: dict[str, Any]) -> SmolVLMForConditionalGeneration:
+    with torch.device("meta"):
+        twin = SmolVLMForConditionalGeneration(config)
+    expected = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if expected != found:
+        odd = sorted({*expected.items()} ^ {*found.items()})[0][0]
+        raise ValueError(f"the tensor {odd!r} is {found.get(odd)} in the model, {expected.get(odd)} to the engines")
+    for name, parameter in twin.named_parameters():
+        parameter.requires_grad_(state[name].requires_grad)  # assigning would set the model's own flags
+    twin.load_state_dict(state, assign=True)
+    return twin.eval()
+
+
+def _why_not_model(model: Any) -> str:
+    """Return why our engines cannot stand in for the modules of a model as they are now; "" where they can."""
+    if model.training:
+        return "the model is in training mode"
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) != 1:
+        return f"the parameters are on several devices ({', '.join(sorted(map(str, devices)))})"
+    implementation = getattr(model.config, "_attn_implementation", "sdpa")
+    if implementation not in _ATTENTION:
+        return f"attn_implementation is {implementation!r}"
+    for name, module in model.named_modules():
+        kind = type(module)
+        where = f"module {name!r}" if name else "the model"
+        if name and kind not in _LAYERS and not _is_known(kind):
+            return f"{where} is a {kind.__module__}.{kind.__name__}"
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"{where} has forward hooks"
+        if "forward" in vars(module):
+            return f"{where} has a forward of its own"
+    return ""
+
+
+def _is_known(kind: Any) -> bool:
+    home = kind.__module__
+    return home in _ACTIVATIONS or any(home.startswith(f"transformers.models.{source}.") for source in _SOURCES)
