@@ -95,14 +95,15 @@ def measure(runs: Mapping[str, tuple[Worker, str]], rounds: int, patience: float
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     others: dict[str, list[float]] = {name: [] for name in runs}
     wanted = dict.fromkeys(runs, rounds)
-    processes = {worker.process for worker, _ in runs.values()} | {os.getpid()}
     for turn in range(rounds + 1):
         for name, (worker, work) in runs.items():
             if len(seconds[name]) >= wanted[name]:
                 continue
-            before = Load.now(processes)
+            worker.settle()
+            own = (worker.process, os.getpid())
+            before = Load.now(own)
             taken = worker.run(work)
-            after = Load.now(processes)
+            after = Load.now(own)
             if turn == 0:
                 wanted[name] = min(rounds, max(1, int(patience / taken)))
             if turn > 0 or taken > LONG:

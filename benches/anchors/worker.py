@@ -19,7 +19,7 @@ from typing import Any
 from .side import Run, Settings, Side
 
 SETTLE = 0.05
-"""Seconds from waking a worker to its work; by then the spinning threads of the one before are asleep."""
+"""Seconds between the works of two processes; by then the spinning threads of the first are asleep."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,12 @@ class Worker:
 
     def run(self, work: str) -> float:
         """Do the prepared work once; return its seconds."""
-        time.sleep(SETTLE)
         seconds: float = self._ask("run", work, ())
         return seconds
+
+    def settle(self) -> None:
+        """Wait until the process that worked before is asleep."""
+        time.sleep(SETTLE)
 
     def close(self) -> None:
         """End the process."""
