@@ -227,7 +227,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     axes.set_yticks(places, labels)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlabel("times as fast as the class of this name in Transformers")
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=110)

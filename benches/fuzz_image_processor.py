@@ -1,7 +1,8 @@
 """Compare the frames of generated pictures with Transformers', bit for bit, until a number of cases has passed.
 
-python -m benches.fuzz_image_processor [--cases 100000] [--seed 0]; prints the first differences and exits with 1 where
-there are any. Small checkpoints keep a case quick; sizes go to 4096 and ratios to 1:500.
+python -m benches.fuzz_image_processor [--cases 100000] [--seed 0] [--largest 4096] [--minutes M]; prints the first
+differences and exits with 1 where there are any. Small checkpoints keep a case quick; sizes go to `--largest`,
+ratios to 1:500. Stops after `--minutes`, saying how many cases passed.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ def sides(name: str) -> list[tuple[Any, Any]]:
     return [(getattr(transformers, name)(**each), getattr(faster_smolvlm, name)(**each)) for each in settings]
 
 
-def picture(choose: random.Random, generator: np.random.Generator) -> Image.Image:
+def picture(choose: random.Random, generator: np.random.Generator, largest: int) -> Image.Image:
     """Noise, black and white, or a gradient, of any mode."""
     while True:
-        height, width = (int(2 ** choose.uniform(0, 12.0)) for _ in range(2))
+        height, width = (int(largest ** choose.random()) for _ in range(2))
         if max(height, width) <= 500 * min(height, width) and height * width <= 1 << 16:
             break
     kind = choose.randrange(3)
@@ -52,6 +53,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--largest", type=int, default=4096, help="longest side of a picture")
+    parser.add_argument("--minutes", type=float, default=float("inf"))
     options = parser.parse_args()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     torch.set_num_threads(1)
@@ -60,8 +63,8 @@ def main() -> None:
     start, failures = time.monotonic(), 0
     for case in range(options.cases):
         name, (reference, processor) = choose.choice(pairs)
-        image = picture(choose, generator)
-        resample = choose.choice((1, 1, 1, 2, 3) if name == CLASSES[0] else (1, 1, 1, 0, 2, 3, 4, 5))
+        image = picture(choose, generator, options.largest)
+        resample = choose.choice((1, 1, 1, 0, 2, 3) if name == CLASSES[0] else (1, 1, 1, 0, 2, 3, 4, 5))
         call = {"do_image_splitting": choose.random() < 0.8, "resample": resample}
         theirs, ours = (
             side(image, return_tensors="np", return_row_col_info=True, **call) for side in (reference, processor)
@@ -71,8 +74,11 @@ def main() -> None:
             failures += 1
             if failures <= 10:
                 print(f"case {case} of seed {options.seed}: {name} {image.mode} {image.size} {call} {processor.size}")
-    minutes = (time.monotonic() - start) / 60
-    print(f"{options.cases} cases, {failures} with differences, {minutes:.1f} minutes")
+        done, minutes = case + 1, (time.monotonic() - start) / 60
+        if done % 1000 == 0 or done == options.cases or minutes >= options.minutes:
+            print(f"{done} cases, {failures} with differences, {minutes:.1f} minutes", flush=True)
+        if minutes >= options.minutes:
+            break
     sys.exit(failures > 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from faster_smolvlm import SmolVLMImageProcessor, SmolVLMImageProcessorPil
+from faster_smolvlm.media import MediaPolicy, load_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 SMALL: dict[str, Any] = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 16}}
 sides = st.integers(1, 300)
@@ -113,6 +116,51 @@ def test_output_types(kind: type) -> None:
         processor(batch, return_tensors="np", output_dtype="bfloat16")
     with pytest.raises(ValueError, match="output_dtype must be one of"):
         processor(batch, output_dtype="float16")
+
+
+def photo(width: int, height: int, name: str = "JPEG", **options: Any) -> bytes:
+    """A file of a smooth picture."""
+    rows, cols = np.mgrid[:height, :width]
+    waves = [127 + 120 * np.sin(rows / 37 + cols / 53 + phase) for phase in range(3)]
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack(waves, axis=-1).astype(np.uint8)).save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("edge", "factor"), [(None, 1), (641, 1), (321, 1), (320, 2), (161, 2), (160, 4), (80, 8), (1, 8)]
+)
+def test_reduced_decoding(edge: int | None, factor: int) -> None:
+    policy = MediaPolicy(reduced_edge=edge)
+    for width, height in ((640, 480), (479, 640)):
+        file = photo(width, height, quality=95)
+        full, close = load_image(file), load_image(file, policy)
+        assert close.size == (-(-width // factor), -(-height // factor))
+        if factor == 1:
+            assert close.tobytes() == full.tobytes()
+        off = np.asarray(full.reduce(factor)).astype(float) - np.asarray(close)
+        assert np.abs(off).mean() < 1
+        assert load_image(photo(width, height, "PNG"), policy).size == (width, height)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    assert load_image(photo(640, 480, exif=turned), policy).size == (480 // factor, 640 // factor)
+
+
+def test_reduced_decoding_is_off_unless_asked_for() -> None:
+    assert MediaPolicy().reduced_edge is None
+    assert MediaPolicy.strict().reduced_edge is None
+    file = photo(640, 480)
+    processor, reduced = SmolVLMImageProcessor(**SMALL), SmolVLMImageProcessor(**SMALL)
+    reduced.media_policy = MediaPolicy(reduced_edge=320)
+    exact = processor(load_image(file), return_tensors="np")["pixel_values"]
+    assert np.array_equal(processor(file, return_tensors="np")["pixel_values"], exact)
+    close = reduced(file, return_tensors="np")["pixel_values"]
+    assert not np.array_equal(close, exact)
+    assert np.abs(close - exact).mean() * 127.5 < 2
+    with pytest.raises(ValueError, match="reduced_edge must be positive"):
+        MediaPolicy(reduced_edge=0)
+    with pytest.raises(ValueError, match="max_pixels"):
+        load_image(file, MediaPolicy(reduced_edge=80, max_pixels=640 * 480 - 1))
 
 
 def test_options_are_not_in_the_files_unless_set() -> None:

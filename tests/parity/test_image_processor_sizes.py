@@ -66,16 +66,10 @@ def test_generated_sizes_at_real_size(name: str) -> None:
         assert_equal(reference, processor, generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600))
-def test_geometry(height: int, width: int, edge: int, tile: int) -> None:
+def reference_grid(height: int, width: int, edge: int, tile: int) -> tuple[Any, Any, int, int]:
+    """Sizes after both stages of resizing, rows and columns, as Transformers works them out; no pixels are needed."""
     from transformers.models.smolvlm import image_processing_smolvlm as reference
 
-    stage_a, stage_b, rows, cols = faster_smolvlm._rust.layout(
-        height, width, longest_edge=edge, exact=None, tile=tile, split=True
-    )
-    image = torch.empty((height, width), device="meta")
-    assert stage_a == reference.get_resize_output_image_size(image, edge)
     seen: list[tuple[int, int]] = []
 
     class Recorder(reference.SmolVLMImageProcessor):  # type: ignore[misc]
@@ -83,7 +77,41 @@ def test_geometry(height: int, width: int, edge: int, tile: int) -> None:
             seen.append((size.height, size.width))
             return image
 
+    stage_a = reference.get_resize_output_image_size(torch.empty((height, width), device="meta"), edge)
     Recorder.resize_for_vision_encoder(Recorder.__new__(Recorder), torch.empty(stage_a, device="meta"), tile)
-    assert stage_b == seen[0]
+    (stage_b,) = seen
     split = stage_b[0] > tile or stage_b[1] > tile
-    assert (rows, cols) == ((stage_b[0] // tile, stage_b[1] // tile) if split else (0, 0))
+    return stage_a, stage_b, *((stage_b[0] // tile, stage_b[1] // tile) if split else (0, 0))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600))
+def test_geometry(height: int, width: int, edge: int, tile: int) -> None:
+    layout = faster_smolvlm._rust.layout(height, width, longest_edge=edge, exact=None, tile=tile, split=True)
+    assert layout == reference_grid(height, width, edge, tile)
+
+
+def test_plan_of_many_sizes() -> None:
+    """Every size up to 64 × 64 and 5,000 larger ones, at the settings of the checkpoints and at an uneven one."""
+    choose = random.Random(3)
+    small = [(height, width) for height in range(1, 65) for width in range(1, 65)]
+    large = [(choose.randint(1, 8192), choose.randint(1, 8192)) for _ in range(5000)]
+    settings_of = [(2048, 512), (1536, 384), (1456, 364), (1000, 384)]
+    sides = {
+        each: [
+            module.SmolVLMImageProcessor(size={"longest_edge": each[0]}, max_image_size={"longest_edge": each[1]})
+            for module in (transformers, faster_smolvlm)
+        ]
+        for each in settings_of
+    }
+    for index, (height, width) in enumerate(small + large):
+        edge, tile = settings_of[index % len(settings_of)]
+        reference, processor = sides[edge, tile]
+        plan = processor.plan(width, height)
+        rows, cols = reference_grid(height, width, edge, tile)[2:]
+        assert (plan.rows, plan.cols, plan.frames) == (rows, cols, rows * cols + 1), (height, width, edge, tile)
+        if edge % tile == 0:  # elsewhere what Transformers promises is not what it does
+            promised = reference.get_number_of_image_patches(height, width, {})
+            assert promised == ((plan.frames, rows, cols) if rows else (0, 0, 0))
+        whole = processor.plan(width, height, do_image_splitting=False)
+        assert (whole.rows, whole.cols, whole.frames) == (0, 0, 1)
