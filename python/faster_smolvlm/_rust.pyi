@@ -1,6 +1,7 @@
 """Native half of faster_smolvlm (Rust); the arrays are C-contiguous NumPy arrays."""
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any, final
 
 import numpy as np
@@ -108,6 +109,10 @@ class NativeModel:
     def num_threads(self) -> int: ...
     @property
     def text_bytes(self) -> int: ...
+    @property
+    def position_bytes(self) -> int: ...
+    @property
+    def packed(self) -> tuple[str, str]: ...
     def __new__(
         cls,
         files: Sequence[str],
@@ -117,6 +122,7 @@ class NativeModel:
         kv_dtype: str,
         num_threads: int,
         cache_positions: int,
+        packed_cache: str | PathLike[str] | None = None,
     ) -> NativeModel: ...
     @staticmethod
     def from_tensors(

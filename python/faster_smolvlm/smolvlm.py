@@ -67,6 +67,7 @@ class SmolVLM:
         dtype: Any = "auto",
         quantization: str | None = None,
         num_threads: int | None = None,
+        packed_cache_dir: str | os.PathLike[str] | None = None,
         policy: MediaPolicy | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -77,9 +78,10 @@ class SmolVLM:
 
         `device` "auto" is the first GPU where there is one, else the CPU. On a CPU the native engine computes, without
         torch, on `num_threads` threads (default: the cores of this process): `dtype` "auto" stores the weights as the
-        checkpoint does, `quantization="int8"` in 8 bits with a scale per output channel. The environment variable
-        FASTER_SMOLVLM_ENGINE=torch takes torch instead ("native" is the default); with torch, `dtype` "auto" is
-        bfloat16 on a GPU and float32 on a CPU, there is no quantization, and `torch.set_num_threads` sets the threads.
+        checkpoint does, `quantization="int8"` in 8 bits; `packed_cache_dir` keeps them there as the engine packs them,
+        so that later loads are quicker (see `NativeSmolVLM`). The environment variable FASTER_SMOLVLM_ENGINE=torch
+        takes torch instead ("native" is the default); with torch, `dtype` "auto" is bfloat16 on a GPU and float32 on a
+        CPU, there is no quantization, and `torch.set_num_threads` sets the threads.
         Raises OSError for missing or broken files, ValueError for weights that do not fit or a `quantization` that is
         not there.
         """
@@ -99,10 +101,10 @@ class SmolVLM:
                 f"quantization={quantization!r} is not available with the torch engine; leave it None for the weights "
                 "as stored."
             )
-        if num_threads is not None and not native:
-            raise ValueError(
-                f"num_threads={num_threads} is for the native engine; with torch, set_num_threads sets it."
-            )
+        only_native = {"num_threads": num_threads, "packed_cache_dir": packed_cache_dir}
+        given = [f"{name}={value!r}" for name, value in only_native.items() if value is not None]
+        if given and not native:
+            raise ValueError(f"{', '.join(given)}: for the native engine only, and torch serves here; leave it out.")
         processor = SmolVLMProcessor.from_pretrained(pretrained_model_name_or_path, **files)
         if native:
             from .native import NativeSmolVLM
@@ -113,6 +115,7 @@ class SmolVLM:
                 dtype=dtype,
                 quantization=quantization,
                 num_threads=num_threads,
+                packed_cache_dir=packed_cache_dir,
                 **files,
             )
             return cls(native_model, processor, policy=policy, load_seconds=time.perf_counter() - start)

@@ -338,6 +338,65 @@ def test_ctrl_c_ends_a_call_between_two_steps(tiny: Make) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(tiny("odd").directory)], timeout=120).returncode == 42
 
 
+def test_packed_weights_are_kept_on_disk(tiny: Make, tmp_path: Any) -> None:
+    """Equal results from the file; another dtype or other weights never meet it; damage is noticed and repaired."""
+    saved = tiny("odd")
+    checkpoint, folder = tmp_path / "checkpoint", tmp_path / "packed"
+    checkpoint.mkdir()
+    broken(saved, checkpoint, lambda tensors: None)
+    ids = np.arange(3, 40)
+
+    def load(**options: Any) -> tuple[str, np.ndarray]:
+        model = NativeSmolVLM.from_pretrained(checkpoint, packed_cache_dir=folder, **options)
+        return model.packed, model.logits(ids)
+
+    plain = NativeSmolVLM.from_pretrained(checkpoint)
+    assert plain.packed == "off"
+    expected = plain.logits(ids)
+    for outcome in ("written", "read"):
+        packed, given = load()
+        assert packed == outcome
+        np.testing.assert_array_equal(given, expected)
+    assert load(quantization="int8")[0] == "written"
+    assert load(dtype="bfloat16")[0] == "written"
+    assert len(list(folder.iterdir())) == 3
+
+    file = max(folder.iterdir(), key=lambda path: path.stat().st_size)  # that of float32
+    whole = file.read_bytes()
+    for damage in (whole[:-5], whole[:999] + bytes([whole[999] ^ 1]) + whole[1000:]):
+        file.write_bytes(damage)
+        with pytest.warns(UserWarning, match="replaced"):
+            packed, given = load()
+        np.testing.assert_array_equal(given, expected)
+        assert file.read_bytes() == whole
+
+    broken(saved, checkpoint, lambda tensors: tensors["lm_head.weight"].mul_(2))
+    packed, given = load()
+    assert packed == "written"
+    np.testing.assert_array_equal(given, 2 * expected)
+    with pytest.warns(UserWarning, match="failed"):
+        assert NativeSmolVLM.from_pretrained(checkpoint, packed_cache_dir=file).packed == "failed"
+
+
+def test_kept_prompts_stay_within_their_bytes(tiny: Make) -> None:
+    directory = tiny("odd").directory
+
+    def known(budget: int) -> list[int]:
+        native = NativeSmolVLM.from_pretrained(directory, prefix_cache_bytes=budget * each)
+        found = []
+        for seed in (0, 1, 0, 1):
+            ids = np.random.default_rng(seed).integers(3, 100, (1, 100))
+            engine = NativeEngine(native, ids)
+            run(engine, [])
+            found.append(engine.usages[0].prompt_tokens_reused)
+        return found
+
+    each = NativeSmolVLM.from_pretrained(directory).rust.position_bytes
+    assert known(0) == known(99) == [0, 0, 0, 0]
+    assert known(100) == known(199) == [0, 0, 0, 0], "the second prompt drove the first one out"
+    assert known(200) == [0, 0, 99, 99]
+
+
 def broken(saved: Saved, directory: Any, change: Callable[[dict[str, torch.Tensor]], None]) -> Any:
     tensors = load_file(saved.directory / "model.safetensors")
     change(tensors)
@@ -383,6 +442,7 @@ def test_bad_checkpoints_are_named(tiny: Make, tmp_path: Any) -> None:
         ({"cache_positions": 0}, ValueError, "at least one position"),
         ({"cache_positions": 1 << 50}, MemoryError, "bytes of memory"),
         ({"feature_cache_bytes": -1}, ValueError, "feature_cache_bytes"),
+        ({"prefix_cache_bytes": -1}, ValueError, "prefix_cache_bytes"),
     ],
 )
 def test_bad_options(tiny: Make, options: dict[str, Any], error: type[Exception], message: str) -> None:

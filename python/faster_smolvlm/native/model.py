@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,8 @@ class NativeSmolVLM:
         num_threads: int | None = None,
         cache_positions: int | None = None,
         feature_cache_bytes: int = FEATURE_CACHE_BYTES,
+        prefix_cache_bytes: int | None = None,
+        packed_cache_dir: str | os.PathLike[str] | None = None,
         position_limit: int | None = None,
     ) -> None:
         """Read, check and pack the weights: paths of safetensors files, or tensors in memory.
@@ -72,7 +75,11 @@ class NativeSmolVLM:
         `quantization="int8"` stores every weight matrix in 8 bits with a scale per output channel and 128 inputs; its
         inputs become integers of 15 bits. `cache_positions`
         bounds the tokens in flight and kept for reuse, all sequences together (default: twice the position limit).
-        `position_limit` bounds a sequence (default: what the config says).
+        Between calls, image tokens are kept in `feature_cache_bytes`, and keys and values of past prompts in
+        `prefix_cache_bytes` of that (default: one sequence of full length); the least recently used go first.
+        `packed_cache_dir` keeps the packed weights in a file there (some hundred megabytes, trusted as the checkpoint
+        is), from which later loads of the same files on the same kind of processor take them; `packed` says what
+        became of it. `position_limit` bounds a sequence (default: what the config says).
         Raises ValueError where tensors and config do not fit or a weight is NaN, OSError for files that cannot be read,
         MemoryError where the system does not give the memory.
         """
@@ -81,6 +88,8 @@ class NativeSmolVLM:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
         if quantization not in (None, "int8"):
             raise ValueError(f"quantization must be None or 'int8', got {quantization!r}.")
+        if packed_cache_dir is not None and any(isinstance(part, tuple) for part in weights):
+            raise ValueError("packed_cache_dir is for weights in files: leave it out for tensors in memory.")
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads must be at least 1, got {num_threads}.")
         self.config = config
@@ -100,11 +109,16 @@ class NativeSmolVLM:
             kv_dtype="float32" if self.dtype == "float32" else "bfloat16",
             num_threads=num_threads or _cores(),
             cache_positions=2 * limit if cache_positions is None else cache_positions,
+            **({} if packed_cache_dir is None else {"packed_cache": packed_cache_dir}),
         )
+        if self.packed in ("replaced", "failed"):
+            warnings.warn(f"packed weights in {packed_cache_dir}: {self.packed}, {self.rust.packed[1]}", stacklevel=3)
         self.position_limit = limit
         self.generation_config = GenerationConfig.from_model_config(config)
         self.features = FeatureCache(feature_cache_bytes)
-        self.prefixes = PrefixCache(self.rust, most_positions=limit)
+        if prefix_cache_bytes is None:
+            prefix_cache_bytes = limit * self.rust.position_bytes
+        self.prefixes = PrefixCache(self.rust, prefix_cache_bytes)
         self.load_seconds = time.perf_counter() - start
 
     @classmethod
@@ -151,6 +165,14 @@ class NativeSmolVLM:
     def num_threads(self) -> int:
         """Number of threads that compute."""
         return self.rust.num_threads
+
+    @property
+    def packed(self) -> str:
+        """What became of the file of packed weights.
+
+        "off", "read", "written", "replaced" (it was damaged), or "failed" (it could not be written).
+        """
+        return self.rust.packed[0]
 
     def image_tokens(self, height: int, width: int) -> int:
         """Return the number of image tokens of a frame of this size in pixels."""

@@ -58,11 +58,16 @@ class _Kept:
 
 
 class PrefixCache:
-    """Finished sequences of the engine, whose beginnings later prompts may share: at most `most_positions` in all."""
+    """Finished sequences of the engine, whose beginnings later prompts may share: at most `budget` bytes in all.
 
-    def __init__(self, rust: NativeModel, *, most_positions: int) -> None:
+    Beyond it the least recently used is forgotten. A sequence counts whole, also what it shares with others.
+    """
+
+    def __init__(self, rust: NativeModel, budget: int) -> None:
+        if budget < 0:
+            raise ValueError(f"prefix_cache_bytes must not be negative, got {budget}.")
         self._rust = rust
-        self._most = most_positions
+        self._most = budget // rust.position_bytes
         self._kept: list[_Kept] = []  # the least recently used first
         self._lock = threading.Lock()
 
@@ -90,7 +95,7 @@ class PrefixCache:
             for kept in [kept for kept in self._kept if _common(kept.units, units) == len(kept.units)]:
                 self._drop(kept)
             self._kept.append(_Kept(units, sequence))
-            while len(self._kept) > 1 and sum(len(kept.units) for kept in self._kept) > self._most:
+            while self._kept and sum(len(kept.units) for kept in self._kept) > self._most:
                 self._drop(self._kept[0])
 
     def make_room(self) -> bool:

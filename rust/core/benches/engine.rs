@@ -308,6 +308,7 @@ fn load(path: &Path, threads: usize, dtype: Dtype) -> Outcome<Engine> {
         },
         threads,
         cache_positions: 16_384,
+        packed_cache: None,
     };
     Ok(Engine::load(
         &[path.to_string_lossy().into_owned()],

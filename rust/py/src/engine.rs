@@ -1,9 +1,11 @@
 //! The native CPU engine as Python sees it: one class that holds a model and its sequences.
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use faster_smolvlm_core::engine::{
     Checkpoint, Dtype, Engine, EngineError, Frame, LoadOptions, MemoryTensor, ModelConfig, Output,
     STEP_ROWS, StepInput, TextConfig, VisionConfig, checkpoint::Memory, fingerprint, limits,
+    packed::Outcome,
 };
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3,
@@ -31,13 +33,25 @@ fn load_options(
     kv_dtype: &str,
     threads: usize,
     cache_positions: usize,
+    packed_cache: Option<PathBuf>,
 ) -> PyResult<LoadOptions> {
     Ok(LoadOptions {
         dtype: self::dtype(dtype)?,
         kv_dtype: self::dtype(kv_dtype)?,
         threads,
         cache_positions,
+        packed_cache,
     })
+}
+
+fn packed(outcome: &Outcome) -> (&'static str, String) {
+    match outcome {
+        Outcome::Off => ("off", String::new()),
+        Outcome::Read => ("read", String::new()),
+        Outcome::Written => ("written", String::new()),
+        Outcome::Replaced(reason) => ("replaced", reason.clone()),
+        Outcome::Failed(reason) => ("failed", reason.clone()),
+    }
 }
 
 fn field<'py, T: FromPyObjectOwned<'py>>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<T> {
@@ -169,6 +183,12 @@ pub struct NativeModel {
     num_threads: usize,
     #[pyo3(get)]
     text_bytes: usize,
+    /// Bytes of the key/value cache that a position takes.
+    #[pyo3(get)]
+    position_bytes: usize,
+    /// What became of the file of packed weights: "off", "read", "written", "replaced" or "failed", and why.
+    #[pyo3(get)]
+    packed: (&'static str, String),
     hidden_size: usize,
     vocab_size: usize,
 }
@@ -191,6 +211,8 @@ impl NativeModel {
             isa: engine.isa(),
             num_threads: engine.threads(),
             text_bytes: engine.text_bytes(),
+            position_bytes: engine.position_bytes(),
+            packed: packed(engine.packed()),
             hidden_size,
             vocab_size,
             engine: Mutex::new(engine),
@@ -233,7 +255,8 @@ impl NativeModel {
     const STEP_ROWS: usize = STEP_ROWS;
 
     #[new]
-    #[pyo3(signature = (files, config, *, dtype, kv_dtype, num_threads, cache_positions))]
+    #[pyo3(signature = (files, config, *, dtype, kv_dtype, num_threads, cache_positions, packed_cache = None))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         files: Vec<String>,
@@ -242,8 +265,9 @@ impl NativeModel {
         kv_dtype: &str,
         num_threads: usize,
         cache_positions: usize,
+        packed_cache: Option<PathBuf>,
     ) -> PyResult<Self> {
-        let options = load_options(dtype, kv_dtype, num_threads, cache_positions)?;
+        let options = load_options(dtype, kv_dtype, num_threads, cache_positions, packed_cache)?;
         Self::load(py, move || Checkpoint::open(&files), config, &options)
     }
 
@@ -260,7 +284,7 @@ impl NativeModel {
         num_threads: usize,
         cache_positions: usize,
     ) -> PyResult<Self> {
-        let options = load_options(dtype, kv_dtype, num_threads, cache_positions)?;
+        let options = load_options(dtype, kv_dtype, num_threads, cache_positions, None)?;
         let tensors = tensors
             .into_iter()
             .map(memory_tensor)

@@ -2,6 +2,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
+use std::time::UNIX_EPOCH;
 
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -35,6 +36,7 @@ struct Entry {
 
 /// Named tensors and what they lie in.
 pub struct Checkpoint {
+    paths: Vec<String>,
     sources: Vec<Source>,
     entries: HashMap<String, Entry>,
 }
@@ -67,6 +69,7 @@ impl Checkpoint {
     /// Maps the files and reads their headers.
     pub fn open(paths: &[String]) -> Result<Self> {
         let mut checkpoint = Self {
+            paths: paths.to_vec(),
             sources: Vec::new(),
             entries: HashMap::new(),
         };
@@ -97,6 +100,7 @@ impl Checkpoint {
     /// Takes tensors that lie in memory. They are read while a model is loaded, its embeddings also afterwards.
     pub fn from_memory(tensors: Vec<MemoryTensor>) -> Result<Self> {
         let mut checkpoint = Self {
+            paths: Vec::new(),
             sources: Vec::new(),
             entries: HashMap::new(),
         };
@@ -120,6 +124,19 @@ impl Checkpoint {
             checkpoint.sources.push(Source::Memory(tensor.bytes));
         }
         Ok(checkpoint)
+    }
+
+    /// What tells the files from others: path, size and time of the last change. `None` for tensors in memory, and
+    /// where the system does not say.
+    pub fn identity(&self) -> Option<String> {
+        let mut identity = String::new();
+        for path in &self.paths {
+            let path = std::fs::canonicalize(path).ok()?;
+            let data = std::fs::metadata(&path).ok()?;
+            let changed = data.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+            identity += &format!("{path:?} {} {};", data.len(), changed.as_nanos());
+        }
+        (!identity.is_empty()).then_some(identity)
     }
 
     /// Gives the pages that were read back to the system; what is read again comes from its page cache.

@@ -63,6 +63,8 @@ pub enum EngineError {
         /// Size of the vocabulary.
         vocab_size: usize,
     },
+    /// A file of packed weights cannot be used; they are packed anew.
+    Packed(String),
     /// No such sequence.
     Sequence {
         /// The handle.
@@ -135,6 +137,7 @@ impl fmt::Display for EngineError {
                 f,
                 "the key/value cache has {free} free pages, {needed} are needed; release sequences or load with a larger cache"
             ),
+            Self::Packed(reason) => write!(f, "the file of packed weights is damaged: {reason}"),
             Self::Input(reason) => f.write_str(reason),
             Self::Internal(reason) => write!(f, "defect in the native engine: {reason}"),
         }

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod linear;
 pub mod memory;
 pub mod model;
+pub mod packed;
 pub mod pool;
 pub mod text;
 pub mod vision;

@@ -1,10 +1,13 @@
 //! The engine as its users see it: load a checkpoint, encode frames, step sequences.
-use super::attention::PageLayout;
+use std::path::PathBuf;
+
+use super::attention::{PAGE, PageLayout};
 use super::cache::KvCache;
 use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
 use super::error::{EngineError, Result};
 use super::kernels::{Dtype, ISA_VARIABLE, Kernels, select};
+use super::packed::{self, Outcome, Packer};
 use super::pool::Pool;
 use super::text::{EMBEDDING, Output, STEP_ROWS, Segment, TextBuffers, TextModel};
 use super::vision::{Frame, VisionBuffers, VisionModel};
@@ -20,6 +23,8 @@ pub struct LoadOptions {
     pub threads: usize,
     /// Positions that the key/value cache holds, all sequences together.
     pub cache_positions: usize,
+    /// Folder in which packed weights are kept for later loads, if any.
+    pub packed_cache: Option<PathBuf>,
 }
 
 /// Tokens of one step: `lengths[i]` tokens go on with sequence `sequences[i]`.
@@ -38,6 +43,48 @@ pub struct StepInput<'a> {
     pub wanted: &'a [usize],
 }
 
+/// Reads the weights from the file in which they were kept packed, or packs them.
+fn load_weights(
+    config: &ModelConfig,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+    isa: &str,
+    pool: &mut Pool,
+) -> Result<(VisionModel, TextModel, Outcome)> {
+    let load = |mut packer: Packer<'_>| -> Result<(VisionModel, TextModel, Outcome)> {
+        let vision = VisionModel::load(config, checkpoint, &mut packer)?;
+        let text = TextModel::load(&config.text, checkpoint, &mut packer)?;
+        Ok((vision, text, packer.finish()?))
+    };
+    let dtype = options.dtype;
+    let Some(folder) = &options.packed_cache else {
+        return load(Packer::new(dtype, pool));
+    };
+    let identity = checkpoint.identity().ok_or_else(|| {
+        EngineError::Config("packed weights are kept for checkpoints in files only".into())
+    })?;
+    let key = packed::key(&identity, &format!("{config:?}"), dtype, isa);
+    let path = folder.join(format!("{key:016x}.packed"));
+    let kept = match Packer::kept(dtype, pool, &path, key) {
+        Ok(Some(packer)) => load(packer).map(Some),
+        Ok(None) => Ok(None),
+        Err(e) => Err(e),
+    };
+    match kept {
+        Ok(Some(loaded)) => Ok(loaded),
+        Ok(None) => load(Packer::keeping(dtype, pool, &path, key)),
+        Err(EngineError::Packed(reason)) => {
+            let (vision, text, outcome) = load(Packer::keeping(dtype, pool, &path, key))?;
+            let outcome = match outcome {
+                Outcome::Written => Outcome::Replaced(reason),
+                other => other,
+            };
+            Ok((vision, text, outcome))
+        }
+        Err(e) => Err(e),
+    }
+}
+
 /// A loaded model with its sequences.
 pub struct Engine {
     config: ModelConfig,
@@ -46,6 +93,7 @@ pub struct Engine {
     kv_dtype: Dtype,
     vision: VisionModel,
     text: TextModel,
+    packed: Outcome,
     cache: KvCache,
     text_buffers: TextBuffers,
     vision_buffers: Option<VisionBuffers>,
@@ -83,8 +131,8 @@ impl Engine {
         );
         let cache = KvCache::new(layout, options.cache_positions, t.max_position_embeddings)?;
         checkpoint.tensor(EMBEDDING, &[t.vocab_size, t.hidden_size])?;
-        let vision = VisionModel::load(&config, &checkpoint, options.dtype, &mut pool)?;
-        let text = TextModel::load(t, &checkpoint, options.dtype, &mut pool)?;
+        let (vision, text, packed) =
+            load_weights(&config, &checkpoint, options, kernels.name, &mut pool)?;
         let text_buffers = TextBuffers::new(t, cache.layout(), text.head_tasks(), options.threads)?;
         let kv_dtype = options.kv_dtype;
         Ok(Self {
@@ -94,6 +142,7 @@ impl Engine {
             kv_dtype,
             vision,
             text,
+            packed,
             cache,
             text_buffers,
             vision_buffers: None,
@@ -109,6 +158,16 @@ impl Engine {
     /// Name of the instruction set in use.
     pub fn isa(&self) -> &'static str {
         self.kernels.name
+    }
+
+    /// Bytes of the key/value cache that a position takes.
+    pub fn position_bytes(&self) -> usize {
+        self.cache.layout().page_bytes() / PAGE
+    }
+
+    /// What became of the file of packed weights.
+    pub fn packed(&self) -> &Outcome {
+        &self.packed
     }
 
     /// Number of threads.

@@ -5,9 +5,10 @@ use super::attention::{AttentionScratch, PageLayout, Pages, QUERY_ROWS};
 use super::checkpoint::{Checkpoint, Tensor};
 use super::config::TextConfig;
 use super::error::Result;
-use super::kernels::{BLOCK, Dtype, Kernels};
+use super::kernels::{BLOCK, Kernels};
 use super::linear::{Linear, LinearScratch, Order, Quantized, row_stride};
 use super::memory::{Buffer, Shared};
+use super::packed::Packer;
 use super::pool::Pool;
 
 mod step;
@@ -124,12 +125,7 @@ fn query_rows(c: &TextConfig) -> usize {
 
 impl TextModel {
     /// Reads and packs the weights.
-    pub fn load(
-        c: &TextConfig,
-        checkpoint: &Checkpoint,
-        dtype: Dtype,
-        pool: &mut Pool,
-    ) -> Result<Self> {
+    pub fn load(c: &TextConfig, checkpoint: &Checkpoint, packer: &mut Packer<'_>) -> Result<Self> {
         let (h, m, d) = (c.hidden_size, c.intermediate_size, c.head_dim);
         let (q, kv) = (c.num_attention_heads * d, c.num_key_value_heads * d);
         let mut layers = Vec::with_capacity(c.num_hidden_layers);
@@ -143,8 +139,7 @@ impl TextModel {
                 tensor("self_attn.v_proj", kv, h)?,
             ];
             let gate_up = [tensor("mlp.gate_proj", m, h)?, tensor("mlp.up_proj", m, h)?];
-            let mut pack =
-                |w: &[Tensor<'_>], order| Linear::pack(w, order, Vec::new(), dtype, pool);
+            let mut pack = |w: &[Tensor<'_>], order| packer.linear(w, order, Vec::new());
             layers.push(Layer {
                 input_norm: checkpoint.vector(&name("input_layernorm"), &[h])?,
                 qkv: pack(&qkv, Order::Concatenated)?,
@@ -161,7 +156,7 @@ impl TextModel {
             "lm_head.weight"
         };
         let head = checkpoint.tensor(head, &[c.vocab_size, h])?;
-        let head = Linear::pack(&[head], Order::Concatenated, Vec::new(), dtype, pool)?;
+        let head = packer.linear(&[head], Order::Concatenated, Vec::new())?;
         checkpoint.release();
         let (cos, sin) = rotary_tables(c);
         Ok(Self {

@@ -8,6 +8,7 @@ use super::error::{EngineError, Result};
 use super::kernels::{Dtype, Kernels};
 use super::linear::{Linear, LinearScratch, Order, Quantized, row_stride};
 use super::memory::{Buffer, Shared};
+use super::packed::Packer;
 use super::pool::Pool;
 
 mod encode;
@@ -115,12 +116,7 @@ pub struct Frame<'a> {
 
 impl VisionModel {
     /// Reads and packs the weights.
-    pub fn load(
-        c: &ModelConfig,
-        checkpoint: &Checkpoint,
-        dtype: Dtype,
-        pool: &mut Pool,
-    ) -> Result<Self> {
+    pub fn load(c: &ModelConfig, checkpoint: &Checkpoint, packer: &mut Packer<'_>) -> Result<Self> {
         let v = &c.vision;
         let (h, m, p) = (v.hidden_size, v.intermediate_size, v.patch_size);
         let prefix = "model.vision_model";
@@ -131,8 +127,7 @@ impl VisionModel {
                 bias: part("bias")?,
             })
         };
-        let mut pack =
-            |w: &[Tensor<'_>], bias| Linear::pack(w, Order::Concatenated, bias, dtype, pool);
+        let mut pack = |w: &[Tensor<'_>], bias| packer.linear(w, Order::Concatenated, bias);
         let mut layers = Vec::with_capacity(v.num_hidden_layers);
         for i in 0..v.num_hidden_layers {
             let name =

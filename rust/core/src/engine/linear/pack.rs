@@ -17,16 +17,56 @@ impl Linear {
         dtype: Dtype,
         pool: &mut Pool,
     ) -> Result<Self> {
+        let mut linear = Self::zeroed(weights, order, bias, dtype)?;
+        linear.fill(weights, order, pool)?;
+        Ok(linear)
+    }
+
+    /// A layer for the matrices whose weights are still to come: packed from them, or as bytes that were packed before.
+    pub fn zeroed(
+        weights: &[Tensor<'_>],
+        order: Order,
+        bias: Vec<f32>,
+        dtype: Dtype,
+    ) -> Result<Self> {
         let inputs = weights[0].columns;
         let place = Placement::new(weights, order);
-        let panel_bytes = dtype.panel_bytes(inputs);
-        let size = panel_bytes
+        let size = dtype
+            .panel_bytes(inputs)
             .checked_mul(place.panels)
             .ok_or(EngineError::Memory { bytes: usize::MAX })?;
-        let mut data = Buffer::<u8>::zeroed(size)?;
+        let mut padded = bias;
+        if !padded.is_empty() {
+            padded.resize(place.panels * PANEL, 0.0);
+        }
+        Ok(Self {
+            outputs: place.outputs,
+            inputs,
+            dtype,
+            panels: place.panels,
+            data: Buffer::zeroed(size)?,
+            bias: padded,
+        })
+    }
+
+    /// The weights as packed.
+    pub fn packed(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The weights as packed, to be read from where they were kept.
+    pub fn packed_mut(&mut self) -> &mut [u8] {
+        &mut self.data
+    }
+
+    /// Packs the matrices that the layer was made for.
+    pub fn fill(&mut self, weights: &[Tensor<'_>], order: Order, pool: &mut Pool) -> Result<()> {
+        let (inputs, dtype) = (self.inputs, self.dtype);
+        let place = Placement::new(weights, order);
+        let panel_bytes = dtype.panel_bytes(inputs);
         let failure = Mutex::new(None);
         {
-            let data = Shared::new(&mut data);
+            let data = Shared::new(&mut self.data);
             pool.run(|worker| {
                 let mut rows = vec![0.0; PANEL * inputs];
                 worker.for_each(place.panels, |panel| {
@@ -49,21 +89,10 @@ impl Linear {
                 });
             })?;
         }
-        if let Some(e) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
-            return Err(e);
+        match failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            Some(e) => Err(e),
+            None => Ok(()),
         }
-        let mut padded = bias;
-        if !padded.is_empty() {
-            padded.resize(place.panels * PANEL, 0.0);
-        }
-        Ok(Self {
-            outputs: place.outputs,
-            inputs,
-            dtype,
-            panels: place.panels,
-            data,
-            bias: padded,
-        })
     }
 }
 
