@@ -28,14 +28,15 @@ from faster_smolvlm.native.random_weights import random_tensors
 
 IMPORT = "import faster_smolvlm"
 ANSWER = """
-import json, resource, sys, time
+import json, sys
 from faster_smolvlm import SmolVLM
+from faster_smolvlm.cli_bench import peak_memory
 directory, picture, tokens, options = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 vlm = SmolVLM.from_pretrained(directory, device="cpu", **options)
 images = [picture] if picture else []
 result = vlm.generate("Describe the image.", images=images, max_new_tokens=tokens, min_new_tokens=tokens)
 assert not {"torch", "transformers"} & set(sys.modules), "torch was imported"
-print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, result.usage.prompt_tokens]))
+print(json.dumps([peak_memory(), result.usage.prompt_tokens]))
 """
 WEIGHTS: dict[str, dict[str, str]] = {"bfloat16": {}, "int8": {"quantization": "int8"}}
 

@@ -58,10 +58,10 @@ def second_question(vlm: SmolVLM, picture: np.ndarray, rounds: int) -> None:
     print(f"to the first token: first question {first:.2f} s, second {second * 1e3:.0f} ms, {first / second:.0f}x")
 
 
-def blank_tiles(vlm: SmolVLM, picture: np.ndarray, rounds: int) -> None:
-    """The lower half of the page is white: 6 of its 12 tiles."""
-    page = picture.copy()
-    page[len(page) // 2 :] = 255
+def blank_tiles(vlm: SmolVLM, rounds: int) -> None:
+    """A square page of 4 x 4 tiles, its lower half white; the writing ends where no filter reaches down to there."""
+    page = np.random.default_rng(1).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+    page[len(page) // 2 - 16 :] = 255
     on, off = [], []
     for _ in range(rounds):
         forget(vlm)
@@ -139,7 +139,7 @@ def main() -> None:
     guessing(options.rounds)
     price_of_guesses(vlm)
     second_question(vlm, picture, options.rounds)
-    blank_tiles(vlm, picture, options.rounds)
+    blank_tiles(vlm, options.rounds)
 
 
 if __name__ == "__main__":
