@@ -44,7 +44,7 @@ def test_the_real_256m_configuration(data_dir: Path, tmp_path: Path, fixture: st
     model.save_pretrained(tmp_path)
     del model
     gc.collect()
-    # What int8 is to reach is 0.999 and 0.9995. It does not with these weights (see dev/LOG.md): held here is what it does.
+    # int8 was to reach 0.999 and 0.9995; with these weights it does not (dev/LOG.md). Held here is what it does reach.
     int8 = (0.998, 0.9995) if fixture == "plain" else (0.97, 0.999)
     budgets = {"float32": (1 - 1e-6, 1 - 1e-6), "bfloat16": (0.9998, 0.9999), "int8": int8}
     for name, (logits_cosine, image_tokens_cosine) in budgets.items():
