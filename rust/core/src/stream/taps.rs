@@ -10,14 +10,17 @@ use crate::resize::{Arithmetic, Filter, Pass};
 /// Bits of the lower part of a weight that takes more than 16.
 pub const LOW_BITS: u32 = 12;
 
-/// The weights of one pass, packed in pairs of 16-bit halves: two taps for each i32, once (torch) or in two parts
-/// (Pillow: first the part above [`LOW_BITS`], then the part below).
+/// The weights of one pass, packed twice, as instruction sets multiply: in pairs of 16-bit halves, two taps for each
+/// i32, once (torch) or in two parts (Pillow: first the part above [`LOW_BITS`], then the part below); and in quads of
+/// bytes, four taps for each i32, as many times as the weights have digits to the base 256.
 #[derive(Clone)]
 pub struct Taps {
     windows: Vec<Packed>,
     pairs: Arc<[i32]>,
+    quads: Arc<[i32]>,
     precision: u32,
     parts: usize,
+    digits: usize,
     widest: usize,
 }
 
@@ -25,7 +28,8 @@ pub struct Taps {
 struct Packed {
     first: usize,
     count: usize,
-    offset: usize,
+    pairs: usize,
+    quads: usize,
 }
 
 impl Taps {
@@ -42,12 +46,17 @@ impl Taps {
         } else {
             1
         };
-        let (mut windows, mut pairs) = (Vec::new(), Vec::new());
+        let weights = pass.windows.iter().flat_map(|window| &window.weights);
+        let digits = weights
+            .filter_map(|&weight| to_digits(weight).iter().rposition(|&digit| digit != 0))
+            .fold(2, |most, highest| most.max(highest + 1));
+        let (mut windows, mut pairs, mut quads) = (Vec::new(), Vec::new(), Vec::new());
         for window in &pass.windows {
             windows.push(Packed {
                 first: window.first,
                 count: window.weights.len(),
-                offset: pairs.len(),
+                pairs: pairs.len(),
+                quads: quads.len(),
             });
             for pair in window.weights.chunks(2) {
                 let (a, b) = (pair[0], pair.get(1).copied().unwrap_or(0));
@@ -59,13 +68,23 @@ impl Taps {
                     pairs.push(pack(a, b));
                 }
             }
+            for quad in window.weights.chunks(4) {
+                let weights: [[i8; 3]; 4] =
+                    std::array::from_fn(|tap| to_digits(quad.get(tap).copied().unwrap_or(0)));
+                for place in (0..digits).rev() {
+                    let bytes = weights.map(|weight| weight[place] as u8);
+                    quads.push(i32::from_le_bytes(bytes));
+                }
+            }
         }
         Ok(Self {
             widest: windows.iter().map(|window| window.count).max().unwrap_or(0),
             windows,
             pairs: pairs.into(),
+            quads: quads.into(),
             precision: pass.precision,
             parts,
+            digits,
         })
     }
 
@@ -109,7 +128,15 @@ impl Taps {
     /// The packed weights of an output: for each pair of taps, as many i32 as there are parts.
     pub fn pairs(&self, output: usize) -> &[i32] {
         let window = self.windows[output];
-        &self.pairs[window.offset..window.offset + window.count.div_ceil(2) * self.parts]
+        &self.pairs[window.pairs..window.pairs + window.count.div_ceil(2) * self.parts]
+    }
+
+    /// The weights of an output as signed digits: for each four taps, as many i32 as there are digits, the highest
+    /// first; zeros after the last tap.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for AVX-512"))]
+    pub fn quads(&self, output: usize) -> &[i32] {
+        let window = self.windows[output];
+        &self.quads[window.quads..window.quads + window.count.div_ceil(4) * self.digits]
     }
 
     /// The weights of an output, one after the other.
@@ -130,6 +157,12 @@ impl Taps {
     /// Parts of a weight.
     pub fn parts(&self) -> usize {
         self.parts
+    }
+
+    /// Digits of a weight, 2 or 3.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for AVX-512"))]
+    pub fn digits(&self) -> usize {
+        self.digits
     }
 
     /// Fractional bits of the weights.
@@ -189,4 +222,17 @@ impl Columns {
 
 fn pack(a: i32, b: i32) -> i32 {
     (a & 0xFFFF) | (b << 16)
+}
+
+/// A weight in signed digits to the base 256, the lowest first. Windows are normalised to a sum of 1, so weights stay
+/// below 1.99 and three digits hold Pillow's 22 fractional bits.
+fn to_digits(weight: i32) -> [i8; 3] {
+    let mut rest = weight;
+    let digits = std::array::from_fn(|_| {
+        let digit = rest as i8;
+        rest = (rest - i32::from(digit)) >> 8;
+        digit
+    });
+    debug_assert_eq!(rest, 0, "a weight of {weight}");
+    digits
 }

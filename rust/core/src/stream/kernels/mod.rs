@@ -1,12 +1,16 @@
 //! The inner loops, once in plain Rust and once for each instruction set; the choice between them is made here.
 //!
 //! Bytes are processed in strips of [`LANES`]: a strip is one column of a transposed block, or a piece of a row. Every
-//! set gives the same bits, so a choice is about speed only. Another set is one more file and one more entry in
-//! [`Kernels::named`] and [`Kernels::best`].
+//! set gives the same bits, so a choice is about speed only. Another set is one more file, one more name in [`NAMES`] and
+//! one more entry in [`Kernels::named`].
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
+#[cfg(test)]
+mod tests;
 
 use std::sync::OnceLock;
 
@@ -15,6 +19,9 @@ use super::taps::Taps;
 
 /// Bytes in a strip, and rows in a transposed block.
 pub const LANES: usize = 32;
+
+/// The sets, the fastest first.
+const NAMES: [&str; 3] = ["avx512", "avx2", "portable"];
 
 /// The environment variable that names the instruction set to use.
 const VARIABLE: &str = "FASTER_SMOLVLM_IMAGE_KERNELS";
@@ -57,6 +64,8 @@ impl Kernels {
         match name {
             "portable" => Some(&portable::KERNELS),
             #[cfg(target_arch = "x86_64")]
+            "avx512" if avx512::available() => Some(&avx512::KERNELS),
+            #[cfg(target_arch = "x86_64")]
             "avx2" if avx2::available() => Some(&avx2::KERNELS),
             _ => None,
         }
@@ -64,14 +73,13 @@ impl Kernels {
 
     /// The fastest set that this CPU has.
     pub fn best() -> &'static Kernels {
-        Self::named("avx2").unwrap_or(&portable::KERNELS)
+        let mut sets = NAMES.into_iter().filter_map(Self::named);
+        sets.next().unwrap_or(&portable::KERNELS)
     }
 
-    /// Names of the sets that this CPU has.
+    /// Names of the sets that this CPU has, the fastest first.
     pub fn available() -> Vec<&'static str> {
-        ["portable", "avx2"]
-            .into_iter()
-            .filter(|name| Self::named(name).is_some())
-            .collect()
+        let has = |name: &&str| Self::named(name).is_some();
+        NAMES.into_iter().filter(has).collect()
     }
 }
