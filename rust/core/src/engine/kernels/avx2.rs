@@ -28,31 +28,7 @@ const ROWS: usize = 6;
 /// Most rows for which weights are converted in registers; above that they are expanded once for all rows.
 const DIRECT_ROWS: usize = 4;
 
-/// Defines a row kernel as the scalar one compiled for AVX2 and FMA.
-macro_rules! compiled {
-    ($($name:ident($($arg:ident: $kind:ty),*) $(-> $out:ty)?, $body:path;)*) => {$(
-        fn $name($($arg: $kind),*) $(-> $out)? {
-            #[target_feature(enable = "avx2,fma")]
-            fn compiled($($arg: $kind),*) $(-> $out)? {
-                $body($($arg),*)
-            }
-            // SAFETY: the table is only handed out on machines with AVX2 and FMA.
-            unsafe { compiled($($arg),*) }
-        }
-    )*};
-}
-
-compiled! {
-    quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]), scalar::quantize;
-    gelu(x: &mut [f32]), scalar::gelu::<true>;
-    silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]), scalar::silu_mul::<true>;
-    add(x: &mut [f32], y: &[f32]), scalar::add;
-    rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]), scalar::rms_norm::<true>;
-    layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]), scalar::layer_norm::<true>;
-    rotary(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]), scalar::rotary::<true>;
-    softmax(scores: &mut [f32]) -> (f32, f32), scalar::softmax::<true>;
-    merge(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]), scalar::merge::<true>;
-}
+row_kernels!("avx2,fma");
 
 /// By hand: the compiler does not keep the definition's chains in registers.
 fn burn(rounds: usize) -> u64 {

@@ -14,7 +14,12 @@
 //! groups are added as float32, in ascending order. 15 bits, because then one group fits 32 bits with room to spare,
 //! `vpmaddwd` and `vpdpwssd` take them as they are, and `vpdpbusd` as a high and a low half of 8 and 7.
 #[cfg(target_arch = "x86_64")]
+#[macro_use]
+mod compiled;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
@@ -205,8 +210,16 @@ pub const ISA_VARIABLE: &str = "FASTER_SMOLVLM_ISA";
 pub fn available() -> Vec<&'static Kernels> {
     let mut sets = Vec::new();
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        sets.push(&avx2::KERNELS);
+    {
+        if avx512::vnni_available() {
+            sets.push(&avx512::VNNI);
+        }
+        if avx512::available() {
+            sets.push(&avx512::KERNELS);
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            sets.push(&avx2::KERNELS);
+        }
     }
     sets.push(&scalar::KERNELS);
     sets

@@ -1,0 +1,29 @@
+//! The row kernels of an instruction set: the scalar ones, compiled for it.
+
+/// Defines the row kernels for these target features, which the machines that get the table must have.
+macro_rules! row_kernels {
+    ($features:literal) => {
+        row_kernels! {
+            $features;
+            quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]), $crate::engine::kernels::scalar::quantize;
+            gelu(x: &mut [f32]), $crate::engine::kernels::scalar::gelu::<true>;
+            silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]), $crate::engine::kernels::scalar::silu_mul::<true>;
+            add(x: &mut [f32], y: &[f32]), $crate::engine::kernels::scalar::add;
+            rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]), $crate::engine::kernels::scalar::rms_norm::<true>;
+            layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]), $crate::engine::kernels::scalar::layer_norm::<true>;
+            rotary(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]), $crate::engine::kernels::scalar::rotary::<true>;
+            softmax(scores: &mut [f32]) -> (f32, f32), $crate::engine::kernels::scalar::softmax::<true>;
+            merge(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]), $crate::engine::kernels::scalar::merge::<true>;
+        }
+    };
+    ($features:literal; $($name:ident($($arg:ident: $kind:ty),*) $(-> $out:ty)?, $body:path;)*) => {$(
+        fn $name($($arg: $kind),*) $(-> $out)? {
+            #[target_feature(enable = $features)]
+            fn compiled($($arg: $kind),*) $(-> $out)? {
+                $body($($arg),*)
+            }
+            // SAFETY: the table is only handed out on machines with these features.
+            unsafe { compiled($($arg),*) }
+        }
+    )*};
+}
