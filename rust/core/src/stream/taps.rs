@@ -133,7 +133,7 @@ impl Taps {
 
     /// The weights of an output as signed digits: for each four taps, as many i32 as there are digits, the highest
     /// first; zeros after the last tap.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for AVX-512"))]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AVX-512"))]
     pub fn quads(&self, output: usize) -> &[i32] {
         let window = self.windows[output];
         &self.quads[window.quads..window.quads + window.count.div_ceil(4) * self.digits]
@@ -160,7 +160,7 @@ impl Taps {
     }
 
     /// Digits of a weight, 2 or 3.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for AVX-512"))]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AVX-512"))]
     pub fn digits(&self) -> usize {
         self.digits
     }

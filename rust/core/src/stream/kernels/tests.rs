@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::geometry::{Settings, Target};
-use crate::image::ImageView;
+use crate::image::{Picture, StridedView, Strides};
 use crate::preprocess::{Pixels, preprocess};
 use crate::resize::{Arithmetic, Filter};
 use crate::stream::convert::{Formula, Value};
@@ -215,7 +215,13 @@ fn whole_pictures_equal_the_definition() {
             };
             let data = bytes(height * width * 3, 5);
             let frames = |kernels: Option<&'static Kernels>| {
-                let image = ImageView::new(&data, height, width, 3).expect("three channels");
+                let strides = Strides {
+                    row: 3 * width,
+                    pixel: 3,
+                    channel: 1,
+                };
+                let view = StridedView::new(&data, (height, width, 3), strides);
+                let image = Picture::View(view.expect("three channels"));
                 let layout = crate::geometry::Layout::new(height, width, &settings).expect("valid");
                 let mut out = vec![f32::NAN; layout.frames() * 3 * 32 * 32];
                 let pixels = Pixels {

@@ -3,8 +3,12 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::engine::kernels::{Dtype, GROUP, GROUP_BYTES, IntegerProduct, PANEL, SCALE_BYTES};
+use crate::engine::kernels::{
+    Dtype, GROUP, GROUP_BYTES, IntegerProduct, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
+};
 
+/// Up to so many rows the weights are what costs.
+const FEW_ROWS: usize = 3;
 /// Pairs of steps in a whole group.
 const PAIRS: usize = GROUP / 2;
 
@@ -76,41 +80,58 @@ fn vpdpwssd(mut sum: __m512i, a: __m512i, w: __m512i) -> __m512i {
 /// # Safety
 /// The lengths must have been checked, and the caller must be compiled for AVX-512 F, BW and what `D` needs.
 #[inline(always)]
-unsafe fn by_groups<D: Dot>(p: IntegerProduct<'_>) {
+unsafe fn by_groups<D: Dot>(mut p: IntegerProduct<'_>) {
+    let (groups, panels) = (p.k.div_ceil(GROUP), p.panels);
+    for i in 0..groups * panels {
+        // Few rows go panel by panel, so that the weights stream from memory in the order in which they lie there; many
+        // go group by group, so that the activations of a group stay in the second-level cache while the panels go by.
+        let (group, panel) = match p.rows {
+            0..=FEW_ROWS => (i % groups, i / groups),
+            _ => (i / panels, i % panels),
+        };
+        // SAFETY: by the caller's promise.
+        unsafe { all_rows::<D>(&mut p, group, panel) };
+    }
+}
+
+/// All rows times one group of one panel.
+///
+/// # Safety
+/// As for `by_groups`.
+#[inline(always)]
+unsafe fn all_rows<D: Dot>(p: &mut IntegerProduct<'_>, group: usize, panel: usize) {
     let (panel_bytes, groups) = (Dtype::Int8.panel_bytes(p.k), p.k.div_ceil(GROUP));
-    for group in 0..groups {
-        for panel in 0..p.panels {
-            let mut row = 0;
-            while row < p.rows {
-                // SAFETY: the offsets stay inside the slices, by the caller's promise.
-                row += unsafe {
-                    let tile = Tile {
-                        a: p.a.as_ptr().add(row * p.a_stride + group * GROUP),
-                        a_stride: p.a_stride,
-                        a_scale: p.a_scale.as_ptr().add(row * groups + group),
-                        groups,
-                        pairs: (p.k - group * GROUP).div_ceil(2).min(PAIRS),
-                        w: p.w.as_ptr().add(panel * panel_bytes + group * GROUP_BYTES),
-                        out: p.out.as_mut_ptr().add((row * p.panels + panel) * PANEL),
-                        out_stride: p.panels * PANEL,
-                        add: group > 0,
-                    };
-                    match p.rows - row {
-                        1 => tile.run::<D, 1, 8>(),
-                        2 | 3 => tile.run::<D, 2, 4>(),
-                        4 | 5 => tile.run::<D, 4, 2>(),
-                        6..=11 => tile.run::<D, 6, 2>(),
-                        _ => tile.run::<D, 12, 1>(),
-                    }
-                };
+    let mut row = 0;
+    while row < p.rows {
+        // SAFETY: the offsets stay inside the slices, by the caller's promise; a tile has the rows of one block, or of
+        // two.
+        row += unsafe {
+            let tile = Tile {
+                a: p.a.as_ptr().add(quantized_index(row, group * GROUP, p.k)),
+                a_stride: ROW_BLOCK * p.k.next_multiple_of(2),
+                a_scale: p.a_scale.as_ptr().add(row * groups + group),
+                groups,
+                pairs: (p.k - group * GROUP).div_ceil(2).min(PAIRS),
+                w: p.w.as_ptr().add(panel * panel_bytes + group * GROUP_BYTES),
+                out: p.out.as_mut_ptr().add((row * p.panels + panel) * PANEL),
+                out_stride: p.panels * PANEL,
+                add: group > 0,
+            };
+            match p.rows - row {
+                1 => tile.run::<D, 1, 8>(),
+                2 | 3 => tile.run::<D, 2, 4>(),
+                4 | 5 => tile.run::<D, 4, 2>(),
+                6..=11 => tile.run::<D, ROW_BLOCK, 2>(),
+                _ => tile.run::<D, { 2 * ROW_BLOCK }, 1>(),
             }
-        }
+        };
     }
 }
 
 /// One group of the rows from some row on, and one panel.
 struct Tile {
     a: *const i16,
+    /// From one block of rows to the next.
     a_stride: usize,
     a_scale: *const f32,
     groups: usize,
@@ -162,6 +183,7 @@ impl Tile {
         }
         R
     }
+
     /// One pair of steps, added to one chain of each row.
     ///
     /// # Safety
@@ -178,7 +200,8 @@ impl Tile {
             let w = self.w.add(SCALE_BYTES + pair * 2 * PANEL).cast();
             let w = _mm512_cvtepi8_epi16(_mm256_loadu_si256(w));
             for (r, sums) in sums.iter_mut().enumerate() {
-                let a = self.a.add(r * self.a_stride + 2 * pair).cast::<i32>();
+                let block = self.a.add(r / ROW_BLOCK * self.a_stride).cast::<i32>();
+                let a = block.add(pair * ROW_BLOCK + r % ROW_BLOCK);
                 let a = _mm512_set1_epi32(a.read_unaligned());
                 sums[chain] = D::dot(sums[chain], a, w);
             }
