@@ -20,8 +20,9 @@ use super::taps::Taps;
 /// Bytes in a strip, and rows in a transposed block.
 pub const LANES: usize = 32;
 
-/// The sets, the fastest first.
-const NAMES: [&str; 3] = ["avx512", "avx2", "portable"];
+/// The sets, the preferred first. AVX-512 comes last, so it is used only where it is named: no processor and no
+/// emulator has run its machine code yet, only a model of its instructions.
+const NAMES: [&str; 3] = ["avx2", "portable", "avx512"];
 
 /// The environment variable that names the instruction set to use.
 const VARIABLE: &str = "FASTER_SMOLVLM_IMAGE_KERNELS";
@@ -71,13 +72,13 @@ impl Kernels {
         }
     }
 
-    /// The fastest set that this CPU has.
+    /// The preferred set of those that this CPU has.
     pub fn best() -> &'static Kernels {
         let mut sets = NAMES.into_iter().filter_map(Self::named);
         sets.next().unwrap_or(&portable::KERNELS)
     }
 
-    /// Names of the sets that this CPU has, the fastest first.
+    /// Names of the sets that this CPU has, the preferred first.
     pub fn available() -> Vec<&'static str> {
         let has = |name: &&str| Self::named(name).is_some();
         NAMES.into_iter().filter(has).collect()

@@ -248,7 +248,8 @@ fn whole_pictures_equal_the_definition() {
 #[test]
 fn sets_are_listed_and_named() {
     let available = Kernels::available();
-    assert_eq!(available.last(), Some(&"portable"));
+    assert!(available.contains(&"portable"));
+    assert_ne!(Kernels::best().name, "avx512", "only by name");
     assert_eq!(available[0], Kernels::best().name);
     for name in &available {
         assert_eq!(Kernels::named(name).map(|set| set.name), Some(*name));
