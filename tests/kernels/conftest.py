@@ -82,3 +82,9 @@ def caught(guard: Guard) -> Callable[[str], AbstractContextManager[None]]:
         guard.inputs.clear()
 
     return expect
+
+
+@pytest.fixture(autouse=True)
+def torch_engine(monkeypatch):
+    """On a CPU `generate` would take the native engine; what is tested here is the torch one."""
+    monkeypatch.setenv("FASTER_SMOLVLM_ENGINE", "torch")
