@@ -86,7 +86,12 @@ _COMMON: dict[str, Settings] = {
 _TABLE: dict[str, dict[str, Settings]] = {
     "sm80": {**_COMMON, "attention": _attention(64, 64, 4, 3), "attention/wide_head": _attention(128, 32, 8, 2)},
     "sm90": {**_COMMON, "attention": _attention(128, 64, 4, 3)},
-    "sm100": {**_COMMON, "attention": _attention(128, 64, 8, 3)},
+    "sm100": {
+        **_COMMON,
+        "attention": _attention(128, 64, 8, 2),
+        "attention/causal": _attention(128, 32, 4, 2),
+        "attention/wide_head": _attention(128, 32, 4, 2),
+    },
     "gfx942": {**_COMMON, "attention": _attention(128, 64, 4, 1), "attention/causal": _attention(64, 64, 4, 1)},
 }
 
