@@ -24,6 +24,8 @@ from benches.grid_barrier import meet
 from benches.timing import machine, table
 
 CONTEXT = 1100
+BLOCK = 32
+DEVICE = "cuda"
 DTYPE = torch.bfloat16
 
 
@@ -57,7 +59,7 @@ def timed(run: Callable[[], object], rounds: int = 9) -> float:
 
 def copy_bandwidth() -> float:
     """Return the bytes a second that a large copy reads and writes: the limit of this card in practice."""
-    source = torch.empty(2**30, dtype=torch.int8, device="cuda")
+    source = torch.empty(2**30, dtype=torch.int8, device=DEVICE)
     target = torch.empty_like(source)
     return 2 * source.numel() / timed(lambda: target.copy_(source))
 
@@ -80,8 +82,8 @@ def model_of(name: str, layers: int | None = None) -> SmolVLMForConditionalGener
         scale_factor=tower.shuffle,
         image_token_id=text.vocabulary - 1,
     )  # fmt: skip
-    with torch.device("cuda"):
-        return SmolVLMForConditionalGeneration(config).eval().to("cuda", DTYPE)
+    with torch.device(DEVICE):
+        return SmolVLMForConditionalGeneration(config).eval().to(DEVICE, DTYPE)
 
 
 def decode_rows(name: str, bandwidth: float) -> list[list[str]]:
@@ -95,15 +97,15 @@ def decode_rows(name: str, bandwidth: float) -> list[list[str]]:
             graph.acquire()
             cache = graph.reserve(1, CONTEXT + 64)
             cache._lengths = [CONTEXT] * text.layers
-            graph.begin(torch.zeros(1, dtype=torch.int32, device="cuda"))
-            token = torch.zeros(1, dtype=torch.int64, device="cuda")
+            graph.begin(torch.zeros(1, dtype=torch.int32, device=DEVICE))
+            token = torch.zeros(1, dtype=torch.int64, device=DEVICE)
 
             def block(graph: DecodeGraph = graph, token: torch.Tensor = token) -> None:
                 graph.rewind(CONTEXT)
-                graph.greedy(token, 32)
+                graph.greedy(token, BLOCK)
 
-            graph.greedy(token, 32)
-            seconds = timed(block) / 32
+            graph.greedy(token, BLOCK)
+            seconds = timed(block) / BLOCK
             read = sum(w.runs * w.bytes for w in decode(text, CONTEXT, 1 if int8 else 2))
             rows.append(
                 [
@@ -124,7 +126,7 @@ def decode_kernel_rows(name: str, bandwidth: float) -> list[list[str]]:
     graph.acquire()
     cache = graph.reserve(1, CONTEXT + 64)
     cache._lengths = [CONTEXT] * text.layers
-    graph.begin(torch.zeros(1, dtype=torch.int32, device="cuda"))
+    graph.begin(torch.zeros(1, dtype=torch.int32, device=DEVICE))
     with launch.record(architecture(model.device)) as recorded:
         graph._launch(cache)
     rows = []
@@ -143,7 +145,7 @@ def decode_kernel_rows(name: str, bandwidth: float) -> list[list[str]]:
 
 def eager_row(name: str) -> list[str]:
     model, text = model_of(name), TEXT[name]
-    ids = torch.randint(1, text.vocabulary - 1, (1, CONTEXT), device="cuda")
+    ids = torch.randint(1, text.vocabulary - 1, (1, CONTEXT), device=DEVICE)
     with torch.no_grad():
         cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
 
@@ -165,7 +167,7 @@ def attention_rows() -> list[list[str]]:
     ]
     rows = []
     for name, batch, length, heads, kv_heads, dim, causal in cases:
-        q, k, v = (torch.randn(batch, length, h, dim, device="cuda", dtype=DTYPE) for h in (heads, kv_heads, kv_heads))
+        q, k, v = (torch.randn(batch, length, h, dim, device=DEVICE, dtype=DTYPE) for h in (heads, kv_heads, kv_heads))
         qt, kt, vt = (x.transpose(1, 2) for x in (q, k, v))
         ours = graphed(lambda q=q, k=k, v=v, d=dim, c=causal: attention.attention(q, k, v, None, d**-0.5, c))
         theirs = graphed(
@@ -188,7 +190,7 @@ def attention_rows() -> list[list[str]]:
 
 def tile_rows() -> list[list[str]]:
     """Time the vision attention of 256M with the tiles of each architecture that this card can run."""
-    q, k, v = torch.randn(17, 1024, 3, 12, 64, device="cuda", dtype=DTYPE).unbind(2)
+    q, k, v = torch.randn(17, 1024, 3, 12, 64, device=DEVICE, dtype=DTYPE).unbind(2)
     rows = []
     for arch in ("sm80", "sm90"):
         with as_if(arch):
@@ -200,7 +202,7 @@ def tile_rows() -> list[list[str]]:
 
 def barrier_row() -> str:
     """Measure what a barrier across the whole card costs, which a step in one launch would pay 5 times a layer."""
-    counter = torch.zeros(1, dtype=torch.int32, device="cuda")
+    counter = torch.zeros(1, dtype=torch.int32, device=DEVICE)
     programs, rounds = torch.cuda.get_device_properties(0).multi_processor_count, 2000
     seconds = timed(lambda: meet(counter, rounds, programs)) / rounds
     return f"One barrier across {programs} programs: {seconds * 1e6:.2f} µs (below 0.8 a step in one launch would pay)."
@@ -208,10 +210,10 @@ def barrier_row() -> str:
 
 def fused_rows() -> list[list[str]]:
     """Time norms and connector against the torch calls that they replace."""
-    x = torch.randn(17 * 1024, 768, device="cuda", dtype=DTYPE)
-    h = torch.randn(1100, 576, device="cuda", dtype=DTYPE)
-    w, b, g = (torch.randn(n, device="cuda", dtype=DTYPE) for n in (768, 768, 576))
-    tiles, projection = x.view(17, 1024, 768), torch.randn(576, 768 * 16, device="cuda", dtype=DTYPE)
+    x = torch.randn(17 * 1024, 768, device=DEVICE, dtype=DTYPE)
+    h = torch.randn(1100, 576, device=DEVICE, dtype=DTYPE)
+    w, b, g = (torch.randn(n, device=DEVICE, dtype=DTYPE) for n in (768, 768, 576))
+    tiles, projection = x.view(17, 1024, 768), torch.randn(576, 768 * 16, device=DEVICE, dtype=DTYPE)
     from faster_smolvlm import reference
 
     cases: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
@@ -240,8 +242,8 @@ def fused_rows() -> list[list[str]]:
 
 def gelu_row() -> str:
     """Say whether cuBLASLt's fused GELU is the tanh or the erf one on this device, and what it saves."""
-    x, w = torch.randn(4096, 768, device="cuda"), torch.randn(3072, 768, device="cuda") / 28
-    b = torch.zeros(3072, device="cuda")
+    x, w = torch.randn(4096, 768, device=DEVICE), torch.randn(3072, 768, device=DEVICE) / 28
+    b = torch.zeros(3072, device=DEVICE)
     fused = torch._addmm_activation(b, x, w.t(), use_gelu=True)
     plain = torch.addmm(b, x, w.t())
     tanh = (fused - F.gelu(plain, approximate="tanh")).abs().max().item()
@@ -260,9 +262,9 @@ def time_to_first_token(name: str) -> list[str]:
     """Time 17 tiles and a prompt up to the first token: kernels against plain torch."""
     model, tower, text = model_of(name), VISION[name], TEXT[name]
     size = model.config.vision_config.image_size
-    pixels = torch.randn(1, tower.tiles, 3, size, size, device="cuda", dtype=DTYPE)
+    pixels = torch.randn(1, tower.tiles, 3, size, size, device=DEVICE, dtype=DTYPE)
     places = tower.tiles * tower.tokens // tower.shuffle**2
-    ids = torch.randint(1, text.vocabulary - 1, (1, places + 20), device="cuda")
+    ids = torch.randint(1, text.vocabulary - 1, (1, places + 20), device=DEVICE)
     ids[:, 4 : 4 + places] = text.vocabulary - 1
 
     def first() -> None:
@@ -279,7 +281,7 @@ def time_to_first_token(name: str) -> list[str]:
 
 def gap_row(text: Text) -> str:
     """Measure what a launch costs inside a graph: a chain of the smallest norm."""
-    x, g = torch.randn(1, text.hidden, device="cuda", dtype=DTYPE), torch.ones(text.hidden, device="cuda", dtype=DTYPE)
+    x, g = torch.randn(1, text.hidden, device=DEVICE, dtype=DTYPE), torch.ones(text.hidden, device=DEVICE, dtype=DTYPE)
     seconds = graphed(lambda: rms_norm.rms_norm(x, None, g, 1e-5), 200)
     return f"One dependent launch inside a graph (RMSNorm of one row): {seconds * 1e6:.2f} µs."
 
@@ -291,7 +293,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("bench_gpu needs a CUDA or ROCm device; `python -m benches.gpu_model` prints predictions.")
     torch.manual_seed(0)
-    device, bandwidth = torch.device("cuda"), copy_bandwidth()
+    device, bandwidth = torch.device(DEVICE), copy_bandwidth()
     print(
         f"{torch.cuda.get_device_name()} ({architecture(device)} settings), copies at {bandwidth / 1e12:.2f} TB/s, "
         f"{machine('torch', 'triton')}\n"
