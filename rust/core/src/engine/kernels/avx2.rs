@@ -26,7 +26,10 @@ pub static KERNELS: Kernels = Kernels {
 /// Rows of the register block: 6 rows of 16 columns fill 12 of the 16 registers with sums.
 const ROWS: usize = 6;
 /// Most rows for which weights are converted in registers; above that they are expanded once for all rows.
-const DIRECT_ROWS: usize = 4;
+const DIRECT_ROWS: usize = 2 * ROWS;
+/// Bytes from the weights at work to those that are fetched from memory meanwhile: the prefetcher of the processor begins
+/// anew in every page of 4 KiB.
+const AHEAD: usize = 512;
 
 row_kernels!("avx2,fma");
 
@@ -112,60 +115,68 @@ impl Storage for Bfloat16 {
     }
 }
 
-/// Picks the block shapes: one row goes over several panels at once to hide the latency of the sums, a few rows
-/// convert the weights in registers, many rows share a panel that is expanded to float32.
+/// Picks the block shapes: few rows convert the weights in registers and go over so many panels at once that the
+/// sums hide their latency, many rows share a panel that is expanded to float32.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn typed_product<S: Storage>(mut p: Product<'_>) {
+    let p = &mut p;
     // SAFETY: the offsets stay inside the slices, whose lengths `check` has compared with the sizes.
     unsafe {
-        if p.rows == 1 {
-            let mut first = 0;
-            while first < p.panels {
-                let n = (p.panels - first).min(3);
-                match n {
-                    1 => block::<S, 1, 1>(&mut p, first),
-                    2 => block::<S, 1, 2>(&mut p, first),
-                    _ => block::<S, 1, 3>(&mut p, first),
-                }
-                first += n;
-            }
-            return;
-        }
         if p.rows > DIRECT_ROWS {
-            return many_rows::<S>(&mut p);
+            return many_rows::<S>(p);
         }
-        for panel in 0..p.panels {
-            match p.rows {
-                0 => {}
-                2 => block::<S, 2, 1>(&mut p, panel),
-                3 => block::<S, 3, 1>(&mut p, panel),
-                _ => block::<S, DIRECT_ROWS, 1>(&mut p, panel),
-            }
+        let mut first = 0;
+        while first < p.panels {
+            first += match (p.rows, p.panels - first) {
+                (0, left) => left,
+                (1, 6..) => block::<S, 1, 6>(p, first),
+                (1, 3..) => block::<S, 1, 3>(p, first),
+                (1, 2) => block::<S, 1, 2>(p, first),
+                (1, _) => block::<S, 1, 1>(p, first),
+                (2, 3..) => block::<S, 2, 3>(p, first),
+                (2, 2) => block::<S, 2, 2>(p, first),
+                (2, _) => block::<S, 2, 1>(p, first),
+                (3, 2..) => block::<S, 3, 2>(p, first),
+                (3, _) => block::<S, 3, 1>(p, first),
+                _ => {
+                    for from in (0..p.k.max(1)).step_by(RUN) {
+                        let w = panel_run::<S>(p, first, from);
+                        all_rows::<S, true>(p, first, from, w);
+                    }
+                    1
+                }
+            };
         }
     }
 }
 
-/// `R` rows times `N` panels from `panel` on, all of `k`.
+/// Weights of a panel from a step on.
+unsafe fn panel_run<S: Storage>(p: &Product<'_>, panel: usize, from: usize) -> *const u8 {
+    // SAFETY: as for the caller; a run begins at an even step, so its weights begin where they are expected.
+    unsafe {
+        p.w.as_ptr()
+            .add(panel * p.w_stride + from * PANEL * S::DTYPE.size())
+    }
+}
+
+/// `R` rows times `N` panels from `panel` on, all of `k`; gives `N`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn block<S: Storage, const R: usize, const N: usize>(p: &mut Product<'_>, panel: usize) {
-    let mut from = 0;
-    loop {
+unsafe fn block<S: Storage, const R: usize, const N: usize>(
+    p: &mut Product<'_>,
+    panel: usize,
+) -> usize {
+    for from in (0..p.k.max(1)).step_by(RUN) {
         let k = (p.k - from).min(RUN);
-        // SAFETY: as for the caller; a run begins at an even step, so its weights begin where they are expected.
+        // SAFETY: as for the caller.
         unsafe {
-            let w =
-                p.w.as_ptr()
-                    .add(panel * p.w_stride + from * PANEL * S::DTYPE.size());
+            let w = panel_run::<S>(p, panel, from);
             let out = p.out.as_mut_ptr().add(panel * PANEL);
             let a = p.a.as_ptr().add(from);
             let go_on = p.accumulate || from > 0;
-            tile::<S, R, N>(a, p.a_stride, k, w, p.w_stride, out, p.out_stride, go_on);
-        }
-        from += k;
-        if from == p.k {
-            return;
+            tile::<S, R, N, true>(a, p.a_stride, k, w, p.w_stride, out, p.out_stride, go_on);
         }
     }
+    N
 }
 
 /// Many rows, run after run of `k`: the activations of a run stay in the second-level cache while the panels go by, the
@@ -177,48 +188,60 @@ unsafe fn many_rows<S: Storage>(p: &mut Product<'_>) {
         for panel in 0..p.panels {
             // SAFETY: as for the caller; the scratch holds `RUN` steps.
             unsafe {
-                let w = p.w.as_ptr().add(panel * p.w_stride);
-                let expanded = if S::DTYPE == Dtype::Float32 {
-                    w.cast::<f32>().add(from * PANEL)
-                } else {
-                    let to = p.scratch.as_mut_ptr();
-                    for step in (0..k).step_by(2) {
-                        for (i, v) in S::pair(w, from + step).into_iter().enumerate() {
-                            _mm256_storeu_ps(to.add(step * PANEL + i * 8), v);
-                        }
-                    }
-                    to.cast_const()
+                let w = panel_run::<S>(p, panel, from);
+                if S::DTYPE == Dtype::Float32 {
+                    all_rows::<S, false>(p, panel, from, w);
+                    continue;
                 }
-                .cast::<u8>();
-                let go_on = p.accumulate || from > 0;
-                let (lda, ldo) = (p.a_stride, p.out_stride);
-                let mut row = 0;
-                for tiles in (1..=p.rows.div_ceil(ROWS)).rev() {
-                    let a = p.a.as_ptr().add(row * lda + from);
-                    let out = p.out.as_mut_ptr().add(row * ldo + panel * PANEL);
-                    // Tiles of even height: a low one does not hide the latency of its sums.
-                    let height = (p.rows - row).div_ceil(tiles);
-                    match height {
-                        1 => tile::<Float32, 1, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
-                        2 => tile::<Float32, 2, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
-                        3 => tile::<Float32, 3, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
-                        4 => tile::<Float32, 4, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
-                        5 => tile::<Float32, 5, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
-                        _ => tile::<Float32, ROWS, 1>(a, lda, k, expanded, 0, out, ldo, go_on),
+                let to = p.scratch.as_mut_ptr();
+                for step in (0..k).step_by(2) {
+                    for (i, v) in S::pair(w, step).into_iter().enumerate() {
+                        _mm256_storeu_ps(to.add(step * PANEL + i * 8), v);
                     }
-                    row += height;
                 }
+                all_rows::<Float32, false>(p, panel, from, to.cast_const().cast());
             }
         }
     }
 }
 
+/// All rows times a run of one panel.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn all_rows<S: Storage, const FETCH: bool>(
+    p: &mut Product<'_>,
+    panel: usize,
+    from: usize,
+    w: *const u8,
+) {
+    let (k, go_on) = ((p.k - from).min(RUN), p.accumulate || from > 0);
+    let (lda, ldo) = (p.a_stride, p.out_stride);
+    let mut row = 0;
+    for tiles in (1..=p.rows.div_ceil(ROWS)).rev() {
+        // Tiles of even height: a low one does not hide the latency of its sums.
+        let height = (p.rows - row).div_ceil(tiles);
+        // SAFETY: as for the caller.
+        unsafe {
+            let a = p.a.as_ptr().add(row * lda + from);
+            let out = p.out.as_mut_ptr().add(row * ldo + panel * PANEL);
+            match height {
+                1 => tile::<S, 1, 1, FETCH>(a, lda, k, w, 0, out, ldo, go_on),
+                2 => tile::<S, 2, 1, FETCH>(a, lda, k, w, 0, out, ldo, go_on),
+                3 => tile::<S, 3, 1, FETCH>(a, lda, k, w, 0, out, ldo, go_on),
+                4 => tile::<S, 4, 1, FETCH>(a, lda, k, w, 0, out, ldo, go_on),
+                5 => tile::<S, 5, 1, FETCH>(a, lda, k, w, 0, out, ldo, go_on),
+                _ => tile::<S, ROWS, 1, FETCH>(a, lda, k, w, 0, out, ldo, go_on),
+            }
+        }
+        row += height;
+    }
+}
+
 /// The inner loop: `R x N * PANEL` sums in registers, each one chain over ascending `k`; with `add` they are then added
-/// to `out`.
+/// to `out`. `FETCH` is for weights that come from memory.
 #[allow(clippy::too_many_arguments, clippy::needless_range_loop)]
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn tile<S: Storage, const R: usize, const N: usize>(
+unsafe fn tile<S: Storage, const R: usize, const N: usize, const FETCH: bool>(
     a: *const f32,
     a_stride: usize,
     k: usize,
@@ -229,14 +252,20 @@ unsafe fn tile<S: Storage, const R: usize, const N: usize>(
     add: bool,
 ) {
     // SAFETY: the caller owns `R` rows of `a` and `out` and `N` panels of `w`, each of `k` steps (panels are padded to
-    // an even number of steps).
+    // an even number of steps). What is fetched ahead may lie outside: that reads nothing.
     unsafe {
         let mut sums = [[[_mm256_setzero_ps(); 2]; N]; R];
         let even = k & !1;
-        let mut step = 0;
-        while step < even {
+        for step in (0..even).step_by(2) {
             for n in 0..N {
-                let [w0, w1, w2, w3] = S::pair(w.add(n * w_stride), step);
+                let panel = w.add(n * w_stride);
+                if FETCH {
+                    let at = panel.wrapping_add(step * PANEL * S::DTYPE.size() + AHEAD);
+                    for line in (0..2 * PANEL * S::DTYPE.size()).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast());
+                    }
+                }
+                let [w0, w1, w2, w3] = S::pair(panel, step);
                 for r in 0..R {
                     let x = _mm256_broadcast_ss(&*a.add(r * a_stride + step));
                     sums[r][n][0] = _mm256_fmadd_ps(x, w0, sums[r][n][0]);
@@ -248,7 +277,6 @@ unsafe fn tile<S: Storage, const R: usize, const N: usize>(
                     sums[r][n][1] = _mm256_fmadd_ps(x, w3, sums[r][n][1]);
                 }
             }
-            step += 2;
         }
         if even < k {
             for n in 0..N {

@@ -274,10 +274,16 @@ fn larger(a: f32, b: f32) -> f32 {
 pub fn softmax<const FUSED: bool>(scores: &mut [f32]) -> (f32, f32) {
     debug_assert!(scores.len() <= BLOCK);
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    for chunk in scores.chunks(LANES) {
+    // Whole chunks apart from the rest: lanes of a length unknown to the compiler would live in memory.
+    let chunks = scores.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
         for (lane, &s) in lanes.iter_mut().zip(chunk) {
             *lane = larger(*lane, s);
         }
+    }
+    for (lane, &s) in lanes.iter_mut().zip(rest) {
+        *lane = larger(*lane, s);
     }
     let max = lanes.into_iter().fold(f32::NEG_INFINITY, larger);
     for s in &mut *scores {

@@ -114,15 +114,21 @@ fn product_equals_the_definition_bit_for_bit() {
         (1, 64, 3),
         (1, 577, 4),
         (1, 31, 7),
+        (1, 300, 15),
         (2, 65, 3),
+        (2, 140, 6),
         (3, 64, 4),
+        (3, 129, 3),
         (4, 100, 2),
         (5, 3, 1),
         (6, 64, 4),
     ];
     let large = [
         (7, 257, 2),
+        (8, 130, 2),
+        (11, 200, 3),
         (12, 600, 3),
+        (13, 200, 3),
         (48, 72, 5),
         (49, 513, 1),
         (0, 8, 2),
@@ -248,16 +254,22 @@ fn integer_product_equals_the_definition_bit_for_bit() {
         (1, 1, 1),
         (1, 576, 4),
         (1, 577, 3),
+        (1, 130, 15),
         (2, 129, 3),
+        (2, 260, 6),
+        (3, 140, 3),
         (3, 64, 4),
         (4, 255, 2),
         (5, 3, 1),
     ];
-    for (rows, k, panels) in
-        shapes
-            .into_iter()
-            .chain([(6, 640, 2), (8, 33, 2), (13, 300, 3), (50, 128, 1)])
-    {
+    for (rows, k, panels) in shapes.into_iter().chain([
+        (6, 640, 2),
+        (8, 33, 2),
+        (11, 257, 2),
+        (12, 128, 1),
+        (13, 300, 3),
+        (50, 128, 1),
+    ]) {
         let mut random = Random(0x1357 + (rows * 31 + k * 7 + panels) as u64);
         let a = random.vec(rows * k, 3.0);
         let w = random_panels(&mut random, Dtype::Int8, k, panels);

@@ -7,9 +7,9 @@ use crate::engine::kernels::{
 };
 
 /// Most rows for which weights are widened in registers; above that they are widened once for all rows.
-const DIRECT_ROWS: usize = 3;
+const DIRECT_ROWS: usize = 2 * ROW_BLOCK;
 /// Bytes from the weights at work to those that are fetched from memory meanwhile.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 512;
 /// Pairs of steps in a whole group.
 const PAIRS: usize = GROUP / 2;
 
@@ -22,6 +22,9 @@ pub fn product(p: IntegerProduct<'_>) {
 
 /// Weights of a group as registers see them.
 trait Weights: Copy {
+    /// The same group of a panel that lies `bytes` further on.
+    fn panel(self, bytes: usize) -> Self;
+
     /// Pair `pair` of steps: columns 0..8 and 8..16, 16 bits each.
     ///
     /// # Safety
@@ -35,11 +38,15 @@ struct Narrow(*const u8);
 
 impl Weights for Narrow {
     #[inline(always)]
+    fn panel(self, bytes: usize) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+
+    #[inline(always)]
     unsafe fn pair(self, pair: usize) -> [__m256i; 2] {
         // SAFETY: by the caller's promise; loads need no alignment.
         unsafe {
             let p = self.0.add(pair * 2 * PANEL).cast::<__m128i>();
-            // One stream of memory alone leaves most of the bandwidth to the prefetcher's caution.
             _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>().wrapping_add(AHEAD));
             [
                 _mm256_cvtepi8_epi16(_mm_loadu_si128(p)),
@@ -54,6 +61,11 @@ impl Weights for Narrow {
 struct Wide(*const i16);
 
 impl Weights for Wide {
+    #[inline(always)]
+    fn panel(self, bytes: usize) -> Self {
+        Self(self.0.wrapping_byte_add(bytes))
+    }
+
     #[inline(always)]
     unsafe fn pair(self, pair: usize) -> [__m256i; 2] {
         // SAFETY: by the caller's promise; loads need no alignment.
@@ -84,21 +96,27 @@ unsafe fn walk(p: IntegerProduct<'_>) {
         }
     };
     if p.rows <= DIRECT_ROWS {
-        // Panel by panel, so that the weights stream from memory in the order in which they lie there.
-        for panel in 0..p.panels {
+        // Panels side by side: several streams from memory are quicker than one.
+        let mut panel = 0;
+        while panel < p.panels {
+            let mut wide = 1;
             for group in 0..groups {
-                let rows = rows(group, panel);
+                let mut rows = rows(group, panel);
                 // SAFETY: as above.
                 unsafe {
                     let w = Narrow(rows.w_scale.cast::<u8>().add(SCALE_BYTES));
-                    match p.rows {
-                        0 => {}
-                        1 => rows.tile::<_, 1>(w),
-                        2 => rows.tile::<_, 2>(w),
-                        _ => rows.tile::<_, DIRECT_ROWS>(w),
-                    }
+                    wide = match (p.rows, p.panels - panel) {
+                        (1, 6..) => rows.tile::<_, 1, 6>(w, panel_bytes),
+                        (1, 3..) => rows.tile::<_, 1, 3>(w, panel_bytes),
+                        (1, 2) => rows.tile::<_, 1, 2>(w, panel_bytes),
+                        (2, 3..) => rows.tile::<_, 2, 3>(w, panel_bytes),
+                        (2, 2) => rows.tile::<_, 2, 2>(w, panel_bytes),
+                        (3, 2..) => rows.tile::<_, 3, 2>(w, panel_bytes),
+                        _ => rows.all(p.rows, w),
+                    };
                 }
             }
+            panel += wide;
         }
         return;
     }
@@ -136,69 +154,79 @@ struct Rows {
 }
 
 impl Rows {
+    /// All rows times one panel; gives 1.
+    ///
     /// # Safety
     /// There must be `rows` rows, and the group's weights.
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn all(&mut self, mut rows: usize, w: Wide) {
+    unsafe fn all<W: Weights>(&mut self, mut rows: usize, w: W) -> usize {
         // SAFETY: by the caller's promise.
         unsafe {
             while rows >= ROW_BLOCK {
-                self.tile::<_, ROW_BLOCK>(w);
+                self.tile::<_, ROW_BLOCK, 1>(w, 0);
                 self.a = self.a.add(self.a_stride);
                 self.a_scale = self.a_scale.add(ROW_BLOCK * self.groups);
                 self.out = self.out.add(ROW_BLOCK * self.out_stride);
                 rows -= ROW_BLOCK;
             }
             match rows {
-                0 => {}
-                1 => self.tile::<_, 1>(w),
-                2 => self.tile::<_, 2>(w),
-                3 => self.tile::<_, 3>(w),
-                4 => self.tile::<_, 4>(w),
-                _ => self.tile::<_, 5>(w),
+                0 => 1,
+                1 => self.tile::<_, 1, 1>(w, 0),
+                2 => self.tile::<_, 2, 1>(w, 0),
+                3 => self.tile::<_, 3, 1>(w, 0),
+                4 => self.tile::<_, 4, 1>(w, 0),
+                _ => self.tile::<_, 5, 1>(w, 0),
             }
         }
     }
 
-    /// `R` rows times the panel: exact sums in registers, then scaled and added to the result.
+    /// `R` rows times `N` panels, `panel_bytes` apart: exact sums in registers, then scaled and added to the result;
+    /// gives `N`.
     ///
     /// # Safety
-    /// The block must have `R` rows, and the group's weights.
+    /// The block must have `R` rows, and the panels the group's weights.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     #[allow(clippy::needless_range_loop)]
-    unsafe fn tile<W: Weights, const R: usize>(&self, w: W) {
+    unsafe fn tile<W: Weights, const R: usize, const N: usize>(
+        &self,
+        w: W,
+        panel_bytes: usize,
+    ) -> usize {
         // SAFETY: by the caller's promise; rows of activations are padded to whole pairs.
         unsafe {
-            let mut sums = [[_mm256_setzero_si256(); 2]; R];
+            let mut sums = [[[_mm256_setzero_si256(); 2]; N]; R];
             let mut a = self.a.cast::<i32>();
             for pair in 0..self.pairs {
-                let [low, high] = w.pair(pair);
-                for r in 0..R {
-                    let a = _mm256_set1_epi32(a.add(r).read_unaligned());
-                    sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(a, low));
-                    sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(a, high));
+                for n in 0..N {
+                    let [low, high] = w.panel(n * panel_bytes).pair(pair);
+                    for r in 0..R {
+                        let a = _mm256_set1_epi32(a.add(r).read_unaligned());
+                        let [to_low, to_high] = &mut sums[r][n];
+                        *to_low = _mm256_add_epi32(*to_low, _mm256_madd_epi16(a, low));
+                        *to_high = _mm256_add_epi32(*to_high, _mm256_madd_epi16(a, high));
+                    }
                 }
                 a = a.add(ROW_BLOCK);
             }
-            let w_scale = [
-                _mm256_loadu_ps(self.w_scale),
-                _mm256_loadu_ps(self.w_scale.add(8)),
-            ];
-            for r in 0..R {
-                let a_scale = _mm256_broadcast_ss(&*self.a_scale.add(r * self.groups));
-                for half in 0..2 {
-                    let out = self.out.add(r * self.out_stride + 8 * half);
-                    let before = if self.add {
-                        _mm256_loadu_ps(out)
-                    } else {
-                        _mm256_setzero_ps()
-                    };
-                    let scale = _mm256_mul_ps(a_scale, w_scale[half]);
-                    let sum = _mm256_cvtepi32_ps(sums[r][half]);
-                    _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, before));
+            for n in 0..N {
+                let w_scale = self.w_scale.byte_add(n * panel_bytes);
+                for r in 0..R {
+                    let a_scale = _mm256_broadcast_ss(&*self.a_scale.add(r * self.groups));
+                    for half in 0..2 {
+                        let out = self.out.add(r * self.out_stride + n * PANEL + 8 * half);
+                        let before = if self.add {
+                            _mm256_loadu_ps(out)
+                        } else {
+                            _mm256_setzero_ps()
+                        };
+                        let scale = _mm256_mul_ps(a_scale, _mm256_loadu_ps(w_scale.add(8 * half)));
+                        let sum = _mm256_cvtepi32_ps(sums[r][n][half]);
+                        _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, before));
+                    }
                 }
             }
+            N
         }
     }
 }
