@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
@@ -105,20 +106,23 @@ class SmolVLM:
         given = [f"{name}={value!r}" for name, value in only_native.items() if value is not None]
         if given and not native:
             raise ValueError(f"{', '.join(given)}: for the native engine only, and torch serves here; leave it out.")
-        processor = SmolVLMProcessor.from_pretrained(pretrained_model_name_or_path, **files)
         if native:
             from .native import NativeSmolVLM
 
-            dtype = str(dtype).removeprefix("torch.")
-            native_model = NativeSmolVLM.from_pretrained(
-                pretrained_model_name_or_path,
-                dtype=dtype,
-                quantization=quantization,
-                num_threads=num_threads,
-                packed_cache_dir=packed_cache_dir,
-                **files,
-            )
+            # The tokenizer takes a tenth of a second, in which the weights can be packed.
+            with ThreadPoolExecutor(1) as side:
+                reading = side.submit(SmolVLMProcessor.from_pretrained, pretrained_model_name_or_path, **files)
+                native_model = NativeSmolVLM.from_pretrained(
+                    pretrained_model_name_or_path,
+                    dtype=str(dtype).removeprefix("torch."),
+                    quantization=quantization,
+                    num_threads=num_threads,
+                    packed_cache_dir=packed_cache_dir,
+                    **files,
+                )
+                processor = reading.result()
             return cls(native_model, processor, policy=policy, load_seconds=time.perf_counter() - start)
+        processor = SmolVLMProcessor.from_pretrained(pretrained_model_name_or_path, **files)
         from .modeling_smolvlm import SmolVLMForConditionalGeneration
 
         dtype = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype

@@ -255,7 +255,8 @@ class NativeEngine:
         begin = time.perf_counter()
         tokens = self._frame_tokens()
         unread = np.concatenate([place[known:] for place, known in zip(places, starts, strict=True)])
-        needed = np.unique(unread[unread >= 0] // tokens)
+        # Not `np.unique`: its first call imports what takes as long as a short prompt.
+        needed = sorted(set((unread[unread >= 0] // tokens).tolist()))
         self._todo = len(unread) + len(needed) * tokens
         features, found_frames = model.encode(
             [self._frames[i] for i in needed], reuse=self._reuse, done=lambda: self._advance(tokens)
