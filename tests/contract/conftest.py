@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
+from faster_smolvlm import _rust
+from faster_smolvlm.integrations.transformers import disable, enable
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
+
+Twice = Callable[[Callable[[], Any]], tuple[Any, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -19,22 +26,75 @@ def demo() -> Path:
     return Path(str(files("faster_smolvlm"))) / "demo"
 
 
-@pytest.fixture(scope="session")
-def idefics3_demo(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled checkpoint as SmolVLM v1, SmolDocling and ColSmol lay theirs out."""
-    folder = tmp_path_factory.mktemp("idefics3") / "demo"
-    shutil.copytree(demo, folder)
+def as_idefics3(source: Path, folder: Path) -> Path:
+    """Copy a folder to where it has the names that SmolVLM v1, SmolDocling and ColSmol have."""
+    shutil.copytree(source, folder)
     for path in folder.glob("*config.json"):
         values = json.loads(path.read_text())
         values.pop("video_processor", None)
         values.pop("video_sampling", None)
-        text = json.dumps(values).replace("SmolVLM", "Idefics3").replace('"smolvlm', '"idefics3')
-        path.write_text(text)
+        path.write_text(json.dumps(values).replace("SmolVLM", "Idefics3").replace('"smolvlm', '"idefics3'))
     return folder
 
 
+@pytest.fixture(scope="session")
+def idefics3_demo(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return as_idefics3(demo, tmp_path_factory.mktemp("idefics3") / "demo")
+
+
+@pytest.fixture(scope="session")
+def scene() -> Image.Image:
+    return Image.open(ROOT / "examples" / "media" / "scene.png").convert("RGB")
+
+
+@pytest.fixture
+def twice(monkeypatch: pytest.MonkeyPatch) -> Twice:
+    """Run something as it is, then with `enable()` on, and return both results; only the second may use the core."""
+    calls: list[int] = []
+    original = _rust.preprocess
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(_rust, "preprocess", counted)
+
+    def run(pipeline: Callable[[], Any]) -> tuple[Any, Any]:
+        calls.clear()
+        torch.manual_seed(0)
+        plain = pipeline()
+        assert not calls, "the pipeline used the Rust core without being told to"
+        torch.manual_seed(0)
+        enable()
+        try:
+            fast = pipeline()
+        finally:
+            disable()
+        assert calls, "the pipeline did not use the Rust core"
+        return plain, fast
+
+    return run
+
+
 def same(fast: Any, plain: Any) -> None:
-    """Equal keys, shapes, dtypes and values; pixels to one unit of rounding."""
+    """Equal keys, shapes, dtypes and values, to the bit."""
     assert list(fast) == list(plain)
     for name in plain:
-        torch.testing.assert_close(fast[name], plain[name], rtol=0, atol=1e-6)
+        torch.testing.assert_close(fast[name], plain[name], rtol=0, atol=0)
+
+
+def question(text: str = "Describe the image.", **image: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "image", **image}, {"type": "text", "text": text}]}]
+
+
+def load(folder: Path, **options: Any) -> tuple[Any, Any]:
+    """Load a processor and a model by the auto classes of Transformers."""
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, **options)
+    return transformers.AutoProcessor.from_pretrained(folder), model.eval()
+
+
+def answer(processor: Any, model: Any, scene: Image.Image) -> str:
+    text = processor.apply_chat_template(question(), add_generation_prompt=True)
+    inputs = processor(text=text, images=[scene], return_tensors="pt").to(model.device)
+    ids = model.generate(**inputs, max_new_tokens=24, do_sample=False)
+    return str(processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0])

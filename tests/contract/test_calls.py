@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from faster_smolvlm.integrations.transformers import accelerate
 from PIL import Image
@@ -82,3 +84,33 @@ def test_vlmevalkit(pair: tuple[Any, Any]) -> None:
         processor.image_size = {"longest_edge": edge}
     call = {"text": "<image>" * 3 + "what happens?", "images": frames, "return_tensors": "pt"}
     same(ours(**call), theirs(**call))
+
+
+def test_lerobot_smolvla(demo: Path) -> None:
+    """SmolVLA takes the model apart: the vision tower, the connector, and the first layers of the text stack."""
+    kind = transformers.AutoModelForImageTextToText
+    theirs, ours = (kind.from_pretrained(demo, dtype=torch.float32).eval() for _ in range(2))
+    accelerate(ours)
+    tokenizer = transformers.AutoProcessor.from_pretrained(demo).tokenizer
+    assert tokenizer.convert_tokens_to_ids("<global-img>") >= 0
+    side = ours.config.vision_config.image_size
+    picture = torch.rand(1, 3, side, side) * 2 - 1
+    seen = []
+    for vlm in (ours, theirs):
+        vlm.model.text_model.layers = vlm.model.text_model.layers[:2]
+        model = vlm.model
+        hidden = model.vision_model(pixel_values=picture.to(model.vision_model.dtype), patch_attention_mask=None)
+        tokens = model.connector(hidden.last_hidden_state)
+        layer, sizes = model.text_model.layers[0], vlm.config.text_config
+        normed = layer.input_layernorm(tokens)
+        query = layer.self_attn.q_proj(normed).view(*tokens.shape[:2], -1, layer.self_attn.head_dim)
+        values = layer.mlp(layer.post_attention_layernorm(tokens + layer.self_attn.o_proj(query.flatten(2))))
+        seen.append(model.text_model.norm(values))
+        names = set(vlm.state_dict())
+        assert {"lm_head.weight", "model.text_model.norm.weight"} <= names
+        assert not any(".layers.2." in name for name in names if "text_model" in name)
+        assert sizes.num_attention_heads * layer.self_attn.head_dim == query.flatten(2).shape[-1]
+        assert model.text_model.get_input_embeddings().weight.shape[1] == sizes.hidden_size
+    assert torch.equal(*seen)
+    prompt = torch.tensor([[1, 30, 40]])
+    assert torch.equal(ours.generate(prompt, max_new_tokens=4), theirs.generate(prompt, max_new_tokens=4))

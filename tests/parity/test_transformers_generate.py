@@ -122,12 +122,11 @@ def _with_own_module(model: Any) -> Any:
         (_with_hook, {}, "module 'lm_head' has forward hooks"),
         (_with_own_module, {}, "module 'model.text_model.layers.0.self_attn.q_proj' is a"),
         (lambda model: model.to(torch.float16), {}, "torch.float16"),
-        (lambda model: model.train(), {}, "training mode"),
         (lambda model: model, {"num_beams": 2}, "num_beams is 2"),
         (lambda model: model, {"return_dict_in_generate": True}, "return_dict_in_generate"),
         (lambda model: model, {"bad_words_ids": [[7]]}, "bad_words_ids"),
     ],
-    ids=["hook", "own module", "float16", "training", "beams", "dict", "bad words"],
+    ids=["hook", "own module", "float16", "beams", "dict", "bad words"],
 )
 def test_what_the_engine_cannot_serve_transformers_does(
     change: Callable[[Any], Any],
@@ -147,6 +146,19 @@ def test_what_the_engine_cannot_serve_transformers_does(
     assert ours.generation_engine.name == "transformers"
     assert reason in ours.generation_engine.reason
     assert sum(reason in record.getMessage() for record in caplog.records) == 1
+
+
+def test_training_mode_matters_where_something_is_dropped_out(inputs: Any, theirs: Any, ours: Any) -> None:
+    assert torch.equal(ours.train().generate(**inputs, **LIMIT), theirs.generate(**inputs, **LIMIT))
+    assert ours.generation_engine.name == "native"
+    assert ours.training
+    dropping = ours.model.text_model.layers[1].self_attn
+    dropping.attention_dropout = 0.5
+    ours.generate(**inputs, max_new_tokens=1)
+    assert ours.generation_engine.name == "transformers"
+    assert "layers.1.self_attn' is in training mode and drops values out" in ours.generation_engine.reason
+    ours.eval().generate(**inputs, max_new_tokens=1)
+    assert ours.generation_engine.name == "native"
 
 
 def test_wrong_arguments_are_wrong_to_transformers(inputs: Any, theirs: Any, ours: Any) -> None:

@@ -133,11 +133,12 @@ def _share(config: SmolVLMConfig, state: dict[str, Any]) -> SmolVLMForConditiona
 
 def _why_not_model(model: Any) -> str:
     """Return why our engines cannot stand in for the modules of a model as they are now; "" where they can."""
-    if model.training:
-        return "the model is in training mode"
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) != 1:
         return f"the parameters are on several devices ({', '.join(sorted(map(str, devices)))})"
+    for name, parameter in model.named_parameters():
+        if type(parameter.data) is not torch.Tensor:
+            return f"{name!r} is a {type(parameter.data).__name__}"
     implementation = getattr(model.config, "_attn_implementation", "sdpa")
     if implementation not in _ATTENTION:
         return f"attn_implementation is {implementation!r}"
@@ -150,6 +151,8 @@ def _why_not_model(model: Any) -> str:
             return f"{where} has forward hooks"
         if "forward" in vars(module):
             return f"{where} has a forward of its own"
+        if module.training and (getattr(module, "attention_dropout", 0) or getattr(module, "dropout", 0)):
+            return f"{where} is in training mode and drops values out"
     return ""
 
 
