@@ -18,6 +18,9 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 
+SERVED = "transformers" if transformers.__version__.startswith("4.") else "native"
+"""What `generate` of an accelerated model is served by: 4.57 gives the patches of pictures other positions."""
+
 Twice = Callable[[Callable[[], Any]], tuple[Any, Any]]
 
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 from PIL import Image
 
-from .conftest import Twice, as_idefics3, same
+from .conftest import SERVED, Twice, as_idefics3, same
 
 REPOSITORY = "ibm-granite/granite-docling-258M"
 
@@ -72,7 +72,7 @@ def test_docling(idefics3_demo: Path, page: Path, twice: Twice, tmp_path: Path) 
     assert fast[1:3] == plain[1:3]
     assert len(plain[1].split()) > 6
     assert plain[3] is None
-    assert fast[3].name == "native"
+    assert fast[3].name == SERVED
     stop = plain[1].split()[4]
     stopped, fast_stopped = twice(lambda: convert(tmp_path, page, 32, stop))
     assert fast_stopped[1] == stopped[1] != plain[1]
@@ -90,7 +90,7 @@ def test_docling_at_its_size(data_dir: Path, twice: Twice, tmp_path: Path) -> No
     same(fast[0], plain[0])
     assert fast[1:3] == plain[1:3]
     assert plain[1]
-    assert fast[3].name == "native"
+    assert fast[3].name == SERVED
 
 
 def test_colpali(idefics3_demo: Path, scene: Image.Image, twice: Twice) -> None:

@@ -11,7 +11,7 @@ import torch
 import transformers
 from PIL import Image
 
-from .conftest import Twice, answer, load, question
+from .conftest import SERVED, Twice, answer, load, question
 
 
 @pytest.mark.parametrize("folder", ["demo", "idefics3_demo"])
@@ -30,7 +30,7 @@ def test_transformers_pipeline(folder: str, scene: Image.Image, twice: Twice, re
     assert fast == plain
     assert all(plain)
     assert engines[0] is None
-    assert engines[1].name == "native"
+    assert engines[1].name == SERVED
 
 
 @pytest.mark.parametrize("device_map", [{"": "cpu"}, "cpu", "auto"], ids=str)
@@ -46,7 +46,7 @@ def test_accelerate_device_map(device_map: Any, demo: Path, scene: Image.Image, 
 
     plain, fast = twice(run)
     assert fast == plain
-    assert engines[1].name == "native"
+    assert engines[1].name == SERVED
 
 
 def test_accelerate_offload(demo: Path, scene: Image.Image, twice: Twice, tmp_path: Path) -> None:
@@ -127,4 +127,4 @@ def test_smolagents(demo: Path, scene: Image.Image, twice: Twice) -> None:
     plain, fast = twice(run)
     assert fast == plain
     assert all(plain)
-    assert engines[1].name == "native"
+    assert engines[1].name == SERVED

@@ -11,7 +11,7 @@ import torch
 import transformers
 from PIL import Image
 
-from .conftest import Twice, answer, load, question, same
+from .conftest import SERVED, Twice, answer, load, question, same
 
 
 def scenes() -> list[tuple[Image.Image, str]]:
@@ -63,7 +63,7 @@ def test_peft_lora(demo: Path, scene: Image.Image, twice: Twice, tmp_path: Path)
     assert plain[0][-1] < plain[0][0]
     assert engines[2].name == "transformers"
     assert "peft" in engines[2].reason
-    assert engines[3].name == "native"
+    assert engines[3].name == SERVED
 
 
 def test_trl_sft(demo: Path, twice: Twice, tmp_path: Path) -> None:

@@ -14,11 +14,14 @@ import pytest
 import torch
 import transformers
 from faster_smolvlm.integrations.transformers import accelerate, disable, enable, notes
+from faster_smolvlm.integrations.transformers.positions import same_positions
 from PIL import Image
 
 DEMO = Path(str(files("faster_smolvlm"))) / "demo"
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = {"max_new_tokens": 24}
+OLD = transformers.__version__.startswith("4.")
+newer = pytest.mark.skipif(OLD, reason="4.57 gives the patches of pictures other positions, so it serves itself")
 
 
 def load(kind: str = "SmolVLMForConditionalGeneration") -> Any:
@@ -50,6 +53,28 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> Any:
     return accelerate(load())
 
 
+@pytest.mark.parametrize("side", [8, 27, 32])
+def test_positions_of_patches_are_compared(side: int) -> None:
+    kinds = (
+        transformers.models.smolvlm.modeling_smolvlm.SmolVLMVisionEmbeddings,
+        transformers.models.idefics3.modeling_idefics3.Idefics3VisionEmbeddings,
+    )
+    assert [same_positions(kind, side) for kind in kinds] == [not OLD, not OLD]
+
+    class Shifted(kinds[0]):
+        def forward(self, pixel_values: torch.Tensor, patch_attention_mask: torch.Tensor) -> torch.Tensor:
+            return super().forward(pixel_values, patch_attention_mask).roll(1, 1)
+
+    assert not same_positions(Shifted, side)
+
+
+@pytest.mark.skipif(not OLD, reason="newer versions give patches the positions that our engines give them")
+def test_another_vision_tower_is_left_to_transformers(inputs: Any, theirs: Any, ours: Any) -> None:
+    assert torch.equal(ours.generate(**inputs, **LIMIT), theirs.generate(**inputs, **LIMIT))
+    assert "other positions" in ours.generation_engine.reason
+
+
+@newer
 def test_the_native_engine_gives_the_same_ids(inputs: Any, theirs: Any, ours: Any) -> None:
     expected = theirs.generate(**inputs, **LIMIT)
     assert torch.equal(ours.generate(**inputs, **LIMIT), expected)
@@ -60,6 +85,7 @@ def test_the_native_engine_gives_the_same_ids(inputs: Any, theirs: Any, ours: An
         assert copied.generation_engine.name == "native"
 
 
+@newer
 @pytest.mark.parametrize(
     "settings",
     [
@@ -78,6 +104,7 @@ def test_settings(settings: dict[str, Any], inputs: Any, theirs: Any, ours: Any)
     assert ours.generation_engine.name == "native"
 
 
+@newer
 def test_generation_config_set_after_loading_counts(inputs: Any, ours: Any) -> None:
     ours.generation_config.max_new_tokens = 2
     assert ours.generate(**inputs).shape[1] == inputs["input_ids"].shape[1] + 2
@@ -86,6 +113,7 @@ def test_generation_config_set_after_loading_counts(inputs: Any, ours: Any) -> N
     assert ours.generation_engine.name == "native"
 
 
+@newer
 def test_changed_weights_count(inputs: Any, theirs: Any, ours: Any) -> None:
     first = ours.generate(**inputs, **LIMIT)
     changed = copy.deepcopy(theirs)
@@ -116,6 +144,7 @@ def _with_own_module(model: Any) -> Any:
     return model
 
 
+@newer
 @pytest.mark.parametrize(
     ("change", "settings", "reason"),
     [
@@ -148,6 +177,7 @@ def test_what_the_engine_cannot_serve_transformers_does(
     assert sum(reason in record.getMessage() for record in caplog.records) == 1
 
 
+@newer
 def test_training_mode_matters_where_something_is_dropped_out(inputs: Any, theirs: Any, ours: Any) -> None:
     assert torch.equal(ours.train().generate(**inputs, **LIMIT), theirs.generate(**inputs, **LIMIT))
     assert ours.generation_engine.name == "native"
@@ -169,6 +199,7 @@ def test_wrong_arguments_are_wrong_to_transformers(inputs: Any, theirs: Any, our
     assert str(given.value) == str(expected.value)
 
 
+@newer
 def test_a_streamer_gets_every_token(inputs: Any, theirs: Any, ours: Any) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(DEMO)
     one = {name: value[:1] for name, value in inputs.items()}
@@ -182,6 +213,7 @@ def test_a_streamer_gets_every_token(inputs: Any, theirs: Any, ours: Any) -> Non
     assert ours.generation_engine.name == "native"
 
 
+@newer
 def test_idefics3(tmp_path: Path, inputs: Any, theirs: Any) -> None:
     config = transformers.Idefics3Config(**{**theirs.config.to_dict(), "model_type": "idefics3"})
     model = transformers.Idefics3ForConditionalGeneration(config).eval()
@@ -194,6 +226,7 @@ def test_idefics3(tmp_path: Path, inputs: Any, theirs: Any) -> None:
     assert transformers.AutoConfig.from_pretrained(tmp_path).architectures == ["Idefics3ForConditionalGeneration"]
 
 
+@newer
 def test_enable_covers_models(inputs: Any, theirs: Any) -> None:
     enable()
     try:

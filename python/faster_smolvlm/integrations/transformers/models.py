@@ -13,6 +13,8 @@ from ...generation import GenerationConfig
 from ...modeling_smolvlm import SmolVLMForConditionalGeneration
 from ...native.choice import ServedBy
 from .notes import say_once
+from .positions import same_positions
+from .versions import version
 
 _Base: Any = object  # what the mixin stands before is known when it is used
 
@@ -142,6 +144,9 @@ def _why_not_model(model: Any) -> str:
     implementation = getattr(model.config, "_attn_implementation", "sdpa")
     if implementation not in _ATTENTION:
         return f"attn_implementation is {implementation!r}"
+    embeddings = model.model.vision_model.embeddings
+    if not same_positions(embeddings.__class__, embeddings.num_patches_per_side):
+        return f"Transformers {version()} gives the patches of pictures other positions than later versions"
     for name, module in model.named_modules():
         kind = type(module)
         where = f"module {name!r}" if name else "the model"

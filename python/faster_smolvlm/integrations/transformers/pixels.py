@@ -55,6 +55,9 @@ def settings_for(kwargs: dict[str, Any], *, lanczos_is_bicubic: bool) -> tuple[d
     unknown = sorted(name for name, value in kwargs.items() if name not in _KNOWN and value is not None)
     if unknown:
         return {}, f"the setting {unknown[0]!r} is not known here"
+    for name, value in kwargs.items():
+        if name.startswith("do_") and value is not None and not isinstance(value, bool):
+            return {}, f"{name} is {value!r}, neither True nor False"
     device = kwargs.get("device")
     if device is not None and str(device) != "cpu":
         return {}, f"device={str(device)!r} was asked for, and the Rust core works on the CPU"

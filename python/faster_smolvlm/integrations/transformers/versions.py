@@ -6,7 +6,7 @@ import importlib
 import re
 from typing import Any
 
-TESTED = ("4.57", "5.3", "5.24")
+TESTED = ("4.57", "5.3", "5.23", "5.24")
 
 
 class UnsupportedTransformersError(ImportError):
