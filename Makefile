@@ -7,14 +7,15 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(shell find rust pyth
 # Tests of small models are quickest on one thread each; pytest runs two of them side by side.
 TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 FASTER_SMOLVLM_EXPECT_WHEEL=1
 OLD_TRITON := build/triton-3.6.0
+CONTRACT := build/contract
 
 DESCRIBE := HF_HUB_OFFLINE=1 $(BIN)/faster-smolvlm describe --model demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-gpu bench-gpu gate lint format dev wheel clean
+.PHONY: help demo test test-rust test-python test-contract test-gpu bench-gpu gate lint format dev wheel clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +36,14 @@ build/test.stamp: build/wheel.stamp
 	$(BIN)/pip install --quiet "$$(ls dist/*.whl)[dev]"
 	touch $@
 
+# Packages that have bounds of their own on torch and Transformers stay apart from those of the other tests.
+$(CONTRACT)/stamp: build/wheel.stamp
+	$(PYTHON) -m venv $(CONTRACT)
+	$(CONTRACT)/bin/pip install --quiet --upgrade pip
+	$(CONTRACT)/bin/pip install --quiet --force-reinstall --no-deps dist/*.whl
+	$(CONTRACT)/bin/pip install --quiet "$$(ls dist/*.whl)[contract]"
+	touch $@
+
 # The oldest triton that the kernels are compiled with, beside the installed one; where it has no wheel the tests say so.
 $(OLD_TRITON): | $(BIN)/pip
 	-$(BIN)/pip install --quiet --no-deps --target $@ triton==3.6.0
@@ -52,6 +61,9 @@ test-rust: ## the tests of the Rust core (no Python needed)
 test-python: build/test.stamp $(OLD_TRITON) ## the Python tests against the installed wheel, two processes side by side
 	$(TEST_ENV) $(BIN)/pytest -n 2 --dist worksteal --ignore tests/kernels $(ARGS)
 	$(TEST_ENV) FASTER_SMOLVLM_OLD_TRITON=$(abspath $(OLD_TRITON)) $(BIN)/pytest -n 2 --dist worksteal tests/kernels  # Triton's interpreter needs processes of its own
+
+test-contract: $(CONTRACT)/stamp ## docling, colpali-engine, TRL, peft, … with and without us, in an environment of their own (5 GB)
+	$(TEST_ENV) $(CONTRACT)/bin/python -m pytest tests/contract $(ARGS)
 
 test-gpu: build/test.stamp ## the kernels and the captured decode step on the GPU of this machine
 	$(BIN)/pytest tests/gpu $(ARGS)
