@@ -44,9 +44,8 @@ def test_the_real_256m_configuration(data_dir: Path, tmp_path: Path, fixture: st
     model.save_pretrained(tmp_path)
     del model
     gc.collect()
-    # int8 was to reach 0.999 and 0.9995; with these weights it does not (dev/LOG.md). Held here is what it does reach.
-    int8 = (0.998, 0.9995) if fixture == "plain" else (0.97, 0.999)
-    budgets = {"float32": (1 - 1e-6, 1 - 1e-6), "bfloat16": (0.9998, 0.9999), "int8": int8}
+    # int8 was to reach 0.999 for the logits; with these weights it does not (dev/LOG.md). Held here is what it reaches.
+    budgets = {"float32": (1 - 1e-6, 1 - 1e-6), "bfloat16": (0.9998, 0.9999), "int8": (0.998, 0.9995)}
     for name, (logits_cosine, image_tokens_cosine) in budgets.items():
         distance = engine_numerics.measure(tmp_path, engine_numerics.WEIGHTS[name], ids, pixels, expected)
         assert distance.image_tokens_min >= image_tokens_cosine, (name, distance)

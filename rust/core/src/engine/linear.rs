@@ -45,6 +45,7 @@ pub struct Linear {
     inputs: usize,
     dtype: Dtype,
     panels: usize,
+    /// The panels; `Int8` weights are followed by a float32 per input, the scale of its activations.
     data: Buffer<u8>,
     bias: Vec<f32>,
 }
@@ -54,6 +55,7 @@ pub struct LinearScratch {
     expanded: Vec<f32>,
     widened: Vec<i16>,
     row: Vec<i16>,
+    scaled: Vec<f32>,
     tile: Vec<f32>,
 }
 
@@ -109,6 +111,7 @@ impl LinearScratch {
             expanded: vec![0.0; RUN * PANEL],
             widened: vec![0; GROUP * PANEL],
             row: Vec::new(),
+            scaled: Vec::new(),
             tile: vec![0.0; ROW_CHUNK * TASK_PANELS * PANEL],
         }
     }
@@ -214,6 +217,8 @@ impl Linear {
         // SAFETY: by the caller's promise.
         let to = unsafe { input.quantized.values.part_mut(start..end) };
         scratch.row.resize(k.next_multiple_of(2), 0);
+        scratch.scaled.resize(k, 0.0);
+        let input_scales = &self.data[self.panels * self.dtype.panel_bytes(k)..];
         for row in first..input.rows.min(first + ROW_BLOCK) {
             // SAFETY: as above.
             let (x, scales) = unsafe {
@@ -227,7 +232,11 @@ impl Linear {
                         .part_mut(row * groups..(row + 1) * groups),
                 )
             };
-            (kernels.quantize)(x, &mut scratch.row, scales);
+            let scaled = x.iter().zip(input_scales.chunks_exact(4));
+            for (to, (x, scale)) in scratch.scaled.iter_mut().zip(scaled) {
+                *to = x * f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]);
+            }
+            (kernels.quantize)(&scratch.scaled, &mut scratch.row, scales);
             let pairs = to[2 * (row - first)..].chunks_mut(2 * ROW_BLOCK);
             for (to, from) in pairs.zip(scratch.row.chunks_exact(2)) {
                 to[..2].copy_from_slice(from);

@@ -31,9 +31,11 @@ impl Linear {
     ) -> Result<Self> {
         let inputs = weights[0].columns;
         let place = Placement::new(weights, order);
+        let scales = if dtype == Dtype::Int8 { inputs } else { 0 };
         let size = dtype
             .panel_bytes(inputs)
             .checked_mul(place.panels)
+            .and_then(|bytes| bytes.checked_add(4 * scales))
             .ok_or(EngineError::Memory { bytes: usize::MAX })?;
         let mut padded = bias;
         if !padded.is_empty() {
@@ -65,8 +67,16 @@ impl Linear {
         let place = Placement::new(weights, order);
         let panel_bytes = dtype.panel_bytes(inputs);
         let failure = Mutex::new(None);
+        let scales = match dtype {
+            Dtype::Int8 => input_scales(weights, inputs, pool)?,
+            _ => Vec::new(),
+        };
         {
-            let data = Shared::new(&mut self.data);
+            let (panels, rest) = self.data.split_at_mut(place.panels * panel_bytes);
+            for (to, scale) in rest.chunks_exact_mut(4).zip(&scales) {
+                to.copy_from_slice(&scale.to_le_bytes());
+            }
+            let data = Shared::new(panels);
             pool.run(|worker| {
                 let mut rows = vec![0.0; PANEL * inputs];
                 worker.for_each(place.panels, |panel| {
@@ -83,6 +93,9 @@ impl Linear {
                                 .unwrap_or_else(|e| e.into_inner())
                                 .get_or_insert(e);
                             return;
+                        }
+                        for (x, scale) in row.iter_mut().zip(&scales) {
+                            *x /= scale;
                         }
                     }
                     fill(bytes, dtype, &rows, inputs);
@@ -144,6 +157,60 @@ impl Placement {
     }
 }
 
+/// Rows of a weight matrix that one task looks at.
+const SCALE_ROWS: usize = 64;
+/// Smallest scale of an input.
+const LEAST_SCALE: f32 = 1.0 / 4096.0;
+
+/// For each input the power of two that its activations are multiplied by, and its weights divided by, before both
+/// become integers: the smallest at which no weight of the input outgrows the largest of its group.
+///
+/// Where a few channels carry large activations, the weights that read them may all be small, and would be rounded to
+/// nothing beside the others of their group. Activations have the bits to spare. Powers of two round nothing.
+fn input_scales(weights: &[Tensor<'_>], inputs: usize, pool: &mut Pool) -> Result<Vec<f32>> {
+    let largest = Mutex::new(vec![0.0_f32; inputs]);
+    let rows: usize = weights.iter().map(|w| w.rows).sum();
+    pool.run(|worker| {
+        let (mut row, mut mine) = (vec![0.0; inputs], vec![0.0_f32; inputs]);
+        worker.for_each(rows.div_ceil(SCALE_ROWS), |task| {
+            for index in task * SCALE_ROWS..rows.min((task + 1) * SCALE_ROWS) {
+                let mut place = index;
+                for weight in weights {
+                    if place < weight.rows {
+                        weight.read(place, &mut row);
+                        break;
+                    }
+                    place -= weight.rows;
+                }
+                for (m, x) in mine.chunks_mut(GROUP).zip(row.chunks(GROUP)) {
+                    let most = x.iter().fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
+                    for (m, x) in m.iter_mut().zip(x) {
+                        *m = m.max(x.abs() / most);
+                    }
+                }
+            }
+        });
+        let mut all = largest.lock().unwrap_or_else(|e| e.into_inner());
+        for (a, m) in all.iter_mut().zip(mine) {
+            *a = a.max(m);
+        }
+    })?;
+    let mut scales = largest.into_inner().unwrap_or_else(|e| e.into_inner());
+    for group in scales.chunks_mut(GROUP) {
+        let most = group.iter().fold(0.0_f32, |m, x| m.max(*x));
+        for scale in group {
+            let ratio = (*scale / most).clamp(LEAST_SCALE, 1.0);
+            // All zeros, or not finite: the weights say so later.
+            *scale = if ratio.is_finite() {
+                ratio.log2().ceil().exp2()
+            } else {
+                1.0
+            };
+        }
+    }
+    Ok(scales)
+}
+
 /// Scales numbers to integers in [-127, 127], to nearest even, and gives the scale.
 fn quantize_weights(group: &[f32], mut put: impl FnMut(usize, i8)) -> f32 {
     // Adding it rounds and leaves the integer in the low bits; `f32::round` would be a call for each number.
@@ -203,5 +270,71 @@ fn fill(panel: &mut [u8], dtype: Dtype, rows: &[f32], k: usize) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Input, LinearScratch, Quantized, task_panels};
+    use super::*;
+    use crate::engine::checkpoint::{Checkpoint, MemoryTensor};
+    use crate::engine::kernels::available;
+
+    const OUTPUTS: usize = 40;
+    const INPUTS: usize = 200;
+
+    /// Products of int8 weights and one row, after input 7 was made larger and its weights smaller by a factor.
+    fn products(factor: f32) -> Vec<f32> {
+        let small = |i: usize| (i * 37 % 101) as f32 / 64.0 - 0.8;
+        let values = (0..OUTPUTS * INPUTS).map(|i| match i % INPUTS {
+            7 => small(i) / factor,
+            _ => small(i),
+        });
+        let checkpoint = Checkpoint::from_memory(vec![MemoryTensor {
+            name: "w".into(),
+            dtype: safetensors::Dtype::F32,
+            shape: vec![OUTPUTS, INPUTS],
+            bytes: Box::new(values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>()),
+        }])
+        .expect("consistent");
+        let weight = checkpoint.tensor("w", &[OUTPUTS, INPUTS]).expect("there");
+        let mut pool = Pool::new(2).expect("two threads");
+        let (order, dtype) = (Order::Concatenated, Dtype::Int8);
+        let linear = Linear::pack(&[weight], order, Vec::new(), dtype, &mut pool).expect("finite");
+        let mut x: Vec<f32> = (0..INPUTS).map(|i| small(3 * i + 1)).collect();
+        x[7] *= factor;
+        let mut quantized = Quantized::new(1, INPUTS).expect("memory");
+        let input = Input {
+            values: Shared::new(&mut x),
+            stride: INPUTS,
+            rows: 1,
+            quantized: quantized.shared(),
+        };
+        let mut out = vec![0.0; OUTPUTS];
+        let shared = Shared::new(&mut out);
+        pool.run(|worker| {
+            let mut scratch = LinearScratch::new();
+            // SAFETY: nobody writes the input, and each call of the closure has columns of its own.
+            unsafe {
+                linear.phase(
+                    worker,
+                    available()[0],
+                    &mut scratch,
+                    input,
+                    task_panels(1),
+                    |_, _, columns, v| shared.part_mut(columns).copy_from_slice(v),
+                );
+            }
+        })
+        .expect("no panic");
+        out
+    }
+
+    #[test]
+    fn an_input_that_is_large_because_its_weights_are_small_costs_no_bit() {
+        let plain = products(1.0);
+        assert!(plain.iter().all(|x| *x != 0.0));
+        assert_eq!(products(64.0), plain);
+        assert_eq!(products(1024.0), plain);
     }
 }
