@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import faster_smolvlm
 import pytest
 import torch
 import transformers
@@ -211,6 +212,23 @@ def test_a_streamer_gets_every_token(inputs: Any, theirs: Any, ours: Any) -> Non
     assert texts[0] == texts[1]
     assert texts[0]
     assert ours.generation_engine.name == "native"
+
+
+@newer
+def test_what_one_side_saves_the_other_loads(tmp_path: Path, inputs: Any, theirs: Any, ours: Any) -> None:
+    expected = ours.generate(**inputs, **LIMIT)
+    for model, name in ((theirs, "theirs"), (ours, "ours")):
+        model.save_pretrained(tmp_path / name)
+    names = sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "ours").iterdir())
+    for name in names:
+        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes(), name
+    own = faster_smolvlm.AutoModelForImageTextToText.from_pretrained(tmp_path / "ours", dtype=torch.float32)
+    assert torch.equal(own.generate(**inputs, **LIMIT), expected)
+    own.save_pretrained(tmp_path / "own")
+    back = accelerate(transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "own", dtype=torch.float32))
+    assert torch.equal(back.generate(**inputs, **LIMIT), expected)
+    assert back.generation_engine.name == "native"
 
 
 @newer
