@@ -209,7 +209,7 @@ impl Pool {
             // A thread that another process keeps from its core holds up every phase: one thread is then quicker.
             let elapsed = start.elapsed();
             if worker.stalled * 4 > elapsed && elapsed < LONGEST_REST {
-                self.next_rest = (self.next_rest * 2).clamp(8, MOST_REST);
+                self.next_rest = (self.next_rest * 2).clamp(1, MOST_REST);
                 self.rest = self.next_rest;
             } else {
                 self.next_rest = 0;
