@@ -25,6 +25,10 @@ class Timing:
         return f"{self.median * scale:.1f} {unit} ({self.low * scale:.1f}–{self.high * scale:.1f})"
 
 
+SETTLE = 0.02
+"""Seconds before each run: OpenMP's threads spin on after their work, on cores that the next side wants."""
+
+
 def alternate(sides: Mapping[str, Callable[[], Any]], *, rounds: int = 9, warm_up: int = 2) -> dict[str, Timing]:
     """Time every side once a round, in turn, so that a change of the machine's mood meets them all alike."""
     for _ in range(warm_up):
@@ -33,6 +37,7 @@ def alternate(sides: Mapping[str, Callable[[], Any]], *, rounds: int = 9, warm_u
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
+            time.sleep(SETTLE)
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
