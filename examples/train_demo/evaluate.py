@@ -19,6 +19,7 @@ import torch
 from .heldout import Item, batches, clip_items, encode, scene_items
 
 LONGEST = 32  # new tokens; the longest answer has about half as many
+NATIVE_BATCH = 8  # the native engine's cache holds two sequences of full length unless asked otherwise
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,6 @@ class Answer:
     margins: tuple[float, ...]
 
 
-NATIVE_BATCH = 8
-"""Largest batch for the native engine, whose cache holds two sequences of full length unless asked otherwise."""
 
 
 def answer(processor: Any, model: Any, items: list[Item], size: int = 32, show: bool = False) -> list[Answer]:
