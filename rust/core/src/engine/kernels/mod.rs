@@ -206,15 +206,9 @@ pub struct Kernels {
 /// Environment variable that forces an instruction set by name.
 pub const ISA_VARIABLE: &str = "FASTER_SMOLVLM_ISA";
 
-/// Every instruction set that this machine has, the preferred first. The AVX-512 sets come last, so they are used only
-/// where they are named: no processor and no emulator has run their machine code yet, only a model of its instructions.
+/// Every instruction set that this machine has, the preferred first.
 pub fn available() -> Vec<&'static Kernels> {
     let mut sets = Vec::new();
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        sets.push(&avx2::KERNELS);
-    }
-    sets.push(&scalar::KERNELS);
     #[cfg(target_arch = "x86_64")]
     {
         if avx512::vnni_available() {
@@ -223,7 +217,11 @@ pub fn available() -> Vec<&'static Kernels> {
         if avx512::available() {
             sets.push(&avx512::KERNELS);
         }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            sets.push(&avx2::KERNELS);
+        }
     }
+    sets.push(&scalar::KERNELS);
     sets
 }
 

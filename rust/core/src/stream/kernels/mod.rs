@@ -20,9 +20,8 @@ use super::taps::Taps;
 /// Bytes in a strip, and rows in a transposed block.
 pub const LANES: usize = 32;
 
-/// The sets, the preferred first. AVX-512 comes last, so it is used only where it is named: no processor and no
-/// emulator has run its machine code yet, only a model of its instructions.
-const NAMES: [&str; 3] = ["avx2", "portable", "avx512"];
+/// The sets, the preferred first.
+const NAMES: [&str; 3] = ["avx512", "avx2", "portable"];
 
 /// The environment variable that names the instruction set to use.
 const VARIABLE: &str = "FASTER_SMOLVLM_IMAGE_KERNELS";
