@@ -31,8 +31,6 @@ class Answer:
     margins: tuple[float, ...]
 
 
-
-
 def answer(processor: Any, model: Any, items: list[Item], size: int = 32, show: bool = False) -> list[Answer]:
     """Answer every item greedily, ``size`` at a time."""
     answers: dict[int, Answer] = {}
