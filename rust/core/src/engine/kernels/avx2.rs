@@ -1,27 +1,12 @@
 //! AVX2 with FMA: the matrix product by hand, the row kernels by compiling the scalar ones for this instruction set.
 use std::arch::x86_64::*;
 
-use super::{Dtype, Kernels, PANEL, Product, RUN, scalar};
+use super::{Dtype, Kernels, PANEL, Product, RUN};
 
 mod integer;
 
 /// Kernels for machines with AVX2 and FMA; listed by `available` only after both were detected.
-pub static KERNELS: Kernels = Kernels {
-    name: "avx2",
-    product,
-    integer_product: integer::product,
-    quantize,
-    gelu,
-    silu_mul,
-    add,
-    rms_norm,
-    layer_norm,
-    rotary,
-    softmax,
-    merge,
-    argmax: scalar::argmax,
-    burn,
-};
+pub static KERNELS: Kernels = kernels("avx2", integer::product);
 
 /// Rows of the register block: 6 rows of 16 columns fill 12 of the 16 registers with sums.
 const ROWS: usize = 6;

@@ -2,7 +2,7 @@
 //! scalar ones for this instruction set.
 use std::arch::x86_64::*;
 
-use super::{Dtype, IntegerProduct, Kernels, PANEL, Product, RUN, scalar};
+use super::{Dtype, Kernels, PANEL, Product, RUN};
 
 mod integer;
 
@@ -10,25 +10,6 @@ mod integer;
 pub static KERNELS: Kernels = kernels("avx512", integer::product);
 /// The same where VNNI is there too.
 pub static VNNI: Kernels = kernels("avx512vnni", integer::product_vnni);
-
-const fn kernels(name: &'static str, integer_product: fn(IntegerProduct<'_>)) -> Kernels {
-    Kernels {
-        name,
-        product,
-        integer_product,
-        quantize,
-        gelu,
-        silu_mul,
-        add,
-        rms_norm,
-        layer_norm,
-        rotary,
-        softmax,
-        merge,
-        argmax: scalar::argmax,
-        burn,
-    }
-}
 
 /// Whether this machine has the instructions of [`KERNELS`].
 pub fn available() -> bool {

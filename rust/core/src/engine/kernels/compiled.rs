@@ -1,8 +1,31 @@
 //! The row kernels of an instruction set: the scalar ones, compiled for it.
 
-/// Defines the row kernels for these target features, which the machines that get the table must have.
+/// Defines the row kernels for these target features, which the machines that get the table must have, and `kernels`,
+/// which makes the table of them and of the `product` and `burn` that are at hand.
 macro_rules! row_kernels {
     ($features:literal) => {
+        const fn kernels(
+            name: &'static str,
+            integer_product: fn($crate::engine::kernels::IntegerProduct<'_>),
+        ) -> $crate::engine::kernels::Kernels {
+            $crate::engine::kernels::Kernels {
+                name,
+                product,
+                integer_product,
+                quantize,
+                gelu,
+                silu_mul,
+                add,
+                rms_norm,
+                layer_norm,
+                rotary,
+                softmax,
+                merge,
+                argmax: $crate::engine::kernels::scalar::argmax,
+                burn,
+            }
+        }
+
         row_kernels! {
             $features;
             quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]), $crate::engine::kernels::scalar::quantize;

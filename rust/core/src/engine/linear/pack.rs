@@ -169,27 +169,21 @@ const LEAST_SCALE: f32 = 1.0 / 4096.0;
 /// nothing beside the others of their group. Activations have the bits to spare. Powers of two round nothing.
 fn input_scales(weights: &[Tensor<'_>], inputs: usize, pool: &mut Pool) -> Result<Vec<f32>> {
     let largest = Mutex::new(vec![0.0_f32; inputs]);
-    let rows: usize = weights.iter().map(|w| w.rows).sum();
     pool.run(|worker| {
         let (mut row, mut mine) = (vec![0.0; inputs], vec![0.0_f32; inputs]);
-        worker.for_each(rows.div_ceil(SCALE_ROWS), |task| {
-            for index in task * SCALE_ROWS..rows.min((task + 1) * SCALE_ROWS) {
-                let mut place = index;
-                for weight in weights {
-                    if place < weight.rows {
-                        weight.read(place, &mut row);
-                        break;
-                    }
-                    place -= weight.rows;
-                }
-                for (m, x) in mine.chunks_mut(GROUP).zip(row.chunks(GROUP)) {
-                    let most = x.iter().fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
-                    for (m, x) in m.iter_mut().zip(x) {
-                        *m = m.max(x.abs() / most);
+        for weight in weights {
+            worker.for_each(weight.rows.div_ceil(SCALE_ROWS), |task| {
+                for index in task * SCALE_ROWS..weight.rows.min((task + 1) * SCALE_ROWS) {
+                    weight.read(index, &mut row);
+                    for (m, x) in mine.chunks_mut(GROUP).zip(row.chunks(GROUP)) {
+                        let most = x.iter().fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
+                        for (m, x) in m.iter_mut().zip(x) {
+                            *m = m.max(x.abs() / most);
+                        }
                     }
                 }
-            }
-        });
+            });
+        }
         let mut all = largest.lock().unwrap_or_else(|e| e.into_inner());
         for (a, m) in all.iter_mut().zip(mine) {
             *a = a.max(m);

@@ -3,8 +3,9 @@
 
 use std::arch::x86_64::*;
 
+use super::x86::{check_pixels, check_rows, check_transpose, convert_rest, fence};
 use super::{Kernels, LANES};
-use crate::stream::convert::{Conversion, Formula, to_bfloat16};
+use crate::stream::convert::{Conversion, Formula};
 use crate::stream::taps::{LOW_BITS, Taps};
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -25,14 +26,7 @@ pub(super) fn available() -> bool {
 // The functions of the table. Each checks the lengths that its loop relies on.
 
 fn transpose(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
-    assert!(
-        from.len() >= (LANES - 1) * from_stride + LANES,
-        "block too short"
-    );
-    assert!(
-        to.len() >= (LANES - 1) * to_stride + LANES,
-        "block too short"
-    );
+    check_transpose(from, from_stride, to, to_stride);
     let (from, to) = (from.as_ptr(), to.as_mut_ptr());
     // SAFETY: the table is handed out only where `available`; every access is within the lengths asserted.
     unsafe {
@@ -46,15 +40,10 @@ fn transpose(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
 }
 
 fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
-    let count = taps.count(output);
-    assert!(
-        rows.len() >= count && rows[..count].iter().all(|row| row.len() >= out.len()),
-        "rows too short"
-    );
-    assert!(out.len().is_multiple_of(LANES), "not whole strips");
+    check_rows(rows, taps, output, out);
     // SAFETY: as above.
     unsafe {
-        match (taps.parts(), count.div_ceil(2)) {
+        match (taps.parts(), taps.count(output).div_ceil(2)) {
             // What enlarging takes: two, four and six taps.
             (1, 1) => weigh_rows_of_pairs::<1>(rows, taps, output, out),
             (1, 2) => weigh_rows_of_pairs::<2>(rows, taps, output, out),
@@ -66,11 +55,7 @@ fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
 }
 
 fn weigh_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
-    assert!(out.len().is_multiple_of(3 * LANES), "not whole pixels");
-    for output in first..first + out.len() / (3 * LANES) {
-        let last = taps.first(output) + taps.count(output) - 1;
-        assert!(last * stride + 3 * LANES <= block.len(), "block too short");
-    }
+    check_pixels(block, stride, taps, first, out);
     // SAFETY: as above.
     unsafe {
         match (taps.parts(), stride / LANES) {
@@ -85,10 +70,7 @@ fn weigh_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mu
 fn to_f32(bytes: &[u8], conversion: &Conversion, out: &mut [f32]) {
     assert!(bytes.len() == out.len(), "lengths differ");
     let Some(formula) = &conversion.formula else {
-        for (value, &byte) in out.iter_mut().zip(bytes) {
-            *value = conversion.table[usize::from(byte)];
-        }
-        return;
+        return convert_rest(bytes, 0, conversion, out);
     };
     let whole = out.len() / 16 * 16;
     // SAFETY: as above; streaming stores only where the output is aligned.
@@ -101,9 +83,7 @@ fn to_f32(bytes: &[u8], conversion: &Conversion, out: &mut [f32]) {
             _ => to_f32_avx2::<false, true>(bytes, formula, out),
         }
     }
-    for (value, &byte) in out[whole..].iter_mut().zip(&bytes[whole..]) {
-        *value = conversion.table[usize::from(byte)];
-    }
+    convert_rest(bytes, whole, conversion, out);
 }
 
 fn to_bf16(bytes: &[u8], conversion: &Conversion, out: &mut [u16]) {
@@ -117,9 +97,7 @@ fn to_bf16(bytes: &[u8], conversion: &Conversion, out: &mut [u16]) {
         }
         _ => 0,
     };
-    for (value, &byte) in out[whole..].iter_mut().zip(&bytes[whole..]) {
-        *value = to_bfloat16(conversion.table[usize::from(byte)]);
-    }
+    convert_rest(bytes, whole, conversion, out);
 }
 
 fn fill(out: &mut [i64], value: i64) {
@@ -129,11 +107,6 @@ fn fill(out: &mut [i64], value: i64) {
     tail.fill(value);
     // SAFETY: as above.
     unsafe { fill_avx2(body, value) }
-}
-
-fn fence() {
-    // SAFETY: every x86-64 CPU has SSE.
-    unsafe { _mm_sfence() };
 }
 
 #[target_feature(enable = "avx2,fma")]

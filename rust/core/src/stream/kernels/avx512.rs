@@ -4,8 +4,9 @@
 
 use std::arch::x86_64::*;
 
+use super::x86::{check_pixels, check_rows, check_transpose, convert_rest, fence};
 use super::{Kernels, LANES};
-use crate::stream::convert::{Conversion, Formula, to_bfloat16};
+use crate::stream::convert::{Conversion, Formula};
 use crate::stream::taps::Taps;
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -30,25 +31,13 @@ pub(super) fn available() -> bool {
 // The functions of the table. Each checks the lengths that its loop relies on.
 
 fn transpose(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
-    assert!(
-        from.len() >= (LANES - 1) * from_stride + LANES,
-        "block too short"
-    );
-    assert!(
-        to.len() >= (LANES - 1) * to_stride + LANES,
-        "block too short"
-    );
+    check_transpose(from, from_stride, to, to_stride);
     // SAFETY: the table is handed out only where `available`; every access is within the lengths asserted.
     unsafe { transpose_avx512(from.as_ptr(), from_stride, to.as_mut_ptr(), to_stride) }
 }
 
 fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
-    let count = taps.count(output);
-    assert!(
-        rows.len() >= count && rows[..count].iter().all(|row| row.len() >= out.len()),
-        "rows too short"
-    );
-    assert!(out.len().is_multiple_of(LANES), "not whole strips");
+    check_rows(rows, taps, output, out);
     // SAFETY: as above.
     unsafe {
         match taps.digits() {
@@ -59,13 +48,7 @@ fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
 }
 
 fn weigh_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
-    assert!(out.len().is_multiple_of(3 * LANES), "not whole pixels");
-    for output in first..first + out.len() / (3 * LANES) {
-        assert!(
-            (taps.end(output) - 1) * stride + 3 * LANES <= block.len(),
-            "block too short"
-        );
-    }
+    check_pixels(block, stride, taps, first, out);
     // SAFETY: as above.
     unsafe {
         match taps.digits() {
@@ -92,9 +75,7 @@ fn to_f32(bytes: &[u8], conversion: &Conversion, out: &mut [f32]) {
         }
         None => 0,
     };
-    for (value, &byte) in out[whole..].iter_mut().zip(&bytes[whole..]) {
-        *value = conversion.table[usize::from(byte)];
-    }
+    convert_rest(bytes, whole, conversion, out);
 }
 
 fn to_bf16(bytes: &[u8], conversion: &Conversion, out: &mut [u16]) {
@@ -108,9 +89,7 @@ fn to_bf16(bytes: &[u8], conversion: &Conversion, out: &mut [u16]) {
         }
         _ => 0,
     };
-    for (value, &byte) in out[whole..].iter_mut().zip(&bytes[whole..]) {
-        *value = to_bfloat16(conversion.table[usize::from(byte)]);
-    }
+    convert_rest(bytes, whole, conversion, out);
 }
 
 fn fill(out: &mut [i64], value: i64) {
@@ -120,11 +99,6 @@ fn fill(out: &mut [i64], value: i64) {
     tail.fill(value);
     // SAFETY: as above.
     unsafe { fill_avx512(body, value) }
-}
-
-fn fence() {
-    // SAFETY: every x86-64 CPU has SSE.
-    unsafe { _mm_sfence() };
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
