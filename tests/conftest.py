@@ -1,11 +1,13 @@
-"""Shared fixtures: where the real test data is."""
+"""Shared fixtures: where the real test data is, and whether the Rust core was at work."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from faster_smolvlm import _rust
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,3 +24,17 @@ def data_dir() -> Path:
     if path is None:
         pytest.skip("the real test data is not here: set FASTER_SMOLVLM_DATA to its folder")
     return path
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with each call that the Rust core serves."""
+    calls: list[int] = []
+    original = _rust.preprocess
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(_rust, "preprocess", counted)
+    return calls

@@ -33,38 +33,36 @@ def test_transformers_pipeline(folder: str, scene: Image.Image, twice: Twice, re
     assert engines[1].name == SERVED
 
 
-@pytest.mark.parametrize("device_map", [{"": "cpu"}, "cpu", "auto"], ids=str)
-def test_accelerate_device_map(device_map: Any, demo: Path, scene: Image.Image, twice: Twice) -> None:
-    pytest.importorskip("accelerate")
+def engine_of_answers(twice: Twice, scene: Image.Image, loaded: Callable[[], tuple[Any, Any]]) -> Any:
+    """Ask what is loaded, plain and with `enable()`, the same; the texts are equal. Return the engine of the latter."""
     engines = []
 
     def run() -> str:
-        processor, model = load(demo, device_map=device_map)
+        processor, model = loaded()
         text = answer(processor, model, scene)
         engines.append(getattr(model, "generation_engine", None))
         return text
 
     plain, fast = twice(run)
     assert fast == plain
-    assert engines[1].name == SERVED
+    return engines[1]
+
+
+@pytest.mark.parametrize("device_map", [{"": "cpu"}, "cpu", "auto"], ids=str)
+def test_accelerate_device_map(device_map: Any, demo: Path, scene: Image.Image, twice: Twice) -> None:
+    pytest.importorskip("accelerate")
+    engine = engine_of_answers(twice, scene, lambda: load(demo, device_map=device_map))
+    assert engine.name == SERVED
 
 
 def test_accelerate_offload(demo: Path, scene: Image.Image, twice: Twice, tmp_path: Path) -> None:
     """Layers that wait on the disk come by hooks, which our engines do not run: Transformers answers."""
     pytest.importorskip("accelerate")
     places = {"model.vision_model": "cpu", "model.connector": "cpu", "model.text_model": "disk", "lm_head": "disk"}
-    engines = []
-
-    def run() -> str:
-        processor, model = load(demo, device_map=places, offload_folder=str(tmp_path / str(len(engines))))
-        text = answer(processor, model, scene)
-        engines.append(getattr(model, "generation_engine", None))
-        return text
-
-    plain, fast = twice(run)
-    assert fast == plain
-    assert engines[1].name == "transformers"
-    assert "meta" in engines[1].reason
+    folders = (str(tmp_path / name) for name in ("plain", "fast"))
+    engine = engine_of_answers(twice, scene, lambda: load(demo, device_map=places, offload_folder=next(folders)))
+    assert engine.name == "transformers"
+    assert "meta" in engine.reason
 
 
 def _torchao() -> dict[str, Any]:
@@ -81,18 +79,9 @@ def _quanto() -> dict[str, Any]:
 def test_quantised_weights(options: Callable[[], Any], demo: Path, scene: Image.Image, twice: Twice) -> None:
     """What Transformers quantises on a CPU without bitsandbytes is not our engine's, so Transformers answers."""
     pytest.importorskip("accelerate")
-    engines = []
-
-    def run() -> str:
-        processor, model = load(demo, **options())
-        text = answer(processor, model, scene)
-        engines.append(getattr(model, "generation_engine", None))
-        return text
-
-    plain, fast = twice(run)
-    assert fast == plain
-    assert engines[1].name == "transformers"
-    assert "is a" in engines[1].reason
+    engine = engine_of_answers(twice, scene, lambda: load(demo, **options()))
+    assert engine.name == "transformers"
+    assert "is a" in engine.reason
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

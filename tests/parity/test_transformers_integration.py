@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from faster_smolvlm import _rust
 from faster_smolvlm.integrations.transformers import accelerate, disable, enable, is_enabled, notes, pixels, versions
 from PIL import Image
 from transformers.image_utils import SizeDict
@@ -71,20 +70,6 @@ def pair(small_checkpoint: Path) -> tuple[Any, Any]:
     """The processor of Transformers, and another one accelerated."""
     load = transformers.AutoProcessor.from_pretrained
     return load(small_checkpoint), accelerate(load(small_checkpoint))
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows with each call that the Rust core serves."""
-    calls: list[int] = []
-    original = _rust.preprocess
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(_rust, "preprocess", counted)
-    return calls
 
 
 @pytest.fixture
