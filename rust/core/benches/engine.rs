@@ -11,7 +11,7 @@ use std::time::Instant;
 use faster_smolvlm_core::engine::checkpoint::Checkpoint;
 use faster_smolvlm_core::engine::kernels::{ISA_VARIABLE, select};
 use faster_smolvlm_core::engine::linear::{
-    Input, Linear, LinearScratch, Order, Quantized, row_stride, task_panels,
+    Activations, Input, Linear, LinearScratch, Order, Quantized, task_panels,
 };
 use faster_smolvlm_core::engine::memory::{Buffer, Shared};
 use faster_smolvlm_core::engine::pool::Pool;
@@ -252,15 +252,22 @@ fn linear(path: &Path, threads: usize, peak: f64) -> Outcome<()> {
             let linear =
                 Linear::pack(&[weight], Order::Concatenated, Vec::new(), dtype, &mut pool)?;
             let mut random = Random(3);
-            let stride = row_stride(inputs);
             let mut quantized = Quantized::new(rows, inputs)?;
-            let mut input = Buffer::<f32>::zeroed(rows * stride)?;
-            input.iter_mut().for_each(|x| *x = random.unit());
+            let mut room = Activations::room(rows, inputs)?;
+            let values = Activations::new(Shared::new(&mut room), inputs, dtype, kernels);
+            let mut spare = Vec::new();
+            for row in 0..rows {
+                // SAFETY: nobody else uses the room yet.
+                unsafe {
+                    values.fill(row, 0..inputs, &mut spare, |x| {
+                        x.iter_mut().for_each(|x| *x = random.unit());
+                    });
+                }
+            }
             let mut output = Buffer::<f32>::zeroed(rows * outputs)?;
             let output = Shared::new(&mut output);
             let input = Input {
-                values: Shared::new(&mut input),
-                stride,
+                values,
                 rows,
                 quantized: quantized.shared(),
             };

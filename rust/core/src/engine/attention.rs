@@ -3,14 +3,16 @@
 //! A page holds [`PAGE`] positions of every layer and head in the panel layout of the kernels: keys as weights with
 //! inner dimension `head_dim` and one column per position, values as weights with one inner step per position. So the
 //! matrix kernel computes scores and outputs alike, for one row or for many.
-use super::kernels::{BLOCK, Dtype, Kernels, PANEL, Product, RUN};
-use super::linear::to_bfloat16;
+use super::kernels::{BLOCK, Bfloat16Product, Dtype, Kernels, PANEL, Product, RUN};
 use super::memory::{Buffer, Shared};
 
 /// Positions of a page.
 pub const PAGE: usize = 64;
 /// Most query rows (rows of the sequence times query heads of a group) of one task.
-pub const QUERY_ROWS: usize = 48;
+pub const QUERY_ROWS: usize = 64;
+
+/// Elements that are rounded at a time, an even number.
+const ROUNDED: usize = 128;
 
 /// Sizes of the pages.
 #[derive(Clone, Debug)]
@@ -68,6 +70,7 @@ pub struct AttentionScratch {
     block_outputs: Vec<f32>,
     scores: Vec<f32>,
     expanded: Vec<f32>,
+    rounded: Vec<u16>,
 }
 
 impl AttentionScratch {
@@ -81,6 +84,7 @@ impl AttentionScratch {
             block_outputs: vec![0.0; rows * layout.padded_dim()],
             scores: vec![0.0; rows * BLOCK],
             expanded: vec![0.0; RUN * PANEL],
+            rounded: vec![0; rows * layout.head_dim.next_multiple_of(2).max(BLOCK)],
         }
     }
 }
@@ -142,18 +146,34 @@ impl<'a> Pages<'a> {
                 }
             }
             _ => {
-                for (pair, x) in panel.chunks_exact_mut(4 * PANEL).zip(key.chunks(2)) {
-                    for (to, x) in pair[4 * column..4 * column + 4].chunks_exact_mut(2).zip(x) {
-                        to.copy_from_slice(&to_bfloat16(*x).to_le_bytes());
+                let mut rounded = [0; ROUNDED];
+                for (pairs, x) in panel
+                    .chunks_mut(ROUNDED / 2 * 4 * PANEL)
+                    .zip(key.chunks(ROUNDED))
+                {
+                    (self.kernels.round)(x, &mut rounded[..x.len()]);
+                    rounded[x.len()..].fill(0);
+                    for (pair, x) in pairs.chunks_exact_mut(4 * PANEL).zip(rounded.as_chunks().0) {
+                        let [even, odd]: [u16; 2] = *x;
+                        let both = u32::from(even) | u32::from(odd) << 16;
+                        pair[4 * column..4 * column + 4].copy_from_slice(&both.to_le_bytes());
                     }
                 }
                 for (panel, x) in values
                     .chunks_exact_mut(l.dtype.panel_bytes(PAGE))
                     .zip(value.chunks(PANEL))
                 {
-                    for (to, x) in panel[4 * (slot / 2) * PANEL..].chunks_exact_mut(4).zip(x) {
-                        to[2 * (slot % 2)..2 * (slot % 2) + 2]
-                            .copy_from_slice(&to_bfloat16(*x).to_le_bytes());
+                    let rounded = &mut rounded[..x.len()];
+                    (self.kernels.round)(x, rounded);
+                    let pair = &mut panel[4 * (slot / 2) * PANEL..];
+                    for (to, x) in pair.as_chunks_mut().0.iter_mut().zip(rounded) {
+                        // The odd one comes after its even one: until then its place holds nothing that counts, nor
+                        // anything that is not a number.
+                        let kept = match slot % 2 {
+                            0 => 0,
+                            _ => u32::from_le_bytes(*to) & 0xffff,
+                        };
+                        *to = (kept | u32::from(*x) << (16 * (slot % 2))).to_le_bytes();
                     }
                 }
             }
@@ -247,21 +267,48 @@ impl<'a> Pages<'a> {
                     )
                 })
         };
+        let bfloat16_product = self
+            .kernels
+            .bfloat16_product
+            .filter(|_| l.dtype == Dtype::Bfloat16);
+        if bfloat16_product.is_some() {
+            let d = l.head_dim;
+            let to = s.rounded.chunks_exact_mut(d.next_multiple_of(2));
+            for (to, query) in to.zip(s.queries.chunks_exact(d)).take(rows) {
+                (self.kernels.round)(query, &mut to[..d]);
+            }
+        }
         for (at, count, (k, _)) in pages() {
-            (self.kernels.product)(Product {
-                a: &s.queries,
-                a_stride: l.head_dim,
-                rows,
-                k: l.head_dim,
-                w: k,
-                w_stride: l.dtype.panel_bytes(l.head_dim),
-                dtype: l.dtype,
-                panels: count.div_ceil(PANEL),
-                out: &mut s.scores[at..],
-                out_stride: BLOCK,
-                accumulate: false,
-                scratch: &mut s.expanded,
-            });
+            let (w_stride, panels) = (l.dtype.panel_bytes(l.head_dim), count.div_ceil(PANEL));
+            let out = &mut s.scores[at..];
+            match bfloat16_product {
+                Some(product) => product(Bfloat16Product {
+                    a: &s.rounded,
+                    a_stride: l.head_dim.next_multiple_of(2),
+                    rows,
+                    k: l.head_dim,
+                    w: k,
+                    w_stride,
+                    panels,
+                    out,
+                    out_stride: BLOCK,
+                    accumulate: false,
+                }),
+                None => (self.kernels.product)(Product {
+                    a: &s.queries,
+                    a_stride: l.head_dim,
+                    rows,
+                    k: l.head_dim,
+                    w: k,
+                    w_stride,
+                    dtype: l.dtype,
+                    panels,
+                    out,
+                    out_stride: BLOCK,
+                    accumulate: false,
+                    scratch: &mut s.expanded,
+                }),
+            }
         }
         for (row, scores) in s.scores.chunks_exact_mut(BLOCK).take(rows).enumerate() {
             let visible = seen(s.limits[row]);
@@ -270,23 +317,44 @@ impl<'a> Pages<'a> {
             } else {
                 (f32::NEG_INFINITY, 0.0)
             };
-            scores[visible..keys].fill(0.0);
+            // An odd number of keys is padded with one more that weighs nothing.
+            let end = keys.next_multiple_of(2);
+            scores[visible..end].fill(0.0);
+            if bfloat16_product.is_some() {
+                let to = &mut s.rounded[row * BLOCK..row * BLOCK + end];
+                (self.kernels.round)(&scores[..end], to);
+            }
         }
         for (at, count, (_, v)) in pages() {
-            (self.kernels.product)(Product {
-                a: &s.scores[at..],
-                a_stride: BLOCK,
-                rows,
-                k: count,
-                w: v,
-                w_stride: l.dtype.panel_bytes(PAGE),
-                dtype: l.dtype,
-                panels: l.padded_dim() / PANEL,
-                out,
-                out_stride: l.padded_dim(),
-                accumulate: at > 0,
-                scratch: &mut s.expanded,
-            });
+            let (w_stride, panels) = (l.dtype.panel_bytes(PAGE), l.padded_dim() / PANEL);
+            match bfloat16_product {
+                Some(product) => product(Bfloat16Product {
+                    a: &s.rounded[at..],
+                    a_stride: BLOCK,
+                    rows,
+                    k: count,
+                    w: v,
+                    w_stride,
+                    panels,
+                    out,
+                    out_stride: l.padded_dim(),
+                    accumulate: at > 0,
+                }),
+                None => (self.kernels.product)(Product {
+                    a: &s.scores[at..],
+                    a_stride: BLOCK,
+                    rows,
+                    k: count,
+                    w: v,
+                    w_stride,
+                    dtype: l.dtype,
+                    panels,
+                    out,
+                    out_stride: l.padded_dim(),
+                    accumulate: at > 0,
+                    scratch: &mut s.expanded,
+                }),
+            }
         }
     }
 }

@@ -3,17 +3,24 @@ use std::ops::Range;
 
 use super::error::Result;
 use super::kernels::{
-    Dtype, GROUP, IntegerProduct, Kernels, PANEL, Product, ROW_BLOCK, RUN, quantized_index,
+    Bfloat16Product, Dtype, GROUP, IntegerProduct, Kernels, PANEL, Product, ROW_BLOCK, RUN,
+    quantized_index,
 };
 use super::memory::{Buffer, Shared};
 use super::pool::Worker;
 
+mod activations;
 mod pack;
 
-pub use pack::to_bfloat16;
+pub use activations::Activations;
 
-/// Rows of one task: their activations stay in the second-level cache while the panels go by.
+/// Rows of one product: their activations stay in the second-level cache while the panels go by.
 const ROW_CHUNK: usize = 192;
+/// Rows of one product of bfloat16 activations: as many as stay in the first-level cache, while the weights of the task
+/// stay in the second.
+const BFLOAT16_ROWS: usize = 32;
+/// Rows of one task of bfloat16 activations, which takes them product by product.
+const BFLOAT16_CHUNK: usize = 512;
 /// Most panels of one task.
 const TASK_PANELS: usize = 12;
 /// Up to so many rows the weights are what costs: tasks are then small, so that the threads end together.
@@ -22,12 +29,6 @@ const FEW_ROWS: usize = 16;
 /// Panels of one task for a phase of `rows` rows; even, so that interleaved matrices stay together.
 pub fn task_panels(rows: usize) -> usize {
     if rows <= FEW_ROWS { 6 } else { TASK_PANELS }
-}
-
-/// Elements from one row of activations of this width to the next: no power of two, or the rows would compete for a
-/// few sets of the caches.
-pub fn row_stride(columns: usize) -> usize {
-    columns.next_multiple_of(PANEL) + PANEL
 }
 
 /// In which order the rows of several weight matrices become output columns.
@@ -94,10 +95,8 @@ pub struct SharedQuantized<'a> {
 /// Rows that a layer is applied to.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
-    /// Activations, row-major.
-    pub values: Shared<'a, f32>,
-    /// Elements from one row to the next.
-    pub stride: usize,
+    /// Activations.
+    pub values: Activations<'a>,
     /// Number of rows.
     pub rows: usize,
     /// Where a layer with integer weights puts its quantized input.
@@ -127,6 +126,11 @@ impl Linear {
     /// Number of output columns, without padding.
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// How the weights are stored.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     /// Bytes that one pass over the weights reads.
@@ -163,38 +167,46 @@ impl Linear {
         }
         let units = self.tasks(panels);
         // Chunks of equal size, and of whole register blocks.
+        let (chunk, block, step) = if input.values.rounded() {
+            (BFLOAT16_CHUNK, BFLOAT16_ROWS, BFLOAT16_ROWS)
+        } else {
+            (ROW_CHUNK, ROW_BLOCK, ROW_CHUNK)
+        };
         let most = rows
-            .div_ceil(rows.div_ceil(ROW_CHUNK).max(1))
-            .next_multiple_of(ROW_BLOCK)
+            .div_ceil(rows.div_ceil(chunk).max(1))
+            .next_multiple_of(block)
             .max(1);
         worker.for_each(rows.div_ceil(most) * units, |task| {
             let (first_row, unit) = (task / units * most, task % units);
-            let chunk = (rows - first_row).min(most);
             let first = unit * panels;
             let count = panels.min(self.panels - first);
             let width = count * PANEL;
-            // SAFETY: by the caller's promise; what was quantized was so in the phase before.
-            unsafe {
-                self.product(
-                    kernels,
-                    scratch,
-                    &input,
-                    first_row..first_row + chunk,
-                    first..first + count,
-                )
-            };
             let start = first * PANEL;
             let columns = start..(start + width).min(self.outputs);
-            for (row, values) in scratch.tile.chunks_exact_mut(width).take(chunk).enumerate() {
-                if !self.bias.is_empty() {
-                    (kernels.add)(values, &self.bias[start..start + width]);
+            let end = rows.min(first_row + most);
+            for first_row in (first_row..end).step_by(step) {
+                let chunk = (end - first_row).min(step);
+                // SAFETY: by the caller's promise; what was quantized was so in the phase before.
+                unsafe {
+                    self.product(
+                        kernels,
+                        scratch,
+                        &input,
+                        first_row..first_row + chunk,
+                        first..first + count,
+                    )
+                };
+                for (row, values) in scratch.tile.chunks_exact_mut(width).take(chunk).enumerate() {
+                    if !self.bias.is_empty() && !input.values.rounded() {
+                        (kernels.add)(values, &self.bias[start..start + width]);
+                    }
+                    done(
+                        first_row + row,
+                        unit,
+                        columns.clone(),
+                        &mut values[..columns.len()],
+                    );
                 }
-                done(
-                    first_row + row,
-                    unit,
-                    columns.clone(),
-                    &mut values[..columns.len()],
-                );
             }
         });
     }
@@ -223,9 +235,7 @@ impl Linear {
             // SAFETY: as above.
             let (x, scales) = unsafe {
                 (
-                    input
-                        .values
-                        .part(row * input.stride..row * input.stride + k),
+                    input.values.rows(row..row + 1),
                     input
                         .quantized
                         .scales
@@ -284,11 +294,32 @@ impl Linear {
             });
             return;
         }
-        let (start, end) = (rows.start * input.stride, (rows.end - 1) * input.stride);
+        if let Some(product) = kernels.bfloat16_product.filter(|_| input.values.rounded()) {
+            let width = panels.len() * PANEL;
+            if let Some(bias) = self.bias.get(panels.start * PANEL..panels.end * PANEL) {
+                for row in scratch.tile.chunks_exact_mut(width).take(rows.len()) {
+                    row.copy_from_slice(bias);
+                }
+            }
+            product(Bfloat16Product {
+                // SAFETY: by the caller's promise.
+                a: unsafe { input.values.rounded_rows(rows.clone()) },
+                a_stride: input.values.stride(),
+                rows: rows.len(),
+                k: self.inputs,
+                w,
+                w_stride,
+                panels: panels.len(),
+                out: &mut scratch.tile,
+                out_stride: width,
+                accumulate: !self.bias.is_empty(),
+            });
+            return;
+        }
         (kernels.product)(Product {
             // SAFETY: by the caller's promise.
-            a: unsafe { input.values.part(start..end + self.inputs) },
-            a_stride: input.stride,
+            a: unsafe { input.values.rows(rows.clone()) },
+            a_stride: input.values.stride(),
             rows: rows.len(),
             k: self.inputs,
             w,

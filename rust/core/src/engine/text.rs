@@ -6,7 +6,7 @@ use super::checkpoint::{Checkpoint, Tensor};
 use super::config::TextConfig;
 use super::error::Result;
 use super::kernels::{BLOCK, Kernels};
-use super::linear::{Linear, LinearScratch, Order, Quantized, row_stride};
+use super::linear::{Activations, Linear, LinearScratch, Order, Quantized};
 use super::memory::{Buffer, Shared};
 use super::packed::Packer;
 use super::pool::Pool;
@@ -61,6 +61,9 @@ pub enum Output<'a> {
     Argmax(&'a mut [i64]),
 }
 
+/// Scratch of a thread, and room for one row on its way into [`Activations`].
+type Scratch = (LinearScratch, AttentionScratch, Vec<f32>);
+
 /// Activations of a step.
 pub struct TextBuffers {
     hidden: Buffer<f32>,
@@ -71,7 +74,7 @@ pub struct TextBuffers {
     partial: Buffer<f32>,
     best: Buffer<f32>,
     quantized: Quantized,
-    threads: Vec<Mutex<(LinearScratch, AttentionScratch)>>,
+    threads: Vec<Mutex<Scratch>>,
 }
 
 impl TextBuffers {
@@ -86,10 +89,10 @@ impl TextBuffers {
         let zeroed = |columns: usize| Buffer::zeroed(STEP_ROWS * columns);
         Ok(Self {
             hidden: zeroed(c.hidden_size)?,
-            normed: zeroed(c.hidden_size)?,
+            normed: Activations::room(STEP_ROWS, c.hidden_size)?,
             qkv: zeroed((c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim)?,
-            attended: zeroed(c.num_attention_heads * c.head_dim)?,
-            mlp: zeroed(row_stride(c.intermediate_size))?,
+            attended: Activations::room(STEP_ROWS, c.num_attention_heads * c.head_dim)?,
+            mlp: Activations::room(STEP_ROWS, c.intermediate_size)?,
             partial: Buffer::zeroed(
                 SPLIT_ROWS * c.num_attention_heads * blocks * (layout.padded_dim() + 2),
             )?,
@@ -105,6 +108,7 @@ impl TextBuffers {
                     Mutex::new((
                         LinearScratch::new(),
                         AttentionScratch::new(layout, query_rows(c)),
+                        Vec::new(),
                     ))
                 })
                 .collect(),
@@ -203,7 +207,7 @@ impl TextModel {
             for (index, layer) in self.layers.iter().enumerate() {
                 step.layer(worker, &mut scratch, index, layer);
             }
-            step.head(worker, &mut scratch.0, wanted, logits);
+            step.head(worker, &mut scratch, wanted, logits);
         })?;
         if let Some(best) = best {
             for (row, best) in best.iter_mut().enumerate() {

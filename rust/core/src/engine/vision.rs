@@ -6,7 +6,7 @@ use super::checkpoint::{Checkpoint, Tensor};
 use super::config::ModelConfig;
 use super::error::{EngineError, Result};
 use super::kernels::{Dtype, Kernels};
-use super::linear::{Linear, LinearScratch, Order, Quantized, row_stride};
+use super::linear::{Activations, Linear, LinearScratch, Order, Quantized};
 use super::memory::{Buffer, Shared};
 use super::packed::Packer;
 use super::pool::Pool;
@@ -42,7 +42,8 @@ pub struct VisionModel {
     projection: Linear,
 }
 
-type Scratch = (LinearScratch, AttentionScratch);
+/// Scratch of a thread, and room for one row on its way into [`Activations`].
+type Scratch = (LinearScratch, AttentionScratch, Vec<f32>);
 
 /// Activations of one frame.
 pub struct VisionBuffers {
@@ -64,9 +65,10 @@ impl VisionBuffers {
         let v = &c.vision;
         let layout = PageLayout::new(dtype, 1, v.num_attention_heads, v.head_dim());
         let zeroed = |columns: usize| Buffer::zeroed(patches.saturating_mul(columns));
-        let shuffled = v.hidden_size * patches.max(c.scale_factor * c.scale_factor);
-        // The connector has few rows, but long ones.
         let folded = c.scale_factor * c.scale_factor;
+        let shuffled = Activations::room(patches.div_ceil(folded), folded * v.hidden_size)?;
+        let pixels = Activations::room(patches, v.num_channels * v.patch_size * v.patch_size)?;
+        // The connector has few rows, but long ones.
         let inputs = v
             .hidden_size
             .max(v.intermediate_size)
@@ -76,19 +78,22 @@ impl VisionBuffers {
             patches,
             kv: Buffer::zeroed(patches.div_ceil(PAGE) * layout.page_bytes())?,
             // Pixels of the patches at the start, the connector's input at the end.
-            input: Buffer::zeroed(
-                shuffled.max(patches * v.num_channels * v.patch_size * v.patch_size),
-            )?,
+            input: if pixels.len() > shuffled.len() {
+                pixels
+            } else {
+                shuffled
+            },
             hidden: zeroed(v.hidden_size)?,
-            normed: zeroed(v.hidden_size)?,
+            normed: Activations::room(patches, v.hidden_size)?,
             qkv: zeroed(3 * v.hidden_size)?,
-            mlp: zeroed(row_stride(v.intermediate_size))?,
+            mlp: Activations::room(patches, v.intermediate_size)?,
             quantized,
             threads: (0..threads)
                 .map(|_| {
                     Mutex::new((
                         LinearScratch::new(),
                         AttentionScratch::new(&layout, QUERY_ROWS),
+                        Vec::new(),
                     ))
                 })
                 .collect(),
@@ -248,6 +253,10 @@ impl VisionModel {
             threads,
             ..
         } = buffers;
+        let dtype = self.projection.dtype();
+        let before = |room, columns| Activations::new(Shared::new(room), columns, dtype, kernels);
+        let patch = v.num_channels * v.patch_size * v.patch_size;
+        let input = Shared::new(input);
         let task = Encode {
             model: self,
             kernels,
@@ -258,11 +267,17 @@ impl VisionModel {
             table: (0..keys.len().div_ceil(PAGE) as u32).collect(),
             keys,
             pages: Pages::new(kernels, layout, kv),
-            input: Shared::new(input),
+            input: Activations::new(input, patch, dtype, kernels),
+            folded: Activations::new(
+                input,
+                v.hidden_size * (rows * columns / tokens),
+                dtype,
+                kernels,
+            ),
             hidden: Shared::new(hidden),
-            normed: Shared::new(normed),
+            normed: before(normed, v.hidden_size),
             qkv: Shared::new(qkv),
-            mlp: Shared::new(mlp),
+            mlp: before(mlp, v.intermediate_size),
             quantized: quantized.shared(),
             padded_dim: layout.padded_dim(),
         };
@@ -271,11 +286,11 @@ impl VisionModel {
             let mut scratch = threads[worker.index]
                 .lock()
                 .unwrap_or_else(|e| e.into_inner());
-            task.embed(worker, &mut scratch.0);
+            task.embed(worker, &mut scratch);
             for layer in &self.layers {
                 task.layer(worker, &mut scratch, layer);
             }
-            task.connect(worker, &mut scratch.0, tokens, out);
+            task.connect(worker, &mut scratch, tokens, out);
         })
     }
 }

@@ -2,14 +2,26 @@
 //! scalar ones for this instruction set.
 use std::arch::x86_64::*;
 
-use super::{Dtype, Kernels, PANEL, Product, RUN};
+use super::{Bfloat16Product, Dtype, Kernels, PANEL, Product, RUN};
 
+mod bfloat16;
 mod integer;
 
 /// Kernels for machines with AVX-512 F, BW, DQ and VL; listed by `available` only after all were detected.
 pub static KERNELS: Kernels = kernels("avx512", integer::product);
 /// The same where VNNI is there too.
 pub static VNNI: Kernels = kernels("avx512vnni", integer::product_vnni);
+/// The same where BF16 is there too.
+pub static BF16: Kernels = with_bfloat16("avx512bf16", bfloat16::product);
+
+/// Kernels for machines with BF16 and VNNI.
+pub const fn with_bfloat16(name: &'static str, product: fn(Bfloat16Product<'_>)) -> Kernels {
+    Kernels {
+        bfloat16_product: Some(product),
+        round: bfloat16::round,
+        ..kernels(name, integer::product_vnni)
+    }
+}
 
 /// Whether this machine has the instructions of [`KERNELS`].
 pub fn available() -> bool {
@@ -22,6 +34,11 @@ pub fn available() -> bool {
 /// Whether this machine has the instructions of [`VNNI`].
 pub fn vnni_available() -> bool {
     available() && is_x86_feature_detected!("avx512vnni")
+}
+
+/// Whether this machine has the instructions of [`BF16`].
+pub fn bfloat16_available() -> bool {
+    vnni_available() && is_x86_feature_detected!("avx512bf16")
 }
 
 /// Most rows for which weights are converted in registers; above that they are expanded once for all rows.

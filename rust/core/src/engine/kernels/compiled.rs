@@ -12,6 +12,8 @@ macro_rules! row_kernels {
                 name,
                 product,
                 integer_product,
+                bfloat16_product: None,
+                round,
                 quantize,
                 gelu,
                 silu_mul,
@@ -28,6 +30,7 @@ macro_rules! row_kernels {
 
         row_kernels! {
             $features;
+            round(x: &[f32], out: &mut [u16]), $crate::engine::kernels::scalar::round;
             quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]), $crate::engine::kernels::scalar::quantize;
             gelu(x: &mut [f32]), $crate::engine::kernels::scalar::gelu::<true>;
             silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]), $crate::engine::kernels::scalar::silu_mul::<true>;

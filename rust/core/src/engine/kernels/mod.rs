@@ -17,6 +17,8 @@
 #[macro_use]
 mod compiled;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -168,6 +170,45 @@ impl IntegerProduct<'_> {
     }
 }
 
+/// One call of the matrix kernel for bfloat16 activations and weights: as [`Product`], but the products, which are exact,
+/// are added up in float32 in whatever order suits the instruction set, the same for every row. Numbers too small for a
+/// normal float32 may count as zero.
+pub struct Bfloat16Product<'a> {
+    /// Activations, row-major. An odd `k` is padded, here or in the weights with a zero, in the other with what is finite.
+    pub a: &'a [u16],
+    /// Elements from one row of `a` to the next.
+    pub a_stride: usize,
+    /// Rows of `a` and of `out`.
+    pub rows: usize,
+    /// Inner dimension.
+    pub k: usize,
+    /// First panel.
+    pub w: &'a [u8],
+    /// Bytes from one panel to the next.
+    pub w_stride: usize,
+    /// Number of panels.
+    pub panels: usize,
+    /// Result, row-major, `panels * PANEL` columns wide.
+    pub out: &'a mut [f32],
+    /// Elements from one row of `out` to the next.
+    pub out_stride: usize,
+    /// Adds to what `out` holds.
+    pub accumulate: bool,
+}
+
+impl Bfloat16Product<'_> {
+    /// Panics if a slice is too short: the unsafe kernels rest on this.
+    fn check(&self) {
+        if self.rows == 0 || self.panels == 0 {
+            return;
+        }
+        let panel = Dtype::Bfloat16.panel_bytes(self.k);
+        assert!(self.a.len() >= (self.rows - 1) * self.a_stride + self.k.next_multiple_of(2));
+        assert!(self.w.len() >= (self.panels - 1) * self.w_stride + panel);
+        assert!(self.out.len() >= (self.rows - 1) * self.out_stride + self.panels * PANEL);
+    }
+}
+
 /// The kernels of one instruction set. All but the products work on one row; lengths must agree.
 #[allow(clippy::type_complexity)]
 #[derive(Clone, Copy)]
@@ -178,6 +219,11 @@ pub struct Kernels {
     pub product: fn(Product<'_>),
     /// Matrix product with packed `Int8` weights and quantized activations.
     pub integer_product: fn(IntegerProduct<'_>),
+    /// Matrix product with packed `Bfloat16` weights and rounded activations, where the instruction set has one. These
+    /// weights are then multiplied by nothing else.
+    pub bfloat16_product: Option<fn(Bfloat16Product<'_>)>,
+    /// Rounds to bfloat16, to nearest even; numbers too small for a normal float32 become zero, NaN stays NaN.
+    pub round: fn(x: &[f32], out: &mut [u16]),
     /// Scales each [`GROUP`] of a row to integers in ±[`QUANTIZED_MAX`], to nearest even; `out` is padded to an even
     /// length with a zero. A group of zeros has scale 0, one with NaN or infinity has scale NaN.
     pub quantize: fn(x: &[f32], out: &mut [i16], scale: &mut [f32]),
@@ -211,6 +257,12 @@ pub fn available() -> Vec<&'static Kernels> {
     let mut sets = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
+        if amx::available() {
+            sets.push(&amx::KERNELS);
+        }
+        if avx512::bfloat16_available() {
+            sets.push(&avx512::BF16);
+        }
         if avx512::vnni_available() {
             sets.push(&avx512::VNNI);
         }

@@ -17,6 +17,8 @@ pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
         name,
         product: product::<FUSED>,
         integer_product: integer_product::<FUSED>,
+        bfloat16_product: None,
+        round,
         quantize,
         gelu: gelu::<FUSED>,
         silu_mul: silu_mul::<FUSED>,
@@ -31,8 +33,9 @@ pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
     }
 }
 
-/// Lanes of a reduction: element `i` is added to lane `i % LANES`, the lanes are then added pairwise.
-const LANES: usize = 8;
+/// Lanes of a reduction: element `i` is added to lane `i % LANES`, the lanes are then added pairwise, upper half to lower.
+/// So many, that the sums of one register need not wait for each other.
+const LANES: usize = 32;
 
 #[inline(always)]
 pub fn madd<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
@@ -77,6 +80,48 @@ pub fn product<const FUSED: bool>(p: Product<'_>) {
                     }
                 }
                 add(out, &sum);
+            }
+        }
+    }
+}
+
+/// The upper half of the float32 nearest to `x`, to nearest even; what is too small for a normal number becomes zero, and
+/// NaN stays one.
+#[inline(always)]
+pub fn to_bfloat16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        (bits >> 16) as u16 | 0x40
+    } else if bits & 0x7f80_0000 == 0 {
+        (bits >> 16) as u16 & 0x8000
+    } else {
+        ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+    }
+}
+
+#[inline(always)]
+pub fn round(x: &[f32], out: &mut [u16]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = to_bfloat16(*x);
+    }
+}
+
+/// The definition of arithmetic in bfloat16: exact products, added up in ascending order. A machine that has no
+/// instructions for it multiplies in float32 instead, which is as quick there and more exact.
+#[cfg(test)]
+pub fn bfloat16_product(p: super::Bfloat16Product<'_>) {
+    p.check();
+    for panel in 0..p.panels {
+        let w = &p.w[panel * p.w_stride..];
+        for row in 0..p.rows {
+            let out = &mut p.out[row * p.out_stride + panel * PANEL..][..PANEL];
+            for (column, o) in out.iter_mut().enumerate() {
+                let a = p.a[row * p.a_stride..][..p.k].iter().enumerate();
+                let sum = a.fold(0.0, |sum, (k, &a)| {
+                    let a = f32::from_bits(u32::from(a) << 16);
+                    madd::<true>(a, weight(w, Dtype::Bfloat16, k, column), sum)
+                });
+                *o = if p.accumulate { *o + sum } else { sum };
             }
         }
     }
@@ -205,9 +250,15 @@ pub fn add(x: &mut [f32], y: &[f32]) {
 }
 
 #[inline(always)]
-fn fold_lanes(lanes: [f32; LANES]) -> f32 {
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
+fn fold_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// Sum of `term(x)` in the fixed order of the lanes.

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use super::{Linear, Order};
 use crate::engine::checkpoint::Tensor;
 use crate::engine::error::{EngineError, Result};
+use crate::engine::kernels::scalar::to_bfloat16;
 use crate::engine::kernels::{Dtype, GROUP, GROUP_BYTES, PANEL, SCALE_BYTES};
 use crate::engine::memory::{Buffer, Shared};
 use crate::engine::pool::Pool;
@@ -222,12 +223,6 @@ fn quantize_weights(group: &[f32], mut put: impl FnMut(usize, i8)) -> f32 {
     if inverse == 0.0 { 0.0 } else { largest / 127.0 }
 }
 
-/// Rounds to bfloat16, to nearest even.
-pub fn to_bfloat16(x: f32) -> u16 {
-    let bits = x.to_bits();
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
-}
-
 /// Writes `PANEL` rows (columns of the product) of length `k` into a panel.
 fn fill(panel: &mut [u8], dtype: Dtype, rows: &[f32], k: usize) {
     match dtype {
@@ -269,7 +264,7 @@ fn fill(panel: &mut [u8], dtype: Dtype, rows: &[f32], k: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Input, LinearScratch, Quantized, task_panels};
+    use super::super::{Activations, Input, LinearScratch, Quantized, task_panels};
     use super::*;
     use crate::engine::checkpoint::{Checkpoint, MemoryTensor};
     use crate::engine::kernels::available;
@@ -297,10 +292,13 @@ mod tests {
         let linear = Linear::pack(&[weight], order, Vec::new(), dtype, &mut pool).expect("finite");
         let mut x: Vec<f32> = (0..INPUTS).map(|i| small(3 * i + 1)).collect();
         x[7] *= factor;
+        let mut room = Activations::room(1, INPUTS).expect("memory");
+        let values = Activations::new(Shared::new(&mut room), INPUTS, dtype, available()[0]);
+        // SAFETY: nobody else uses the room yet.
+        unsafe { values.put(0, 0, &x) };
         let mut quantized = Quantized::new(1, INPUTS).expect("memory");
         let input = Input {
-            values: Shared::new(&mut x),
-            stride: INPUTS,
+            values,
             rows: 1,
             quantized: quantized.shared(),
         };

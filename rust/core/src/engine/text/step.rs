@@ -1,10 +1,10 @@
 //! One step as its threads see it: the phases of a layer and of the head.
 use std::sync::Mutex;
 
-use super::{HEAD_PANELS, Layer, SPLIT_ROWS, Segment, TextBuffers, TextModel, query_rows};
-use crate::engine::attention::{AttentionScratch, PAGE, Pages};
+use super::{HEAD_PANELS, Layer, SPLIT_ROWS, Scratch, Segment, TextBuffers, TextModel, query_rows};
+use crate::engine::attention::{PAGE, Pages};
 use crate::engine::kernels::{BLOCK, Kernels, PANEL};
-use crate::engine::linear::{Input, LinearScratch, SharedQuantized, row_stride, task_panels};
+use crate::engine::linear::{Activations, Input, SharedQuantized, task_panels};
 use crate::engine::memory::Shared;
 use crate::engine::pool::Worker;
 
@@ -42,17 +42,15 @@ pub struct Step<'a> {
     split: usize,
     padded_dim: usize,
     hidden: Shared<'a, f32>,
-    normed: Shared<'a, f32>,
+    normed: Activations<'a>,
     qkv: Shared<'a, f32>,
-    attended: Shared<'a, f32>,
-    mlp: Shared<'a, f32>,
+    attended: Activations<'a>,
+    mlp: Activations<'a>,
     partial: Shared<'a, f32>,
     best: Shared<'a, f32>,
     quantized: SharedQuantized<'a>,
-    threads: &'a [Mutex<(LinearScratch, AttentionScratch)>],
+    threads: &'a [Mutex<Scratch>],
 }
-
-type Scratch = (LinearScratch, AttentionScratch);
 
 // In all the blocks below: a phase reads only what earlier phases wrote, and each of its tasks writes rows, columns or
 // pages that no other task of the phase touches.
@@ -98,6 +96,8 @@ impl<'a> Step<'a> {
             .map(|s| (s.position + s.rows).div_ceil(BLOCK))
             .max()
             .unwrap_or(0);
+        let (c, dtype) = (&model.config, model.head.dtype());
+        let before = |room, columns| Activations::new(Shared::new(room), columns, dtype, kernels);
         Self {
             model,
             kernels,
@@ -112,10 +112,10 @@ impl<'a> Step<'a> {
             },
             padded_dim: model.config.head_dim.next_multiple_of(PANEL),
             hidden: Shared::new(&mut b.hidden),
-            normed: Shared::new(&mut b.normed),
+            normed: before(&mut b.normed, c.hidden_size),
             qkv: Shared::new(&mut b.qkv),
-            attended: Shared::new(&mut b.attended),
-            mlp: Shared::new(&mut b.mlp),
+            attended: before(&mut b.attended, c.num_attention_heads * c.head_dim),
+            mlp: before(&mut b.mlp, c.intermediate_size),
             partial: Shared::new(&mut b.partial),
             best: Shared::new(&mut b.best),
             quantized: b.quantized.shared(),
@@ -137,16 +137,22 @@ impl<'a> Step<'a> {
         layer: &Layer,
     ) {
         let c = &self.model.config;
-        let (h, q) = (c.hidden_size, c.num_attention_heads * c.head_dim);
+        let h = c.hidden_size;
         let qkv_width = layer.qkv.outputs();
-        self.norm(worker, &layer.input_norm, self.rows, |row| row);
+        self.norm(
+            worker,
+            &layer.input_norm,
+            self.rows,
+            &mut scratch.2,
+            |row| row,
+        );
         // SAFETY: see above.
         unsafe {
             layer.qkv.phase(
                 worker,
                 self.kernels,
                 &mut scratch.0,
-                self.input(self.normed, h),
+                self.input(self.normed),
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     self.qkv
@@ -156,14 +162,14 @@ impl<'a> Step<'a> {
             );
         }
         self.store(worker, index, &mut scratch.1);
-        self.attention(worker, index, &mut scratch.1);
+        self.attention(worker, index, scratch);
         // SAFETY: see above.
         unsafe {
             layer.o.phase(
                 worker,
                 self.kernels,
                 &mut scratch.0,
-                self.input(self.attended, q),
+                self.input(self.attended),
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     (self.kernels.add)(
@@ -174,30 +180,36 @@ impl<'a> Step<'a> {
                 },
             );
         }
-        self.norm(worker, &layer.post_norm, self.rows, |row| row);
-        let m = c.intermediate_size;
-        let width = row_stride(m);
+        self.norm(worker, &layer.post_norm, self.rows, &mut scratch.2, |row| {
+            row
+        });
+        let spare = &mut scratch.2;
         // SAFETY: see above.
         unsafe {
             layer.gate_up.phase(
                 worker,
                 self.kernels,
                 &mut scratch.0,
-                self.input(self.normed, h),
+                self.input(self.normed),
                 task_panels(self.rows),
                 |row, _, columns, v| {
-                    for (i, pair) in v.chunks_exact(2 * PANEL).enumerate() {
-                        let start = row * width + columns.start / 2 + i * PANEL;
-                        let (gate, up) = pair.split_at(PANEL);
-                        (self.kernels.silu_mul)(gate, up, self.mlp.part_mut(start..start + PANEL));
-                    }
+                    let start = columns.start / 2;
+                    self.mlp
+                        .fill(row, start..start + v.len() / 2, spare, |out| {
+                            for (pair, out) in
+                                v.chunks_exact(2 * PANEL).zip(out.chunks_exact_mut(PANEL))
+                            {
+                                let (gate, up) = pair.split_at(PANEL);
+                                (self.kernels.silu_mul)(gate, up, out);
+                            }
+                        });
                 },
             );
             layer.down.phase(
                 worker,
                 self.kernels,
                 &mut scratch.0,
-                self.input(self.mlp, width),
+                self.input(self.mlp),
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     (self.kernels.add)(
@@ -210,10 +222,9 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn input(&self, values: Shared<'a, f32>, stride: usize) -> Input<'a> {
+    fn input(&self, values: Activations<'a>) -> Input<'a> {
         Input {
             values,
-            stride,
             rows: self.rows,
             quantized: self.quantized,
         }
@@ -225,6 +236,7 @@ impl<'a> Step<'a> {
         worker: &mut Worker<'_>,
         weight: &[f32],
         rows: usize,
+        spare: &mut Vec<f32>,
         source: impl Fn(usize) -> usize,
     ) {
         let h = weight.len();
@@ -232,13 +244,12 @@ impl<'a> Step<'a> {
             for row in task * NORM_ROWS..((task + 1) * NORM_ROWS).min(rows) {
                 let from = source(row);
                 // SAFETY: nobody writes the residual stream in this phase, and the output row is this task's.
-                let (x, out) = unsafe {
-                    (
-                        self.hidden.part(from * h..(from + 1) * h),
-                        self.normed.part_mut(row * h..(row + 1) * h),
-                    )
-                };
-                (self.kernels.rms_norm)(x, weight, self.model.config.rms_norm_eps, out);
+                unsafe {
+                    let x = self.hidden.part(from * h..(from + 1) * h);
+                    self.normed.fill(row, 0..h, spare, |out| {
+                        (self.kernels.rms_norm)(x, weight, self.model.config.rms_norm_eps, out);
+                    });
+                }
             }
         });
     }
@@ -246,22 +257,24 @@ impl<'a> Step<'a> {
     pub fn head(
         &self,
         worker: &mut Worker<'_>,
-        s: &mut LinearScratch,
+        s: &mut Scratch,
         wanted: &[usize],
         logits: Option<Shared<'_, f32>>,
     ) {
-        let (h, vocab) = (self.model.config.hidden_size, self.model.config.vocab_size);
+        let vocab = self.model.config.vocab_size;
         let tasks = self.model.head_tasks();
-        self.norm(worker, &self.model.norm, wanted.len(), |row| wanted[row]);
+        self.norm(worker, &self.model.norm, wanted.len(), &mut s.2, |row| {
+            wanted[row]
+        });
         // SAFETY: each task writes columns or places of its own.
         unsafe {
             self.model.head.phase(
                 worker,
                 self.kernels,
-                s,
+                &mut s.0,
                 Input {
                     rows: wanted.len(),
-                    ..self.input(self.normed, h)
+                    ..self.input(self.normed)
                 },
                 HEAD_PANELS,
                 |row, task, columns, v| {

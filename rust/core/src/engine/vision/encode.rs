@@ -1,8 +1,8 @@
 //! The encoding of one frame as its threads see it.
 use super::{Frame, Layer, Norm, Scratch, VisionModel};
-use crate::engine::attention::{AttentionScratch, PAGE, Pages, QUERY_ROWS};
+use crate::engine::attention::{PAGE, Pages, QUERY_ROWS};
 use crate::engine::kernels::Kernels;
-use crate::engine::linear::{Input, LinearScratch, SharedQuantized, row_stride, task_panels};
+use crate::engine::linear::{Activations, Input, SharedQuantized, task_panels};
 use crate::engine::memory::Shared;
 use crate::engine::pool::Worker;
 
@@ -21,11 +21,14 @@ pub struct Encode<'a> {
     pub keys: Vec<usize>,
     pub table: Vec<u32>,
     pub pages: Pages<'a>,
-    pub input: Shared<'a, f32>,
+    /// Pixels of the patches.
+    pub input: Activations<'a>,
+    /// Squares of patches: in the same memory, which the pixels no longer need.
+    pub folded: Activations<'a>,
     pub hidden: Shared<'a, f32>,
-    pub normed: Shared<'a, f32>,
+    pub normed: Activations<'a>,
     pub qkv: Shared<'a, f32>,
-    pub mlp: Shared<'a, f32>,
+    pub mlp: Activations<'a>,
     pub quantized: SharedQuantized<'a>,
     pub padded_dim: usize,
 }
@@ -33,10 +36,9 @@ pub struct Encode<'a> {
 // In all the blocks below: a phase reads only what earlier phases wrote, and each of its tasks writes rows, columns or
 // pages that no other task of the phase touches.
 impl<'a> Encode<'a> {
-    fn input(&self, values: Shared<'a, f32>, stride: usize, rows: usize) -> Input<'a> {
+    fn input(&self, values: Activations<'a>, rows: usize) -> Input<'a> {
         Input {
             values,
-            stride,
             rows,
             quantized: self.quantized,
         }
@@ -50,27 +52,29 @@ impl<'a> Encode<'a> {
     }
 
     /// Pixels of the patches times the convolution's weights, plus the position embeddings.
-    pub fn embed(&self, worker: &mut Worker<'_>, s: &mut LinearScratch) {
+    pub fn embed(&self, worker: &mut Worker<'_>, s: &mut Scratch) {
         let v = &self.model.config.vision;
         let (h, p) = (v.hidden_size, v.patch_size);
         let inputs = v.num_channels * p * p;
         self.each_row(worker, self.rows, |row| {
-            // SAFETY: the row is this task's.
-            let out = unsafe { self.input.part_mut(row * inputs..(row + 1) * inputs) };
             let (top, left) = (row / self.columns * p, row % self.columns * p);
-            for (line, out) in out.chunks_exact_mut(p).enumerate() {
-                let (channel, y) = (line / p, top + line % p);
-                let start = (channel * self.frame.height + y) * self.frame.width + left;
-                out.copy_from_slice(&self.frame.pixels[start..start + p]);
-            }
+            let patch = |out: &mut [f32]| {
+                for (line, out) in out.chunks_exact_mut(p).enumerate() {
+                    let (channel, y) = (line / p, top + line % p);
+                    let start = (channel * self.frame.height + y) * self.frame.width + left;
+                    out.copy_from_slice(&self.frame.pixels[start..start + p]);
+                }
+            };
+            // SAFETY: the row is this task's.
+            unsafe { self.input.fill(row, 0..inputs, &mut s.2, patch) };
         });
         // SAFETY: see above.
         unsafe {
             self.model.patch_embedding.phase(
                 worker,
                 self.kernels,
-                s,
-                self.input(self.input, inputs, self.rows),
+                &mut s.0,
+                self.input(self.input, self.rows),
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     let position = self.positions[row] * h;
@@ -85,40 +89,47 @@ impl<'a> Encode<'a> {
         }
     }
 
-    fn norm(&self, worker: &mut Worker<'_>, norm: &Norm) {
+    /// Norms row `row` of the residual stream into columns of a row of `to`.
+    ///
+    /// # Safety
+    /// As for [`Activations::fill`].
+    unsafe fn norm_row(
+        &self,
+        norm: &Norm,
+        row: usize,
+        spare: &mut Vec<f32>,
+        to: Activations<'a>,
+        (to_row, start): (usize, usize),
+    ) {
         let h = norm.weight.len();
+        let eps = self.model.config.vision.layer_norm_eps;
+        // SAFETY: nobody writes the residual stream in this phase, and the caller's promise.
+        unsafe {
+            let x = self.hidden.part(row * h..(row + 1) * h);
+            to.fill(to_row, start..start + h, spare, |out| {
+                (self.kernels.layer_norm)(x, &norm.weight, &norm.bias, eps, out);
+            });
+        }
+    }
+
+    fn norm(&self, worker: &mut Worker<'_>, norm: &Norm, spare: &mut Vec<f32>) {
         self.each_row(worker, self.rows, |row| {
             // SAFETY: see above.
-            let (x, out) = unsafe {
-                (
-                    self.hidden.part(row * h..(row + 1) * h),
-                    self.normed.part_mut(row * h..(row + 1) * h),
-                )
-            };
-            (self.kernels.layer_norm)(
-                x,
-                &norm.weight,
-                &norm.bias,
-                self.model.config.vision.layer_norm_eps,
-                out,
-            );
+            unsafe { self.norm_row(norm, row, spare, self.normed, (row, 0)) };
         });
     }
 
     pub fn layer(&self, worker: &mut Worker<'_>, scratch: &mut Scratch, layer: &Layer) {
-        let (h, m) = (
-            self.model.config.vision.hidden_size,
-            self.model.config.vision.intermediate_size,
-        );
+        let h = self.model.config.vision.hidden_size;
         let (linear, k) = (&mut scratch.0, self.kernels);
-        self.norm(worker, &layer.norm1);
+        self.norm(worker, &layer.norm1, &mut scratch.2);
         // SAFETY: see above.
         unsafe {
             layer.qkv.phase(
                 worker,
                 k,
                 linear,
-                self.input(self.normed, h, self.rows),
+                self.input(self.normed, self.rows),
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     self.qkv
@@ -127,7 +138,7 @@ impl<'a> Encode<'a> {
                 },
             );
         }
-        self.attention(worker, &mut scratch.1);
+        self.attention(worker, scratch);
         let linear = &mut scratch.0;
         // SAFETY: see above.
         unsafe {
@@ -135,7 +146,7 @@ impl<'a> Encode<'a> {
                 worker,
                 k,
                 linear,
-                self.input(self.normed, h, self.rows),
+                self.input(self.normed, self.rows),
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     (k.add)(
@@ -146,28 +157,25 @@ impl<'a> Encode<'a> {
                 },
             );
         }
-        self.norm(worker, &layer.norm2);
+        self.norm(worker, &layer.norm2, &mut scratch.2);
         // SAFETY: see above.
         unsafe {
             layer.fc1.phase(
                 worker,
                 k,
                 linear,
-                self.input(self.normed, h, self.rows),
+                self.input(self.normed, self.rows),
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     (k.gelu)(v);
-                    let start = row * row_stride(m);
-                    self.mlp
-                        .part_mut(start + columns.start..start + columns.end)
-                        .copy_from_slice(v);
+                    self.mlp.put(row, columns.start, v);
                 },
             );
             layer.fc2.phase(
                 worker,
                 k,
                 linear,
-                self.input(self.mlp, row_stride(m), self.rows),
+                self.input(self.mlp, self.rows),
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     (k.add)(
@@ -181,7 +189,7 @@ impl<'a> Encode<'a> {
     }
 
     /// Every patch attends to the visible ones; the result replaces the normed rows.
-    fn attention(&self, worker: &mut Worker<'_>, s: &mut AttentionScratch) {
+    fn attention(&self, worker: &mut Worker<'_>, (_, s, spare): &mut Scratch) {
         let v = &self.model.config.vision;
         let (h, d, heads) = (v.hidden_size, v.head_dim(), v.num_attention_heads);
         // SAFETY: `qkv` was written in an earlier phase.
@@ -206,8 +214,10 @@ impl<'a> Encode<'a> {
             }
         });
         let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
-        worker.for_each(self.rows.div_ceil(QUERY_ROWS) * heads, |task| {
-            let (first, head) = (task / heads * QUERY_ROWS, task % heads);
+        // Head after head, so that its keys and values stay in the second-level cache.
+        let blocks = self.rows.div_ceil(QUERY_ROWS);
+        worker.for_each(blocks * heads, |task| {
+            let (first, head) = (task % blocks * QUERY_ROWS, task / blocks);
             let rows = (self.rows - first).min(QUERY_ROWS);
             for row in 0..rows {
                 for (to, x) in
@@ -222,49 +232,46 @@ impl<'a> Encode<'a> {
             // SAFETY: see above.
             unsafe { self.pages.attend(&self.table, 0, head, rows, s) };
             for row in 0..rows {
-                let to = (first + row) * h + head * d;
                 let scale = 1.0 / s.states[row].1;
+                let attended = |out: &mut [f32]| {
+                    for (o, x) in out.iter_mut().zip(&s.outputs[row * self.padded_dim..]) {
+                        *o = x * scale;
+                    }
+                };
+                let columns = head * d..(head + 1) * d;
                 // SAFETY: see above.
-                let out = unsafe { self.normed.part_mut(to..to + d) };
-                for (o, x) in out.iter_mut().zip(&s.outputs[row * self.padded_dim..]) {
-                    *o = x * scale;
-                }
+                unsafe { self.normed.fill(first + row, columns, spare, attended) };
             }
         });
     }
 
-    /// Final norm, then squares of patches side by side as the rows of the projection.
+    /// Final norm, squares of patches side by side, and their projection.
     pub fn connect(
         &self,
         worker: &mut Worker<'_>,
-        s: &mut LinearScratch,
+        s: &mut Scratch,
         tokens: usize,
         out: Shared<'_, f32>,
     ) {
-        let (h, side) = (
-            self.model.config.vision.hidden_size,
-            self.model.config.scale_factor,
-        );
-        let (inputs, width) = (h * side * side, self.model.config.text.hidden_size);
-        self.norm(worker, &self.model.post_norm);
+        let h = self.model.config.vision.hidden_size;
+        let side = self.model.config.scale_factor;
+        let width = self.model.config.text.hidden_size;
         let per_line = self.columns / side;
-        self.each_row(worker, tokens, |token| {
+        self.each_row(worker, self.rows, |row| {
+            let (y, x) = (row / self.columns, row % self.columns);
+            let token = y / side * per_line + x / side;
+            let place = (token, (y % side * side + x % side) * h);
+            let norm = &self.model.post_norm;
             // SAFETY: see above.
-            let row = unsafe { self.input.part_mut(token * inputs..(token + 1) * inputs) };
-            let (top, left) = (token / per_line * side, token % per_line * side);
-            for (i, to) in row.chunks_exact_mut(side * h).enumerate() {
-                let patch = (top + i) * self.columns + left;
-                // SAFETY: see above.
-                to.copy_from_slice(unsafe { self.normed.part(patch * h..(patch + side) * h) });
-            }
+            unsafe { self.norm_row(norm, row, &mut s.2, self.folded, place) };
         });
         // SAFETY: see above.
         unsafe {
             self.model.projection.phase(
                 worker,
                 self.kernels,
-                s,
-                self.input(self.input, inputs, tokens),
+                &mut s.0,
+                self.input(self.folded, tokens),
                 task_panels(tokens),
                 |row, _, columns, v| {
                     out.part_mut(row * width + columns.start..row * width + columns.end)

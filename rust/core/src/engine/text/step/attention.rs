@@ -1,5 +1,5 @@
 //! The attention of a step: new keys and values go into the pages, then every token reads the pages it sees.
-use super::{Group, Step};
+use super::{Group, Scratch, Step};
 use crate::engine::attention::{AttentionScratch, QUERY_ROWS};
 use crate::engine::kernels::BLOCK;
 use crate::engine::pool::Worker;
@@ -70,7 +70,7 @@ impl<'a> Step<'a> {
         group.rows * per_key
     }
 
-    pub fn attention(&self, worker: &mut Worker<'_>, layer: usize, s: &mut AttentionScratch) {
+    pub fn attention(&self, worker: &mut Worker<'_>, layer: usize, (_, s, spare): &mut Scratch) {
         let heads = self.model.config.num_key_value_heads;
         if self.split == 0 {
             worker.for_each(self.groups.len() * heads, |task| {
@@ -78,7 +78,7 @@ impl<'a> Step<'a> {
                 let rows = self.queries(group, head, s);
                 // SAFETY: the pages were written in an earlier phase.
                 unsafe { self.pages.attend(group.pages, layer, head, rows, s) };
-                self.attended(group, head, s);
+                self.attended(group, head, s, spare);
             });
             return;
         }
@@ -129,7 +129,7 @@ impl<'a> Step<'a> {
                     (self.kernels.merge)(&mut s.states[g], out, block_state, &outputs[columns]);
                 }
             }
-            self.attended(&group, head, s);
+            self.attended(&group, head, s, spare);
         });
     }
 
@@ -149,19 +149,21 @@ impl<'a> Step<'a> {
     }
 
     /// Normalises what the scratch holds for a group and writes it where the output projection reads.
-    fn attended(&self, group: &Group<'_>, head: usize, s: &mut AttentionScratch) {
+    fn attended(&self, group: &Group<'_>, head: usize, s: &AttentionScratch, spare: &mut Vec<f32>) {
         let c = &self.model.config;
         let (d, per_key) = (c.head_dim, c.num_attention_heads / c.num_key_value_heads);
         for i in 0..group.rows {
             for g in 0..per_key {
                 let from = i * per_key + g;
-                let to = ((group.row + i) * c.num_attention_heads + head * per_key + g) * d;
+                let to = (head * per_key + g) * d;
                 let scale = 1.0 / s.states[from].1;
+                let make = |out: &mut [f32]| {
+                    for (o, x) in out.iter_mut().zip(&s.outputs[from * self.padded_dim..]) {
+                        *o = x * scale;
+                    }
+                };
                 // SAFETY: these columns of this row are this task's.
-                let out = unsafe { self.attended.part_mut(to..to + d) };
-                for (o, x) in out.iter_mut().zip(&s.outputs[from * self.padded_dim..]) {
-                    *o = x * scale;
-                }
+                unsafe { self.attended.fill(group.row + i, to..to + d, spare, make) };
             }
         }
     }
