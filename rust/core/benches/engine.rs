@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use faster_smolvlm_core::engine::checkpoint::Checkpoint;
@@ -230,7 +231,7 @@ fn time(mut work: impl FnMut() -> Outcome<()>) -> Outcome<Seconds> {
 const DTYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8];
 
 /// The matrix products of the model alone.
-fn linear(path: &Path, threads: usize, peak: f64) -> Outcome<()> {
+fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
     let kernels = select(std::env::var(ISA_VARIABLE).ok().as_deref())?;
     let mut pool = Pool::new(threads)?;
     let checkpoint = Checkpoint::open(&[path.to_string_lossy().into_owned()])?;
@@ -246,62 +247,63 @@ fn linear(path: &Path, threads: usize, peak: f64) -> Outcome<()> {
         ("text_model.layers.0.mlp.up_proj", 1536, 576, 256),
         ("text_model.layers.0.mlp.down_proj", 576, 1536, 256),
     ];
-    for dtype in DTYPES {
-        for (name, outputs, inputs, rows) in cases {
-            let weight = checkpoint.tensor(&format!("model.{name}.weight"), &[outputs, inputs])?;
-            let linear =
-                Linear::pack(&[weight], Order::Concatenated, Vec::new(), dtype, &mut pool)?;
-            let mut random = Random(3);
-            let mut quantized = Quantized::new(rows, inputs)?;
-            let mut room = Activations::room(rows, inputs)?;
-            let values = Activations::new(Shared::new(&mut room), inputs, dtype, kernels);
-            let mut spare = Vec::new();
-            for row in 0..rows {
-                // SAFETY: nobody else uses the room yet.
-                unsafe {
-                    values.fill(row, 0..inputs, &mut spare, |x| {
-                        x.iter_mut().for_each(|x| *x = random.unit());
-                    });
-                }
+    for (name, outputs, inputs, rows) in cases {
+        let weight = checkpoint.tensor(&format!("model.{name}.weight"), &[outputs, inputs])?;
+        let linear = Linear::pack(&[weight], Order::Concatenated, Vec::new(), dtype, &mut pool)?;
+        let mut random = Random(3);
+        let mut quantized = Quantized::new(rows, inputs)?;
+        let mut room = Activations::room(rows, inputs)?;
+        let values = Activations::new(Shared::new(&mut room), inputs, dtype, kernels);
+        let mut spare = Vec::new();
+        for row in 0..rows {
+            // SAFETY: nobody else uses the room yet.
+            unsafe {
+                values.fill(row, 0..inputs, &mut spare, |x| {
+                    x.iter_mut().for_each(|x| *x = random.unit());
+                });
             }
-            let mut output = Buffer::<f32>::zeroed(rows * outputs)?;
-            let output = Shared::new(&mut output);
-            let input = Input {
-                values,
-                rows,
-                quantized: quantized.shared(),
-            };
-            let seconds = time(|| {
-                pool.run(|worker| {
-                    let mut scratch = LinearScratch::new();
-                    // SAFETY: nobody writes the input, and each call of `done` has rows and columns of its own.
-                    unsafe {
-                        linear.phase(
-                            worker,
-                            kernels,
-                            &mut scratch,
-                            input,
-                            task_panels(rows),
-                            |row, _, columns, v| {
-                                output
-                                    .part_mut(
-                                        row * outputs + columns.start..row * outputs + columns.end,
-                                    )
-                                    .copy_from_slice(v);
-                            },
-                        );
-                    }
-                })?;
-                Ok(())
-            })?;
-            let flops = 2.0 * (rows * inputs * outputs) as f64;
-            println!(
-                "linear {dtype:?} {rows} x {inputs} x {outputs}: {}, {} of the float32 peak",
-                seconds.rate(flops / 1e9, "GFLOP/s"),
-                seconds.share(flops, peak)
-            );
         }
+        let mut output = Buffer::<f32>::zeroed(rows * outputs)?;
+        let output = Shared::new(&mut output);
+        let input = Input {
+            values,
+            rows,
+            quantized: quantized.shared(),
+        };
+        let scratches = (0..threads)
+            .map(|_| Ok(Mutex::new(LinearScratch::new()?)))
+            .collect::<Outcome<Vec<_>>>()?;
+        let seconds = time(|| {
+            pool.run(|worker| {
+                let mut scratch = scratches[worker.index].lock().expect("no panic");
+                // SAFETY: nobody writes the input, and each call of `done` has rows and columns of its own.
+                unsafe {
+                    linear.phase(
+                        worker,
+                        kernels,
+                        &mut scratch,
+                        input,
+                        task_panels(rows),
+                        |row, _, columns, v| {
+                            output
+                                .part_mut(
+                                    row * outputs + columns.start..row * outputs + columns.end,
+                                )
+                                .copy_from_slice(v);
+                        },
+                    );
+                }
+            })?;
+            Ok(())
+        })?;
+        let flops = 2.0 * (rows * inputs * outputs) as f64;
+        println!(
+            "linear {dtype:?} {rows} x {inputs} x {outputs}: {}, {} of the float32 peak",
+            seconds.rate(flops / 1e9, "GFLOP/s"),
+            seconds.share(flops, peak)
+        );
     }
+
     Ok(())
 }
 
@@ -442,10 +444,10 @@ fn main() -> Outcome<()> {
         limits.read_bytes / 1e9,
         limits.flops / 1e9
     );
-    if wants("linear") {
-        linear(&path, threads, limits.flops)?;
-    }
     for dtype in dtypes {
+        if wants("linear") {
+            linear(&path, threads, dtype, limits.flops)?;
+        }
         if ["load", "vision", "prefill", "decode", "batch"]
             .iter()
             .any(|w| wants(w))

@@ -3,6 +3,7 @@
 //! A page holds [`PAGE`] positions of every layer and head in the panel layout of the kernels: keys as weights with
 //! inner dimension `head_dim` and one column per position, values as weights with one inner step per position. So the
 //! matrix kernel computes scores and outputs alike, for one row or for many.
+use super::error::Result;
 use super::kernels::{BLOCK, Bfloat16Product, Dtype, Kernels, PANEL, Product, RUN};
 use super::memory::{Buffer, Shared};
 
@@ -67,25 +68,26 @@ pub struct AttentionScratch {
     pub states: Vec<(f32, f32)>,
     /// Unnormalised output of each query row, `padded_dim` wide.
     pub outputs: Vec<f32>,
-    block_outputs: Vec<f32>,
-    scores: Vec<f32>,
+    /// Aligned like the two below, or each row of a tile would lie on two lines of the cache.
+    block_outputs: Buffer<f32>,
+    scores: Buffer<f32>,
+    rounded: Buffer<u16>,
     expanded: Vec<f32>,
-    rounded: Vec<u16>,
 }
 
 impl AttentionScratch {
     /// Scratch for one thread and up to `rows` query rows.
-    pub fn new(layout: &PageLayout, rows: usize) -> Self {
-        Self {
+    pub fn new(layout: &PageLayout, rows: usize) -> Result<Self> {
+        Ok(Self {
             queries: vec![0.0; rows * layout.head_dim],
             limits: vec![0; rows],
             states: vec![(0.0, 0.0); rows],
             outputs: vec![0.0; rows * layout.padded_dim()],
-            block_outputs: vec![0.0; rows * layout.padded_dim()],
-            scores: vec![0.0; rows * BLOCK],
+            block_outputs: Buffer::zeroed(rows * layout.padded_dim())?,
+            scores: Buffer::zeroed(rows * BLOCK)?,
+            rounded: Buffer::zeroed(rows * layout.head_dim.next_multiple_of(2).max(BLOCK))?,
             expanded: vec![0.0; RUN * PANEL],
-            rounded: vec![0; rows * layout.head_dim.next_multiple_of(2).max(BLOCK)],
-        }
+        })
     }
 }
 
@@ -197,21 +199,8 @@ impl<'a> Pages<'a> {
         s.states[..rows].fill((f32::NEG_INFINITY, 0.0));
         for block in 0..keys.div_ceil(BLOCK) {
             let mut block_states = [(0.0, 0.0); QUERY_ROWS];
-            let mut out = std::mem::take(&mut s.block_outputs);
             // SAFETY: by the caller's promise.
-            unsafe {
-                self.block(
-                    table,
-                    layer,
-                    head,
-                    block,
-                    rows,
-                    s,
-                    &mut block_states,
-                    &mut out,
-                )
-            };
-            s.block_outputs = out;
+            unsafe { self.block(table, layer, head, block, rows, s, &mut block_states, None) };
             for (row, &state) in block_states.iter().enumerate().take(rows) {
                 if state.1 > 0.0 {
                     let part = row * width..(row + 1) * width;
@@ -227,7 +216,8 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// One block of keys: a maximum, a sum and an output per query row; the sum is zero where a row sees no key.
+    /// One block of keys: a maximum, a sum and an output per query row, in the scratch where no other place is given; the
+    /// sum is zero where a row sees no key.
     ///
     /// # Safety
     /// As for [`Pages::attend`].
@@ -241,8 +231,12 @@ impl<'a> Pages<'a> {
         rows: usize,
         s: &mut AttentionScratch,
         states: &mut [(f32, f32)],
-        out: &mut [f32],
+        out: Option<&mut [f32]>,
     ) {
+        let out = match out {
+            Some(out) => out,
+            None => &mut s.block_outputs,
+        };
         let (l, first) = (self.layout, block * BLOCK);
         let seen = |limit: usize| limit.saturating_sub(first).min(BLOCK);
         let keys = s.limits[..rows]

@@ -57,7 +57,8 @@ pub struct LinearScratch {
     widened: Vec<i16>,
     row: Vec<i16>,
     scaled: Vec<f32>,
-    tile: Vec<f32>,
+    /// Aligned, or each row of a tile would lie on two lines of the cache.
+    tile: Buffer<f32>,
 }
 
 /// Room for the quantized rows of one phase.
@@ -105,20 +106,14 @@ pub struct Input<'a> {
 
 impl LinearScratch {
     /// Scratch for one thread.
-    pub fn new() -> Self {
-        Self {
+    pub fn new() -> Result<Self> {
+        Ok(Self {
             expanded: vec![0.0; RUN * PANEL],
             widened: vec![0; GROUP * PANEL],
             row: Vec::new(),
             scaled: Vec::new(),
-            tile: vec![0.0; ROW_CHUNK * TASK_PANELS * PANEL],
-        }
-    }
-}
-
-impl Default for LinearScratch {
-    fn default() -> Self {
-        Self::new()
+            tile: Buffer::zeroed(ROW_CHUNK * TASK_PANELS * PANEL)?,
+        })
     }
 }
 

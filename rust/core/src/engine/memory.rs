@@ -12,6 +12,7 @@ const HUGE_PAGE: usize = 2 << 20;
 pub trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for f32 {}
 impl Plain for i16 {}
+impl Plain for u16 {}
 impl Plain for u8 {}
 
 /// A fixed, zeroed array mapped from the system. Pages that nobody touches cost no memory.

@@ -105,13 +105,13 @@ impl TextBuffers {
             )?,
             threads: (0..threads)
                 .map(|_| {
-                    Mutex::new((
-                        LinearScratch::new(),
-                        AttentionScratch::new(layout, query_rows(c)),
+                    Ok(Mutex::new((
+                        LinearScratch::new()?,
+                        AttentionScratch::new(layout, query_rows(c))?,
                         Vec::new(),
-                    ))
+                    )))
                 })
-                .collect(),
+                .collect::<Result<_>>()?,
         })
     }
 

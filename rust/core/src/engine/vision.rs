@@ -90,13 +90,13 @@ impl VisionBuffers {
             quantized,
             threads: (0..threads)
                 .map(|_| {
-                    Mutex::new((
-                        LinearScratch::new(),
-                        AttentionScratch::new(&layout, QUERY_ROWS),
+                    Ok(Mutex::new((
+                        LinearScratch::new()?,
+                        AttentionScratch::new(&layout, QUERY_ROWS)?,
                         Vec::new(),
-                    ))
+                    )))
                 })
-                .collect(),
+                .collect::<Result<_>>()?,
             layout,
         })
     }

@@ -250,15 +250,13 @@ pub fn add(x: &mut [f32], y: &[f32]) {
 }
 
 #[inline(always)]
-fn fold_lanes(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
+fn fold_lanes(lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    // Through memory, or the compiler would split the registers of the loop before this to suit what is below.
+    let lanes = std::hint::black_box(lanes);
+    let a: [f32; 16] = std::array::from_fn(|i| join(lanes[i], lanes[i + 16]));
+    let a: [f32; 8] = std::array::from_fn(|i| join(a[i], a[i + 8]));
+    let a: [f32; 4] = std::array::from_fn(|i| join(a[i], a[i + 4]));
+    join(join(a[0], a[2]), join(a[1], a[3]))
 }
 
 /// Sum of `term(x)` in the fixed order of the lanes.
@@ -275,7 +273,7 @@ fn sum(x: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     for (lane, &x) in lanes.iter_mut().zip(rest) {
         *lane = term(x, *lane);
     }
-    fold_lanes(lanes)
+    fold_lanes(lanes, |a, b| a + b)
 }
 
 #[inline(always)]
@@ -336,7 +334,7 @@ pub fn softmax<const FUSED: bool>(scores: &mut [f32]) -> (f32, f32) {
     for (lane, &s) in lanes.iter_mut().zip(rest) {
         *lane = larger(*lane, s);
     }
-    let max = lanes.into_iter().fold(f32::NEG_INFINITY, larger);
+    let max = fold_lanes(lanes, larger);
     for s in &mut *scores {
         *s = exp2::<FUSED>(*s - max);
     }

@@ -305,7 +305,7 @@ mod tests {
         let mut out = vec![0.0; OUTPUTS];
         let shared = Shared::new(&mut out);
         pool.run(|worker| {
-            let mut scratch = LinearScratch::new();
+            let mut scratch = LinearScratch::new().expect("memory");
             // SAFETY: nobody writes the input, and each call of the closure has columns of its own.
             unsafe {
                 linear.phase(

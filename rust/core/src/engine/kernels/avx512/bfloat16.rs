@@ -3,13 +3,26 @@ use std::arch::x86_64::*;
 
 use crate::engine::kernels::{Bfloat16Product, PANEL};
 
-/// Rounds to nearest even, 16 numbers at a time; see [`crate::engine::kernels::scalar::round`].
+/// Rounds to nearest even, a register at a time; see [`crate::engine::kernels::scalar::round`].
 pub fn round(x: &[f32], out: &mut [u16]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     fn compiled(x: &[f32], out: &mut [u16]) {
-        const LANES: usize = 16;
+        const LANES: usize = 32;
         assert_eq!(x.len(), out.len());
-        for (x, out) in x.chunks(LANES).zip(out.chunks_mut(LANES)) {
+        let (x, x_rest) = x.as_chunks::<LANES>();
+        let (out, out_rest) = out.as_chunks_mut::<LANES>();
+        for (x, out) in x.iter().zip(out) {
+            // SAFETY: loads and stores of whole chunks.
+            unsafe {
+                let (low, high) = (
+                    _mm512_loadu_ps(x.as_ptr()),
+                    _mm512_loadu_ps(x.as_ptr().add(LANES / 2)),
+                );
+                let bits = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), bits);
+            }
+        }
+        for (x, out) in x_rest.chunks(LANES / 2).zip(out_rest.chunks_mut(LANES / 2)) {
             let lanes = (u32::MAX >> (32 - x.len())) as u16;
             // SAFETY: the mask names the numbers that are there, and no other is read or written.
             unsafe {

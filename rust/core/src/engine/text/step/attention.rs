@@ -108,7 +108,7 @@ impl<'a> Step<'a> {
             // SAFETY: as above.
             unsafe {
                 self.pages
-                    .block(group.pages, layer, head, block, rows, s, pairs, out)
+                    .block(group.pages, layer, head, block, rows, s, pairs, Some(out))
             };
             for (state, pair) in states.chunks_exact_mut(2).zip(pairs) {
                 (state[0], state[1]) = *pair;
