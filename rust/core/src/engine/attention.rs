@@ -12,9 +12,6 @@ pub const PAGE: usize = 64;
 /// Most query rows (rows of the sequence times query heads of a group) of one task.
 pub const QUERY_ROWS: usize = 64;
 
-/// Elements that are rounded at a time, an even number.
-const ROUNDED: usize = 128;
-
 /// Sizes of the pages.
 #[derive(Clone, Debug)]
 pub struct PageLayout {
@@ -33,6 +30,11 @@ impl PageLayout {
             head_dim,
             layers,
         }
+    }
+
+    /// How keys and values are stored.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     /// Width of a value row, padded to whole panels.
@@ -58,20 +60,33 @@ impl PageLayout {
     }
 }
 
+/// A key, a value or a query.
+#[derive(Clone, Copy)]
+pub enum Row<'a> {
+    /// To be rounded where it must be.
+    Float32(&'a [f32]),
+    /// Rounded before.
+    Bfloat16(&'a [u16]),
+}
+
 /// Memory that a thread needs for attention.
 pub struct AttentionScratch {
-    /// Query rows, `head_dim` wide: the caller fills them, scaled by `log2(e) / sqrt(head_dim)`.
-    pub queries: Vec<f32>,
+    /// Room for a query or key on its way.
+    pub row: Vec<f32>,
+    /// Room for a rounded one.
+    pub rounded_row: Vec<u16>,
+    queries: Vec<f32>,
     /// Number of keys that each query row sees.
     pub limits: Vec<usize>,
     /// Maximum and sum of each query row after [`Pages::attend`].
     pub states: Vec<(f32, f32)>,
     /// Unnormalised output of each query row, `padded_dim` wide.
     pub outputs: Vec<f32>,
-    /// Aligned like the two below, or each row of a tile would lie on two lines of the cache.
+    /// Aligned like those below, or each row of a tile would lie on two lines of the cache.
     block_outputs: Buffer<f32>,
     scores: Buffer<f32>,
-    rounded: Buffer<u16>,
+    rounded_queries: Buffer<u16>,
+    rounded_scores: Buffer<u16>,
     expanded: Vec<f32>,
 }
 
@@ -79,13 +94,16 @@ impl AttentionScratch {
     /// Scratch for one thread and up to `rows` query rows.
     pub fn new(layout: &PageLayout, rows: usize) -> Result<Self> {
         Ok(Self {
+            row: vec![0.0; layout.head_dim],
+            rounded_row: vec![0; layout.head_dim],
             queries: vec![0.0; rows * layout.head_dim],
             limits: vec![0; rows],
             states: vec![(0.0, 0.0); rows],
             outputs: vec![0.0; rows * layout.padded_dim()],
             block_outputs: Buffer::zeroed(rows * layout.padded_dim())?,
             scores: Buffer::zeroed(rows * BLOCK)?,
-            rounded: Buffer::zeroed(rows * layout.head_dim.next_multiple_of(2).max(BLOCK))?,
+            rounded_queries: Buffer::zeroed(rows * layout.head_dim.next_multiple_of(2))?,
+            rounded_scores: Buffer::zeroed(rows * BLOCK)?,
             expanded: vec![0.0; RUN * PANEL],
         })
     }
@@ -113,18 +131,21 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// Writes the key and value of one position of one head.
+    /// Writes the key and value of one position of one head. Only pages of bfloat16 take rows that are that; `room` holds a
+    /// row on its way.
     ///
     /// # Safety
     /// No other thread may use this head of this page meanwhile.
+    #[allow(clippy::too_many_arguments)]
     pub unsafe fn store(
         &self,
         page: u32,
         layer: usize,
         head: usize,
         slot: usize,
-        key: &[f32],
-        value: &[f32],
+        key: Row<'_>,
+        value: Row<'_>,
+        room: &mut [u16],
     ) {
         let l = self.layout;
         let start = l.head_start(page, layer, head);
@@ -133,8 +154,8 @@ impl<'a> Pages<'a> {
         let (keys, values) = bytes.split_at_mut(l.key_bytes());
         let panel = &mut keys[slot / PANEL * l.dtype.panel_bytes(l.head_dim)..];
         let column = slot % PANEL;
-        match l.dtype {
-            Dtype::Float32 => {
+        match (key, value) {
+            (Row::Float32(key), Row::Float32(value)) if l.dtype == Dtype::Float32 => {
                 for (step, x) in panel.chunks_exact_mut(4 * PANEL).zip(key) {
                     step[4 * column..4 * column + 4].copy_from_slice(&x.to_le_bytes());
                 }
@@ -148,37 +169,59 @@ impl<'a> Pages<'a> {
                 }
             }
             _ => {
-                let mut rounded = [0; ROUNDED];
-                for (pairs, x) in panel
-                    .chunks_mut(ROUNDED / 2 * 4 * PANEL)
-                    .zip(key.chunks(ROUNDED))
-                {
-                    (self.kernels.round)(x, &mut rounded[..x.len()]);
-                    rounded[x.len()..].fill(0);
-                    for (pair, x) in pairs.chunks_exact_mut(4 * PANEL).zip(rounded.as_chunks().0) {
-                        let [even, odd]: [u16; 2] = *x;
-                        let both = u32::from(even) | u32::from(odd) << 16;
-                        pair[4 * column..4 * column + 4].copy_from_slice(&both.to_le_bytes());
-                    }
+                let key = self.rounded(key, room);
+                for (pair, x) in panel.chunks_exact_mut(4 * PANEL).zip(key.chunks(2)) {
+                    let both = u32::from(x[0]) | u32::from(x.get(1).copied().unwrap_or(0)) << 16;
+                    pair[4 * column..4 * column + 4].copy_from_slice(&both.to_le_bytes());
                 }
+                let value = self.rounded(value, room);
                 for (panel, x) in values
                     .chunks_exact_mut(l.dtype.panel_bytes(PAGE))
                     .zip(value.chunks(PANEL))
                 {
-                    let rounded = &mut rounded[..x.len()];
-                    (self.kernels.round)(x, rounded);
-                    let pair = &mut panel[4 * (slot / 2) * PANEL..];
-                    for (to, x) in pair.as_chunks_mut().0.iter_mut().zip(rounded) {
+                    let pair = panel[4 * (slot / 2) * PANEL..].as_chunks_mut().0;
+                    for (to, &x) in pair.iter_mut().zip(x) {
                         // The odd one comes after its even one: until then its place holds nothing that counts, nor
                         // anything that is not a number.
-                        let kept = match slot % 2 {
-                            0 => 0,
-                            _ => u32::from_le_bytes(*to) & 0xffff,
-                        };
-                        *to = (kept | u32::from(*x) << (16 * (slot % 2))).to_le_bytes();
+                        *to = match slot % 2 {
+                            0 => u32::from(x),
+                            _ => u32::from_le_bytes(*to) & 0xffff | u32::from(x) << 16,
+                        }
+                        .to_le_bytes();
                     }
                 }
             }
+        }
+    }
+
+    /// A row as bfloat16, in `room` if it was not that before.
+    fn rounded<'r>(&self, row: Row<'r>, room: &'r mut [u16]) -> &'r [u16] {
+        match row {
+            Row::Bfloat16(row) => row,
+            Row::Float32(row) => {
+                (self.kernels.round)(row, &mut room[..row.len()]);
+                &room[..row.len()]
+            }
+        }
+    }
+
+    /// Whether keys, values and queries are multiplied as bfloat16.
+    pub fn multiplies_bfloat16(&self) -> bool {
+        self.layout.dtype == Dtype::Bfloat16 && self.kernels.bfloat16_product.is_some()
+    }
+
+    /// Puts a query row, scaled by `log2(e) / sqrt(head_dim)`, where [`Pages::attend`] reads it.
+    pub fn query(&self, s: &mut AttentionScratch, row: usize, query: Row<'_>) {
+        let d = self.layout.head_dim;
+        if self.multiplies_bfloat16() {
+            let start = row * d.next_multiple_of(2);
+            let to = &mut s.rounded_queries[start..start + d];
+            match query {
+                Row::Float32(query) => (self.kernels.round)(query, to),
+                Row::Bfloat16(query) => to.copy_from_slice(query),
+            }
+        } else if let Row::Float32(query) = query {
+            s.queries[row * d..(row + 1) * d].copy_from_slice(query);
         }
     }
 
@@ -264,20 +307,13 @@ impl<'a> Pages<'a> {
         let bfloat16_product = self
             .kernels
             .bfloat16_product
-            .filter(|_| l.dtype == Dtype::Bfloat16);
-        if bfloat16_product.is_some() {
-            let d = l.head_dim;
-            let to = s.rounded.chunks_exact_mut(d.next_multiple_of(2));
-            for (to, query) in to.zip(s.queries.chunks_exact(d)).take(rows) {
-                (self.kernels.round)(query, &mut to[..d]);
-            }
-        }
+            .filter(|_| self.multiplies_bfloat16());
         for (at, count, (k, _)) in pages() {
             let (w_stride, panels) = (l.dtype.panel_bytes(l.head_dim), count.div_ceil(PANEL));
             let out = &mut s.scores[at..];
             match bfloat16_product {
                 Some(product) => product(Bfloat16Product {
-                    a: &s.rounded,
+                    a: &s.rounded_queries,
                     a_stride: l.head_dim.next_multiple_of(2),
                     rows,
                     k: l.head_dim,
@@ -315,7 +351,7 @@ impl<'a> Pages<'a> {
             let end = keys.next_multiple_of(2);
             scores[visible..end].fill(0.0);
             if bfloat16_product.is_some() {
-                let to = &mut s.rounded[row * BLOCK..row * BLOCK + end];
+                let to = &mut s.rounded_scores[row * BLOCK..row * BLOCK + end];
                 (self.kernels.round)(&scores[..end], to);
             }
         }
@@ -323,7 +359,7 @@ impl<'a> Pages<'a> {
             let (w_stride, panels) = (l.dtype.panel_bytes(PAGE), l.padded_dim() / PANEL);
             match bfloat16_product {
                 Some(product) => product(Bfloat16Product {
-                    a: &s.rounded[at..],
+                    a: &s.rounded_scores[at..],
                     a_stride: BLOCK,
                     rows,
                     k: count,

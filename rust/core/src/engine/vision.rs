@@ -85,7 +85,7 @@ impl VisionBuffers {
             },
             hidden: zeroed(v.hidden_size)?,
             normed: Activations::room(patches, v.hidden_size)?,
-            qkv: zeroed(3 * v.hidden_size)?,
+            qkv: Activations::room(patches, 3 * v.hidden_size)?,
             mlp: Activations::room(patches, v.intermediate_size)?,
             quantized,
             threads: (0..threads)
@@ -253,7 +253,7 @@ impl VisionModel {
             threads,
             ..
         } = buffers;
-        let dtype = self.projection.dtype();
+        let (dtype, kv_dtype) = (self.projection.dtype(), layout.dtype());
         let before = |room, columns| Activations::new(Shared::new(room), columns, dtype, kernels);
         let patch = v.num_channels * v.patch_size * v.patch_size;
         let input = Shared::new(input);
@@ -276,7 +276,8 @@ impl VisionModel {
             ),
             hidden: Shared::new(hidden),
             normed: before(normed, v.hidden_size),
-            qkv: Shared::new(qkv),
+            // As attention multiplies them.
+            qkv: Activations::new(Shared::new(qkv), 3 * v.hidden_size, kv_dtype, kernels),
             mlp: before(mlp, v.intermediate_size),
             quantized: quantized.shared(),
             padded_dim: layout.padded_dim(),

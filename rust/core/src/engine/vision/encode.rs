@@ -1,6 +1,6 @@
 //! The encoding of one frame as its threads see it.
 use super::{Frame, Layer, Norm, Scratch, VisionModel};
-use crate::engine::attention::{PAGE, Pages, QUERY_ROWS};
+use crate::engine::attention::{PAGE, Pages, QUERY_ROWS, Row};
 use crate::engine::kernels::Kernels;
 use crate::engine::linear::{Activations, Input, SharedQuantized, task_panels};
 use crate::engine::memory::Shared;
@@ -27,7 +27,8 @@ pub struct Encode<'a> {
     pub folded: Activations<'a>,
     pub hidden: Shared<'a, f32>,
     pub normed: Activations<'a>,
-    pub qkv: Shared<'a, f32>,
+    /// Queries, scaled, then keys, then values.
+    pub qkv: Activations<'a>,
     pub mlp: Activations<'a>,
     pub quantized: SharedQuantized<'a>,
     pub padded_dim: usize,
@@ -122,6 +123,8 @@ impl<'a> Encode<'a> {
     pub fn layer(&self, worker: &mut Worker<'_>, scratch: &mut Scratch, layer: &Layer) {
         let h = self.model.config.vision.hidden_size;
         let (linear, k) = (&mut scratch.0, self.kernels);
+        let head_dim = self.model.config.vision.head_dim();
+        let scale = std::f32::consts::LOG2_E / (head_dim as f32).sqrt();
         self.norm(worker, &layer.norm1, &mut scratch.2);
         // SAFETY: see above.
         unsafe {
@@ -132,9 +135,9 @@ impl<'a> Encode<'a> {
                 self.input(self.normed, self.rows),
                 task_panels(self.rows),
                 |row, _, columns, v| {
-                    self.qkv
-                        .part_mut(row * 3 * h + columns.start..row * 3 * h + columns.end)
-                        .copy_from_slice(v);
+                    let queries = h.saturating_sub(columns.start).min(v.len());
+                    v[..queries].iter_mut().for_each(|x| *x *= scale);
+                    self.qkv.put(row, columns.start, v);
                 },
             );
         }
@@ -194,8 +197,12 @@ impl<'a> Encode<'a> {
         let (h, d, heads) = (v.hidden_size, v.head_dim(), v.num_attention_heads);
         // SAFETY: `qkv` was written in an earlier phase.
         let qkv = |row: usize, part: usize, head: usize| unsafe {
-            let start = row * 3 * h + part * h + head * d;
-            self.qkv.part(start..start + d)
+            let columns = part * h + head * d..part * h + (head + 1) * d;
+            if self.qkv.rounded() {
+                Row::Bfloat16(&self.qkv.rounded_rows(row..row + 1)[columns])
+            } else {
+                Row::Float32(&self.qkv.rows(row..row + 1)[columns])
+            }
         };
         worker.for_each(self.table.len() * heads, |task| {
             let (page, head) = (task / heads, task % heads);
@@ -209,24 +216,18 @@ impl<'a> Encode<'a> {
                         slot,
                         qkv(row, 1, head),
                         qkv(row, 2, head),
+                        &mut s.rounded_row,
                     )
                 };
             }
         });
-        let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
         // Head after head, so that its keys and values stay in the second-level cache.
         let blocks = self.rows.div_ceil(QUERY_ROWS);
         worker.for_each(blocks * heads, |task| {
             let (first, head) = (task % blocks * QUERY_ROWS, task / blocks);
             let rows = (self.rows - first).min(QUERY_ROWS);
             for row in 0..rows {
-                for (to, x) in
-                    s.queries[row * d..(row + 1) * d]
-                        .iter_mut()
-                        .zip(qkv(first + row, 0, head))
-                {
-                    *to = x * scale;
-                }
+                self.pages.query(s, row, qkv(first + row, 0, head));
             }
             s.limits[..rows].fill(self.keys.len());
             // SAFETY: see above.

@@ -1,6 +1,6 @@
 //! The attention of a step: new keys and values go into the pages, then every token reads the pages it sees.
 use super::{Group, Scratch, Step};
-use crate::engine::attention::{AttentionScratch, QUERY_ROWS};
+use crate::engine::attention::{AttentionScratch, QUERY_ROWS, Row};
 use crate::engine::kernels::BLOCK;
 use crate::engine::pool::Worker;
 
@@ -36,8 +36,7 @@ impl<'a> Step<'a> {
                 let row = self.qkv_row(fill.row + i);
                 let key = (c.num_attention_heads + head) * d;
                 let value = key + heads * d;
-                let rotated = &mut s.queries[..d];
-                self.rotate(&row[key..key + d], fill.position + i, 1.0, rotated);
+                self.rotate(&row[key..key + d], fill.position + i, 1.0, &mut s.row);
                 // SAFETY: this task alone writes this head of this page, and nobody reads it in this phase.
                 unsafe {
                     self.pages.store(
@@ -45,8 +44,9 @@ impl<'a> Step<'a> {
                         layer,
                         head,
                         fill.slot + i,
-                        rotated,
-                        &row[value..value + d],
+                        Row::Float32(&s.row),
+                        Row::Float32(&row[value..value + d]),
+                        &mut s.rounded_row,
                     )
                 };
             }
@@ -62,8 +62,10 @@ impl<'a> Step<'a> {
             let row = self.qkv_row(group.row + i);
             for g in 0..per_key {
                 let (from, to) = ((head * per_key + g) * d, i * per_key + g);
-                let out = &mut s.queries[to * d..(to + 1) * d];
-                self.rotate(&row[from..from + d], group.position + i, scale, out);
+                let mut query = std::mem::take(&mut s.row);
+                self.rotate(&row[from..from + d], group.position + i, scale, &mut query);
+                self.pages.query(s, to, Row::Float32(&query));
+                s.row = query;
                 s.limits[to] = group.position + i + 1;
             }
         }
