@@ -1,16 +1,18 @@
 //! Keys and values in pages, and softmax attention over them block by block.
 //!
-//! A page holds [`PAGE`] positions of every layer and head in the panel layout of the kernels: keys as weights with
+//! A page holds some positions of every layer and head in the panel layout of the kernels: keys as weights with
 //! inner dimension `head_dim` and one column per position, values as weights with one inner step per position. So the
 //! matrix kernel computes scores and outputs alike, for one row or for many.
 use super::error::Result;
 use super::kernels::{BLOCK, Bfloat16Product, Dtype, Kernels, PANEL, Product, RUN};
 use super::memory::{Buffer, Shared};
 
-/// Positions of a page.
+/// Positions of a page of the text stack.
 pub const PAGE: usize = 64;
 /// Most query rows (rows of the sequence times query heads of a group) of one task.
-pub const QUERY_ROWS: usize = 64;
+pub const QUERY_ROWS: usize = 48;
+/// Rather so many of bfloat16, if they are not tied to others: whole tiles, whose scores stay in the first-level cache.
+const BFLOAT16_QUERY_ROWS: usize = 32;
 
 /// Sizes of the pages.
 #[derive(Clone, Debug)]
@@ -19,6 +21,7 @@ pub struct PageLayout {
     heads: usize,
     head_dim: usize,
     layers: usize,
+    page: usize,
 }
 
 impl PageLayout {
@@ -29,7 +32,21 @@ impl PageLayout {
             heads,
             head_dim,
             layers,
+            page: PAGE,
         }
+    }
+
+    /// The same with pages of a whole block of keys, for what is written at once and shared with nobody.
+    pub fn large(self) -> Self {
+        Self {
+            page: BLOCK,
+            ..self
+        }
+    }
+
+    /// Positions of a page.
+    pub fn page(&self) -> usize {
+        self.page
     }
 
     /// How keys and values are stored.
@@ -43,11 +60,11 @@ impl PageLayout {
     }
 
     fn key_bytes(&self) -> usize {
-        PAGE / PANEL * self.dtype.panel_bytes(self.head_dim)
+        self.page / PANEL * self.dtype.panel_bytes(self.head_dim)
     }
 
     fn head_bytes(&self) -> usize {
-        self.key_bytes() + self.padded_dim() / PANEL * self.dtype.panel_bytes(PAGE)
+        self.key_bytes() + self.padded_dim() / PANEL * self.dtype.panel_bytes(self.page)
     }
 
     /// Bytes of a page.
@@ -160,7 +177,7 @@ impl<'a> Pages<'a> {
                     step[4 * column..4 * column + 4].copy_from_slice(&x.to_le_bytes());
                 }
                 for (panel, x) in values
-                    .chunks_exact_mut(l.dtype.panel_bytes(PAGE))
+                    .chunks_exact_mut(l.dtype.panel_bytes(l.page))
                     .zip(value.chunks(PANEL))
                 {
                     for (to, x) in panel[4 * slot * PANEL..].chunks_exact_mut(4).zip(x) {
@@ -176,7 +193,7 @@ impl<'a> Pages<'a> {
                 }
                 let value = self.rounded(value, room);
                 for (panel, x) in values
-                    .chunks_exact_mut(l.dtype.panel_bytes(PAGE))
+                    .chunks_exact_mut(l.dtype.panel_bytes(l.page))
                     .zip(value.chunks(PANEL))
                 {
                     let pair = panel[4 * (slot / 2) * PANEL..].as_chunks_mut().0;
@@ -202,6 +219,20 @@ impl<'a> Pages<'a> {
                 (self.kernels.round)(row, &mut room[..row.len()]);
                 &room[..row.len()]
             }
+        }
+    }
+
+    /// Positions of a page.
+    pub fn page(&self) -> usize {
+        self.layout.page
+    }
+
+    /// Query rows of a task that may have any number, up to [`QUERY_ROWS`].
+    pub fn query_rows(&self) -> usize {
+        if self.multiplies_bfloat16() {
+            BFLOAT16_QUERY_ROWS
+        } else {
+            QUERY_ROWS
         }
     }
 
@@ -289,17 +320,17 @@ impl<'a> Pages<'a> {
             .max()
             .unwrap_or(0);
         let pages = || {
-            table[first / PAGE..]
+            table[first / l.page..]
                 .iter()
-                .take(keys.div_ceil(PAGE))
+                .take(keys.div_ceil(l.page))
                 .enumerate()
                 .map(|(i, &page)| {
                     let start = l.head_start(page, layer, head);
                     // SAFETY: by the caller's promise.
                     let bytes = unsafe { self.bytes.part(start..start + l.head_bytes()) };
                     (
-                        i * PAGE,
-                        (keys - i * PAGE).min(PAGE),
+                        i * l.page,
+                        (keys - i * l.page).min(l.page),
                         bytes.split_at(l.key_bytes()),
                     )
                 })
@@ -356,7 +387,7 @@ impl<'a> Pages<'a> {
             }
         }
         for (at, count, (_, v)) in pages() {
-            let (w_stride, panels) = (l.dtype.panel_bytes(PAGE), l.padded_dim() / PANEL);
+            let (w_stride, panels) = (l.dtype.panel_bytes(l.page), l.padded_dim() / PANEL);
             match bfloat16_product {
                 Some(product) => product(Bfloat16Product {
                     a: &s.rounded_scores[at..],

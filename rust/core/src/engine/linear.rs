@@ -20,7 +20,7 @@ const ROW_CHUNK: usize = 192;
 /// stay in the second.
 const BFLOAT16_ROWS: usize = 32;
 /// Rows of one task of bfloat16 activations, which takes them product by product.
-const BFLOAT16_CHUNK: usize = 512;
+const BFLOAT16_CHUNK: usize = 1024;
 /// Most panels of one task.
 const TASK_PANELS: usize = 12;
 /// Up to so many rows the weights are what costs: tasks are then small, so that the threads end together.

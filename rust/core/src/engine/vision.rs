@@ -1,7 +1,7 @@
 //! The vision tower and the connector: one frame of pixels to its image tokens.
 use std::sync::Mutex;
 
-use super::attention::{AttentionScratch, PAGE, PageLayout, Pages, QUERY_ROWS};
+use super::attention::{AttentionScratch, PageLayout, Pages, QUERY_ROWS};
 use super::checkpoint::{Checkpoint, Tensor};
 use super::config::ModelConfig;
 use super::error::{EngineError, Result};
@@ -63,7 +63,7 @@ impl VisionBuffers {
     /// Buffers for frames of up to `patches` patches on `threads` threads; `dtype` is that of keys and values.
     pub fn new(c: &ModelConfig, dtype: Dtype, patches: usize, threads: usize) -> Result<Self> {
         let v = &c.vision;
-        let layout = PageLayout::new(dtype, 1, v.num_attention_heads, v.head_dim());
+        let layout = PageLayout::new(dtype, 1, v.num_attention_heads, v.head_dim()).large();
         let zeroed = |columns: usize| Buffer::zeroed(patches.saturating_mul(columns));
         let folded = c.scale_factor * c.scale_factor;
         let shuffled = Activations::room(patches.div_ceil(folded), folded * v.hidden_size)?;
@@ -76,7 +76,7 @@ impl VisionBuffers {
         let quantized = Quantized::new(patches.div_ceil(folded) * folded, inputs)?;
         Ok(Self {
             patches,
-            kv: Buffer::zeroed(patches.div_ceil(PAGE) * layout.page_bytes())?,
+            kv: Buffer::zeroed(patches.div_ceil(layout.page()) * layout.page_bytes())?,
             // Pixels of the patches at the start, the connector's input at the end.
             input: if pixels.len() > shuffled.len() {
                 pixels
@@ -264,7 +264,7 @@ impl VisionModel {
             columns,
             rows: rows * columns,
             positions: position_ids(frame.patch_mask, rows, columns, v.grid()),
-            table: (0..keys.len().div_ceil(PAGE) as u32).collect(),
+            table: (0..keys.len().div_ceil(layout.page()) as u32).collect(),
             keys,
             pages: Pages::new(kernels, layout, kv),
             input: Activations::new(input, patch, dtype, kernels),

@@ -1,6 +1,6 @@
 //! The encoding of one frame as its threads see it.
 use super::{Frame, Layer, Norm, Scratch, VisionModel};
-use crate::engine::attention::{PAGE, Pages, QUERY_ROWS, Row};
+use crate::engine::attention::{Pages, Row};
 use crate::engine::kernels::Kernels;
 use crate::engine::linear::{Activations, Input, SharedQuantized, task_panels};
 use crate::engine::memory::Shared;
@@ -204,28 +204,31 @@ impl<'a> Encode<'a> {
                 Row::Float32(&self.qkv.rows(row..row + 1)[columns])
             }
         };
+        let page = self.pages.page();
         worker.for_each(self.table.len() * heads, |task| {
-            let (page, head) = (task / heads, task % heads);
-            for (slot, &row) in self.keys[page * PAGE..].iter().take(PAGE).enumerate() {
+            let (index, head) = (task / heads, task % heads);
+            for (slot, &row) in self.keys[index * page..].iter().take(page).enumerate() {
+                let room = &mut s.rounded_row;
                 // SAFETY: see above.
                 unsafe {
                     self.pages.store(
-                        page as u32,
+                        index as u32,
                         0,
                         head,
                         slot,
                         qkv(row, 1, head),
                         qkv(row, 2, head),
-                        &mut s.rounded_row,
+                        room,
                     )
                 };
             }
         });
         // Head after head, so that its keys and values stay in the second-level cache.
-        let blocks = self.rows.div_ceil(QUERY_ROWS);
+        let query_rows = self.pages.query_rows();
+        let blocks = self.rows.div_ceil(query_rows);
         worker.for_each(blocks * heads, |task| {
-            let (first, head) = (task % blocks * QUERY_ROWS, task / blocks);
-            let rows = (self.rows - first).min(QUERY_ROWS);
+            let (first, head) = (task % blocks * query_rows, task / blocks);
+            let rows = (self.rows - first).min(query_rows);
             for row in 0..rows {
                 self.pages.query(s, row, qkv(first + row, 0, head));
             }
