@@ -19,8 +19,10 @@ const ROW_CHUNK: usize = 192;
 /// Rows of one product of bfloat16 activations: as many as stay in the first-level cache, while the weights of the task
 /// stay in the second.
 const BFLOAT16_ROWS: usize = 32;
-/// Rows of one task of bfloat16 activations, which takes them product by product.
+/// Most rows of one task of bfloat16 activations, which takes them product by product: weights are read once for all.
 const BFLOAT16_CHUNK: usize = 1024;
+/// Fewest tasks for each thread, so that all end together.
+const TASKS_PER_THREAD: usize = 4;
 /// Most panels of one task.
 const TASK_PANELS: usize = 12;
 /// Up to so many rows the weights are what costs: tasks are then small, so that the threads end together.
@@ -162,15 +164,17 @@ impl Linear {
         }
         let units = self.tasks(panels);
         // Chunks of equal size, and of whole register blocks.
-        let (chunk, block, step) = if input.values.rounded() {
-            (BFLOAT16_CHUNK, BFLOAT16_ROWS, BFLOAT16_ROWS)
+        let (chunks, block, step) = if input.values.rounded() {
+            let few = (TASKS_PER_THREAD * worker.threads()).div_ceil(units);
+            (
+                rows.div_ceil(BFLOAT16_CHUNK).max(few),
+                BFLOAT16_ROWS,
+                BFLOAT16_ROWS,
+            )
         } else {
-            (ROW_CHUNK, ROW_BLOCK, ROW_CHUNK)
+            (rows.div_ceil(ROW_CHUNK), ROW_BLOCK, ROW_CHUNK)
         };
-        let most = rows
-            .div_ceil(rows.div_ceil(chunk).max(1))
-            .next_multiple_of(block)
-            .max(1);
+        let most = rows.div_ceil(chunks.max(1)).next_multiple_of(block).max(1);
         worker.for_each(rows.div_ceil(most) * units, |task| {
             let (first_row, unit) = (task / units * most, task % units);
             let first = unit * panels;

@@ -57,6 +57,11 @@ pub struct Worker<'a> {
 }
 
 impl Worker<'_> {
+    /// Number of threads that may take part.
+    pub fn threads(&self) -> usize {
+        self.state.active.load(Ordering::Relaxed)
+    }
+
     /// Runs `task` once for each of `0..tasks`, on whichever threads are free, and returns when all are done.
     /// Every thread of the job must make the same calls in the same order.
     pub fn for_each(&mut self, tasks: usize, mut task: impl FnMut(usize)) {

@@ -16,7 +16,7 @@ mod step;
 use step::Step;
 
 /// Most tokens of one step.
-pub const STEP_ROWS: usize = 256;
+pub const STEP_ROWS: usize = 512;
 /// Steps of at most this many tokens spread the blocks of keys over the threads; longer ones spread the tokens.
 const SPLIT_ROWS: usize = 16;
 /// Panels of one task of the head.
