@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use faster_smolvlm_core::engine::checkpoint::Checkpoint;
-use faster_smolvlm_core::engine::kernels::{ISA_VARIABLE, select};
+use faster_smolvlm_core::engine::kernels::{ISA_VARIABLE, Packing, select};
 use faster_smolvlm_core::engine::linear::{
     Activations, Input, Linear, LinearScratch, Order, Quantized, task_panels,
 };
@@ -249,7 +249,17 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
     ];
     for (name, outputs, inputs, rows) in cases {
         let weight = checkpoint.tensor(&format!("model.{name}.weight"), &[outputs, inputs])?;
-        let linear = Linear::pack(&[weight], Order::Concatenated, Vec::new(), dtype, &mut pool)?;
+        let packing = Packing {
+            dtype,
+            integers: kernels.integers,
+        };
+        let linear = Linear::pack(
+            &[weight],
+            Order::Concatenated,
+            Vec::new(),
+            packing,
+            &mut pool,
+        )?;
         let mut random = Random(3);
         let mut quantized = Quantized::new(rows, inputs)?;
         let mut room = Activations::room(rows, inputs)?;

@@ -3,8 +3,8 @@ use std::ops::Range;
 
 use super::error::Result;
 use super::kernels::{
-    Bfloat16Product, Dtype, GROUP, IntegerProduct, Kernels, PANEL, Product, ROW_BLOCK, RUN,
-    quantized_index,
+    Bfloat16Product, Dtype, GROUP, IntegerProduct, Integers, Kernels, PANEL, Product, ROW_BLOCK,
+    RUN, TILE_ROWS, TILE_STEPS,
 };
 use super::memory::{Buffer, Shared};
 use super::pool::Worker;
@@ -47,6 +47,7 @@ pub struct Linear {
     outputs: usize,
     inputs: usize,
     dtype: Dtype,
+    integers: Integers,
     panels: usize,
     /// The panels; `Int8` weights are followed by a float32 per input, the scale of its activations.
     data: Buffer<u8>,
@@ -72,9 +73,10 @@ pub struct Quantized {
 impl Quantized {
     /// Room for `rows` rows of `columns` elements.
     pub fn new(rows: usize, columns: usize) -> Result<Self> {
-        let padded = rows.saturating_add(ROW_BLOCK);
+        // For whole blocks of either kind.
+        let padded = rows.saturating_add(ROW_BLOCK.max(TILE_ROWS));
         Ok(Self {
-            values: Buffer::zeroed(padded.saturating_mul(columns.next_multiple_of(2)))?,
+            values: Buffer::zeroed(padded.saturating_mul(columns.next_multiple_of(TILE_STEPS)))?,
             scales: Buffer::zeroed(rows.saturating_mul(columns.div_ceil(GROUP)))?,
         })
     }
@@ -154,17 +156,18 @@ impl Linear {
         panels: usize,
         mut done: impl FnMut(usize, usize, Range<usize>, &mut [f32]),
     ) {
-        debug_assert!(panels <= TASK_PANELS);
+        debug_assert!(panels <= TASK_PANELS && self.integers == kernels.integers);
         let rows = input.rows;
         if self.dtype == Dtype::Int8 {
-            worker.for_each(rows.div_ceil(ROW_BLOCK), |block| {
+            worker.for_each(rows.div_ceil(self.integers.row_block()), |block| {
                 // SAFETY: by the caller's promise, and the block is this task's.
                 unsafe { self.quantize(kernels, scratch, &input, block) };
             });
         }
         let units = self.tasks(panels);
         // Chunks of equal size, and of whole register blocks.
-        let (chunks, block, step) = if input.values.rounded() {
+        let tiles = self.dtype == Dtype::Int8 && self.integers == Integers::Tiles;
+        let (chunks, block, step) = if input.values.rounded() || tiles {
             let few = (TASKS_PER_THREAD * worker.threads()).div_ceil(units);
             (
                 rows.div_ceil(BFLOAT16_CHUNK).max(few),
@@ -222,15 +225,19 @@ impl Linear {
         block: usize,
     ) {
         let (k, groups) = (self.inputs, self.inputs.div_ceil(GROUP));
-        let first = block * ROW_BLOCK;
-        let start = quantized_index(first, 0, k);
-        let end = quantized_index(first + ROW_BLOCK, 0, k);
+        let (rows, len) = (self.integers.row_block(), self.integers.block_len(k));
+        let first = block * rows;
         // SAFETY: by the caller's promise.
-        let to = unsafe { input.quantized.values.part_mut(start..end) };
+        let to = unsafe {
+            input
+                .quantized
+                .values
+                .part_mut(block * len..(block + 1) * len)
+        };
         scratch.row.resize(k.next_multiple_of(2), 0);
         scratch.scaled.resize(k, 0.0);
         let input_scales = &self.data[self.panels * self.dtype.panel_bytes(k)..];
-        for row in first..input.rows.min(first + ROW_BLOCK) {
+        for row in first..input.rows.min(first + rows) {
             // SAFETY: as above.
             let (x, scales) = unsafe {
                 (
@@ -246,10 +253,7 @@ impl Linear {
                 *to = x * f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]);
             }
             (kernels.quantize)(&scratch.scaled, &mut scratch.row, scales);
-            let pairs = to[2 * (row - first)..].chunks_mut(2 * ROW_BLOCK);
-            for (to, from) in pairs.zip(scratch.row.chunks_exact(2)) {
-                to[..2].copy_from_slice(from);
-            }
+            (kernels.place)(&scratch.row, row - first, to);
         }
     }
 
@@ -269,8 +273,10 @@ impl Linear {
         let w = &self.data[panels.start * w_stride..];
         if self.dtype == Dtype::Int8 {
             let (k, groups) = (self.inputs, self.inputs.div_ceil(GROUP));
-            let start = quantized_index(rows.start, 0, k);
-            let end = quantized_index(rows.end.next_multiple_of(ROW_BLOCK), 0, k);
+            // Products begin with a block.
+            let (block, len) = (self.integers.row_block(), self.integers.block_len(k));
+            let start = rows.start / block * len;
+            let end = rows.end.div_ceil(block) * len;
             // SAFETY: by the caller's promise.
             let (a, a_scale) = unsafe {
                 (

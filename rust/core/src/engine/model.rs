@@ -6,7 +6,7 @@ use super::cache::KvCache;
 use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
 use super::error::{EngineError, Result};
-use super::kernels::{Dtype, ISA_VARIABLE, Kernels, select};
+use super::kernels::{Dtype, ISA_VARIABLE, Kernels, Packing, select};
 use super::packed::{self, Outcome, Packer};
 use super::pool::Pool;
 use super::text::{EMBEDDING, Output, STEP_ROWS, Segment, TextBuffers, TextModel};
@@ -48,7 +48,7 @@ fn load_weights(
     config: &ModelConfig,
     checkpoint: &Checkpoint,
     options: &LoadOptions,
-    isa: &str,
+    kernels: &Kernels,
     pool: &mut Pool,
 ) -> Result<(VisionModel, TextModel, Outcome)> {
     let load = |mut packer: Packer<'_>| -> Result<(VisionModel, TextModel, Outcome)> {
@@ -57,24 +57,28 @@ fn load_weights(
         Ok((vision, text, packer.finish()?))
     };
     let dtype = options.dtype;
+    let packing = Packing {
+        dtype,
+        integers: kernels.integers,
+    };
     let Some(folder) = &options.packed_cache else {
-        return load(Packer::new(dtype, pool));
+        return load(Packer::new(packing, pool));
     };
     let identity = checkpoint.identity().ok_or_else(|| {
         EngineError::Config("packed weights are kept for checkpoints in files only".into())
     })?;
-    let key = packed::key(&identity, &format!("{config:?}"), dtype, isa);
+    let key = packed::key(&identity, &format!("{config:?}"), dtype, kernels.name);
     let path = folder.join(format!("{key:016x}.packed"));
-    let kept = match Packer::kept(dtype, pool, &path, key) {
+    let kept = match Packer::kept(packing, pool, &path, key) {
         Ok(Some(packer)) => load(packer).map(Some),
         Ok(None) => Ok(None),
         Err(e) => Err(e),
     };
     match kept {
         Ok(Some(loaded)) => Ok(loaded),
-        Ok(None) => load(Packer::keeping(dtype, pool, &path, key)),
+        Ok(None) => load(Packer::keeping(packing, pool, &path, key)),
         Err(EngineError::Packed(reason)) => {
-            let (vision, text, outcome) = load(Packer::keeping(dtype, pool, &path, key))?;
+            let (vision, text, outcome) = load(Packer::keeping(packing, pool, &path, key))?;
             let outcome = match outcome {
                 Outcome::Written => Outcome::Replaced(reason),
                 other => other,
@@ -132,7 +136,7 @@ impl Engine {
         let cache = KvCache::new(layout, options.cache_positions, t.max_position_embeddings)?;
         checkpoint.tensor(EMBEDDING, &[t.vocab_size, t.hidden_size])?;
         let (vision, text, packed) =
-            load_weights(&config, &checkpoint, options, kernels.name, &mut pool)?;
+            load_weights(&config, &checkpoint, options, kernels, &mut pool)?;
         let text_buffers = TextBuffers::new(t, cache.layout(), text.head_tasks(), options.threads)?;
         let kv_dtype = options.kv_dtype;
         Ok(Self {

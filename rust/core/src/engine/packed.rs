@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::checkpoint::Tensor;
 use super::error::{EngineError, Result};
-use super::kernels::{Dtype, GROUP, PANEL};
+use super::kernels::{Dtype, GROUP, PANEL, Packing};
 use super::linear::{Linear, Order};
 use super::pool::Pool;
 
@@ -47,7 +47,7 @@ pub enum Outcome {
 
 /// Gives the linear layers of a model, in the order in which a model asks for them.
 pub struct Packer<'a> {
-    dtype: Dtype,
+    packing: Packing,
     pool: &'a mut Pool,
     source: Source,
     failure: Option<String>,
@@ -59,9 +59,9 @@ fn describe(path: &Path, e: &std::io::Error) -> String {
 
 impl<'a> Packer<'a> {
     /// Packs from the checkpoint.
-    pub fn new(dtype: Dtype, pool: &'a mut Pool) -> Self {
+    pub fn new(packing: impl Into<Packing>, pool: &'a mut Pool) -> Self {
         Self {
-            dtype,
+            packing: packing.into(),
             pool,
             source: Source::Checkpoint,
             failure: None,
@@ -69,7 +69,12 @@ impl<'a> Packer<'a> {
     }
 
     /// Reads from the file at `path`, which must have been kept under the same key; `None` where there is no file.
-    pub fn kept(dtype: Dtype, pool: &'a mut Pool, path: &Path, key: u64) -> Result<Option<Self>> {
+    pub fn kept(
+        packing: impl Into<Packing>,
+        pool: &'a mut Pool,
+        path: &Path,
+        key: u64,
+    ) -> Result<Option<Self>> {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -81,7 +86,7 @@ impl<'a> Packer<'a> {
             return Err(damaged("it starts with other bytes".into()));
         }
         Ok(Some(Self {
-            dtype,
+            packing: packing.into(),
             pool,
             source: Source::Kept(file),
             failure: None,
@@ -89,7 +94,7 @@ impl<'a> Packer<'a> {
     }
 
     /// Packs from the checkpoint and keeps what is packed in a file at `path`, which appears whole or not at all.
-    pub fn keeping(dtype: Dtype, pool: &'a mut Pool, path: &Path, key: u64) -> Self {
+    pub fn keeping(packing: impl Into<Packing>, pool: &'a mut Pool, path: &Path, key: u64) -> Self {
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         let start = || -> std::io::Result<File> {
             if let Some(folder) = path.parent() {
@@ -115,7 +120,7 @@ impl<'a> Packer<'a> {
             Err(e) => (None, Some(describe(path, &e))),
         };
         Self {
-            dtype,
+            packing: packing.into(),
             pool,
             source: Source::Keep(keep),
             failure,
@@ -129,7 +134,7 @@ impl<'a> Packer<'a> {
         order: Order,
         bias: Vec<f32>,
     ) -> Result<Linear> {
-        let mut linear = Linear::zeroed(weights, order, bias, self.dtype)?;
+        let mut linear = Linear::zeroed(weights, order, bias, self.packing)?;
         if let Source::Kept(file) = &mut self.source {
             read(file, linear.packed_mut())?;
             return Ok(linear);

@@ -7,10 +7,17 @@ use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
 use super::avx512;
-use super::{Bfloat16Product, Kernels, PANEL};
+use super::{Bfloat16Product, Integers, Kernels, PANEL};
 
-/// Kernels for machines with AMX-BF16 whose system lets this process use it.
-pub static KERNELS: Kernels = avx512::with_bfloat16("amx", product);
+mod integer;
+
+/// Kernels for machines with AMX-BF16 and AMX-INT8 whose system lets this process use it.
+pub static KERNELS: Kernels = Kernels {
+    integer_product: integer::product,
+    integers: Integers::Tiles,
+    place: integer::place,
+    ..avx512::with_bfloat16("amx", product)
+};
 
 /// Rows of a tile.
 const ROWS: usize = 16;
@@ -24,7 +31,7 @@ const RUN_TILES: usize = 8;
 /// Bytes of a row of a tile, and of a pair of steps of a panel.
 const LINE: usize = 64;
 
-/// Whether the processor has AMX with bfloat16, and the system saves its registers and gives leave to use them; it is
+/// Whether the processor has AMX with bfloat16 and 8-bit integers, and the system saves its registers and gives leave to use them; it is
 /// asked once for the process.
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
@@ -34,13 +41,13 @@ pub fn available() -> bool {
 fn has_tiles() -> bool {
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
+    const AMX_INT8: u32 = 1 << 25;
+    const ALL: u32 = AMX_BF16 | AMX_TILE | AMX_INT8;
     const OSXSAVE: u32 = 1 << 27;
     // XTILECFG and XTILEDATA.
     const TILES: u64 = 0b11 << 17;
     let features = __cpuid_count(7, 0).edx;
-    if features & (AMX_BF16 | AMX_TILE) != AMX_BF16 | AMX_TILE
-        || __cpuid_count(1, 0).ecx & OSXSAVE == 0
-    {
+    if features & ALL != ALL || __cpuid_count(1, 0).ecx & OSXSAVE == 0 {
         return false;
     }
     #[target_feature(enable = "xsave")]

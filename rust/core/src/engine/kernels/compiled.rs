@@ -12,6 +12,8 @@ macro_rules! row_kernels {
                 name,
                 product,
                 integer_product,
+                integers: $crate::engine::kernels::Integers::Pairs,
+                place: $crate::engine::kernels::scalar::place_pairs,
                 bfloat16_product: None,
                 round,
                 quantize,

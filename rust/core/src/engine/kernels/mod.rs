@@ -1,13 +1,13 @@
 //! The arithmetic of the engine behind one table of functions, chosen once for the machine.
 //!
 //! Weights (and the keys and values of attention) lie in *panels* of [`PANEL`] output columns. Inside a panel the inner
-//! dimension `k` ascends, padded to an even number:
+//! dimension `k` ascends, padded to an even number (`Int8`: to a multiple of four):
 //!
 //! | [`Dtype`] | layout of a panel |
 //! |---|---|
 //! | `Float32` | `[k][16]` |
 //! | `Bfloat16` | `[k / 2][16][2]`, so that one register holds two steps of 8 columns |
-//! | `Int8` | groups of [`GROUP`] steps, each 16 float32 scales, one per column, then `[k / 2][16][2]` |
+//! | `Int8` | groups of [`GROUP`] steps, each 16 float32 scales, one per column, then `[k / 2][16][2]` (or [tiles][Integers]) |
 //!
 //! Activations and sums are float32, except beside `Int8` weights: there the activations are integers of 15 bits with a
 //! scale per row and group ([`Kernels::quantize`]), the sum of a group is an exact integer, and only the sums of the
@@ -41,15 +41,86 @@ pub const GROUP: usize = RUN;
 /// Largest quantized activation.
 pub const QUANTIZED_MAX: i16 = (1 << 14) - 1;
 
-/// Rows of a block of quantized activations.
+/// Rows of a block of quantized activations in pairs.
 pub const ROW_BLOCK: usize = 6;
 
-/// Where element `step` of row `row` lies among quantized activations: in blocks of [`ROW_BLOCK`] rows, each
+/// Where element `step` of row `row` lies among quantized activations in pairs: in blocks of [`ROW_BLOCK`] rows, each
 /// `[k / 2][ROW_BLOCK][2]`, so that the kernel walks through all rows of a block with one pointer.
 #[inline(always)]
 pub fn quantized_index(row: usize, step: usize, k: usize) -> usize {
     let pair = row / ROW_BLOCK * k.div_ceil(2) + step / 2;
     (pair * ROW_BLOCK + row % ROW_BLOCK) * 2 + step % 2
+}
+
+/// How the integers of weights and quantized activations lie in memory, as the product of a set walks through them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Integers {
+    /// Weights as in the table above, activations as [`quantized_index`] says.
+    Pairs,
+    /// Weights of a group as `[k / 4][16][4]`. Activations in blocks of [`TILE_ROWS`] rows, each `[k / 64][16][64]` bytes:
+    /// eight rows of the upper 8 bits, then of the lower 7.
+    Tiles,
+}
+
+/// Rows of a block of quantized activations in tiles.
+pub const TILE_ROWS: usize = 8;
+/// Steps of `k` in a tile of bytes.
+pub const TILE_STEPS: usize = 64;
+/// Bytes of a tile.
+pub const TILE_BYTES: usize = 1024;
+
+impl Integers {
+    /// Rows of a block of quantized activations.
+    pub fn row_block(self) -> usize {
+        match self {
+            Self::Pairs => ROW_BLOCK,
+            Self::Tiles => TILE_ROWS,
+        }
+    }
+
+    /// Elements of a block of quantized activations, in units of 16 bits.
+    pub fn block_len(self, k: usize) -> usize {
+        match self {
+            Self::Pairs => ROW_BLOCK * k.next_multiple_of(2),
+            Self::Tiles => TILE_ROWS * k.next_multiple_of(TILE_STEPS),
+        }
+    }
+
+    /// Where the weight of a column and a step of a group lies behind the scales of the group.
+    #[inline(always)]
+    pub fn weight_index(self, step: usize, column: usize) -> usize {
+        let together = match self {
+            Self::Pairs => 2,
+            Self::Tiles => 4,
+        };
+        (step / together * PANEL + column) * together + step % together
+    }
+
+    /// Bytes that a product may read, and ignores, behind the last panel.
+    pub fn slack(self) -> usize {
+        match self {
+            Self::Pairs => 0,
+            Self::Tiles => TILE_BYTES,
+        }
+    }
+}
+
+/// How the weights of a layer lie in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Packing {
+    /// The numbers.
+    pub dtype: Dtype,
+    /// Their places, if they are integers.
+    pub integers: Integers,
+}
+
+impl From<Dtype> for Packing {
+    fn from(dtype: Dtype) -> Self {
+        Self {
+            dtype,
+            integers: Integers::Pairs,
+        }
+    }
 }
 
 /// How weights or cached keys and values are stored.
@@ -79,7 +150,11 @@ impl Dtype {
             Self::Int8 => k.div_ceil(GROUP) * SCALE_BYTES,
             _ => 0,
         };
-        scales + k.next_multiple_of(2) * PANEL * self.size()
+        let steps = match self {
+            Self::Int8 => k.next_multiple_of(4),
+            _ => k.next_multiple_of(2),
+        };
+        scales + steps * PANEL * self.size()
     }
 }
 
@@ -135,7 +210,7 @@ impl Product<'_> {
 /// with one rounding per step, of (sum over k of `a[r][k] * w[k][c]`, exact, then rounded to float32) times
 /// (`a_scale[r][group] * w_scale[group][c]`).
 pub struct IntegerProduct<'a> {
-    /// Quantized activations as [`quantized_index`] says, an odd `k` padded with a zero, the last block whole.
+    /// Quantized activations as [`Integers`] says, padded with zeros along `k`, the last block whole.
     pub a: &'a [i16],
     /// Scales of the activations, row-major, one per group.
     pub a_scale: &'a [f32],
@@ -155,16 +230,18 @@ pub struct IntegerProduct<'a> {
 
 impl IntegerProduct<'_> {
     /// Panics if a slice is too short: the unsafe kernels rest on this.
-    fn check(&self) {
+    fn check(&self, integers: Integers) {
         if self.rows == 0 || self.panels == 0 {
             return;
         }
         assert!(self.k > 0);
+        let blocks = self.rows.div_ceil(integers.row_block());
         assert!(
-            self.a.len() >= self.rows.next_multiple_of(ROW_BLOCK) * self.k.next_multiple_of(2)
+            self.a.len() >= blocks * integers.block_len(self.k)
                 && self.a_scale.len() >= self.rows * self.k.div_ceil(GROUP)
         );
-        assert!(self.w.len() >= self.panels * Dtype::Int8.panel_bytes(self.k));
+        let panels = self.panels * Dtype::Int8.panel_bytes(self.k);
+        assert!(self.w.len() >= panels + integers.slack());
         assert!(self.out.len() >= self.rows * self.panels * PANEL);
         assert!(self.scratch.len() >= GROUP * PANEL);
     }
@@ -219,6 +296,10 @@ pub struct Kernels {
     pub product: fn(Product<'_>),
     /// Matrix product with packed `Int8` weights and quantized activations.
     pub integer_product: fn(IntegerProduct<'_>),
+    /// Where it expects the integers.
+    pub integers: Integers,
+    /// Puts a quantized row, padded with a zero to an even length, into its place (its number in the block) in a block.
+    pub place: fn(row: &[i16], index: usize, block: &mut [i16]),
     /// Matrix product with packed `Bfloat16` weights and rounded activations, where the instruction set has one. These
     /// weights are then multiplied by nothing else.
     pub bfloat16_product: Option<fn(Bfloat16Product<'_>)>,

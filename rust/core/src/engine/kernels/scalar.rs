@@ -4,8 +4,8 @@
 //! instruction set with fused multiply-add must give; [`KERNELS`] rounds twice, since a machine without the
 //! instruction would take a library call for each.
 use super::{
-    BLOCK, Dtype, GROUP, GROUP_BYTES, IntegerProduct, Kernels, PANEL, Product, QUANTIZED_MAX, RUN,
-    SCALE_BYTES, quantized_index,
+    BLOCK, Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, Kernels, PANEL, Product,
+    QUANTIZED_MAX, ROW_BLOCK, RUN, SCALE_BYTES, TILE_BYTES, TILE_STEPS, quantized_index,
 };
 
 /// Kernels for machines with no instruction set that has a file of its own.
@@ -17,6 +17,8 @@ pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
         name,
         product: product::<FUSED>,
         integer_product: integer_product::<FUSED>,
+        integers: Integers::Pairs,
+        place: place_pairs,
         bfloat16_product: None,
         round,
         quantize,
@@ -56,7 +58,7 @@ pub fn weight(panel: &[u8], dtype: Dtype, k: usize, column: usize) -> f32 {
         }
         Dtype::Int8 => {
             let (group, k) = (k / GROUP * GROUP_BYTES, k % GROUP);
-            let at = group + SCALE_BYTES + (k / 2 * PANEL + column) * 2 + k % 2;
+            let at = group + SCALE_BYTES + Integers::Pairs.weight_index(k, column);
             f32::from(panel[at] as i8)
         }
     }
@@ -136,7 +138,7 @@ pub fn group_scale(panel: &[u8], group: usize, column: usize) -> f32 {
 
 #[inline(always)]
 pub fn integer_product<const FUSED: bool>(p: IntegerProduct<'_>) {
-    p.check();
+    p.check(Integers::Pairs);
     let (groups, width) = (p.k.div_ceil(GROUP), p.panels * PANEL);
     for panel in 0..p.panels {
         let w = &p.w[panel * Dtype::Int8.panel_bytes(p.k)..];
@@ -153,6 +155,34 @@ pub fn integer_product<const FUSED: bool>(p: IntegerProduct<'_>) {
                     *o = madd::<FUSED>(terms.sum::<i32>() as f32, scale, *o);
                 }
             }
+        }
+    }
+}
+
+/// Puts a row into a block of pairs.
+pub fn place_pairs(row: &[i16], index: usize, block: &mut [i16]) {
+    let pairs = block[2 * index..].chunks_mut(2 * ROW_BLOCK);
+    for (to, from) in pairs.zip(row.chunks_exact(2)) {
+        to[..2].copy_from_slice(from);
+    }
+}
+
+/// Puts a row into a block of tiles: 64 steps at a time, in units of two bytes.
+#[inline(always)]
+pub fn place_tiles(row: &[i16], index: usize, block: &mut [i16]) {
+    for (tile, row) in block
+        .chunks_exact_mut(TILE_BYTES / 2)
+        .zip(row.chunks(TILE_STEPS))
+    {
+        let mut steps = [0; TILE_STEPS];
+        steps[..row.len()].copy_from_slice(row);
+        let (upper, lower) = tile.split_at_mut(TILE_BYTES / 4);
+        let place = index * TILE_STEPS / 2..(index + 1) * TILE_STEPS / 2;
+        let halves = upper[place.clone()].iter_mut().zip(&mut lower[place]);
+        for ((upper, lower), pair) in halves.zip(steps.as_chunks().0) {
+            let [even, odd]: [i16; 2] = *pair;
+            *upper = i16::from_le_bytes([(even >> 7) as u8, (odd >> 7) as u8]);
+            *lower = i16::from_le_bytes([(even & 0x7f) as u8, (odd & 0x7f) as u8]);
         }
     }
 }

@@ -47,7 +47,7 @@ fn random_panels(random: &mut Random, dtype: Dtype, k: usize, panels: usize) -> 
                     .iter()
                     .flat_map(|x| x.to_le_bytes())
                     .collect();
-                let steps = (k - group * GROUP).min(GROUP).next_multiple_of(2);
+                let steps = (k - group * GROUP).min(GROUP).next_multiple_of(4);
                 bytes.extend(
                     random
                         .vec(steps * PANEL, 127.9)
@@ -405,17 +405,34 @@ fn integer(
 ) -> Vec<f32> {
     let width = k.next_multiple_of(2);
     let count = rows.len() / width;
-    let mut a = vec![i16::MIN; count.next_multiple_of(ROW_BLOCK) * width];
-    for (i, value) in rows.iter().enumerate() {
-        a[quantized_index(i / width, i % width, k)] = *value;
+    let (block, len) = (kernels.integers.row_block(), kernels.integers.block_len(k));
+    let mut a = vec![0x55aa; count.div_ceil(block) * len];
+    for (i, row) in rows.chunks_exact(width).enumerate() {
+        (kernels.place)(
+            row,
+            i % block,
+            &mut a[i / block * len..(i / block + 1) * len],
+        );
     }
+    let mut w = w.to_vec();
+    for panel in w.chunks_exact_mut(Dtype::Int8.panel_bytes(k)) {
+        for group in panel.chunks_mut(GROUP_BYTES) {
+            let before = group.to_vec();
+            for i in 0..group.len() - SCALE_BYTES {
+                let (step, column) = (i / PANEL, i % PANEL);
+                group[SCALE_BYTES + kernels.integers.weight_index(step, column)] =
+                    before[SCALE_BYTES + Integers::Pairs.weight_index(step, column)];
+            }
+        }
+    }
+    w.resize(w.len() + kernels.integers.slack(), 0x7f);
     let mut out = vec![f32::NAN; count * panels * PANEL];
     (kernels.integer_product)(IntegerProduct {
         a: &a,
         a_scale,
         rows: count,
         k,
-        w,
+        w: &w,
         panels,
         out: &mut out,
         scratch: &mut [0; GROUP * PANEL],

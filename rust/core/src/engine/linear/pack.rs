@@ -5,7 +5,7 @@ use super::{Linear, Order};
 use crate::engine::checkpoint::Tensor;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::kernels::scalar::to_bfloat16;
-use crate::engine::kernels::{Dtype, GROUP, GROUP_BYTES, PANEL, SCALE_BYTES};
+use crate::engine::kernels::{Dtype, GROUP, GROUP_BYTES, PANEL, Packing, SCALE_BYTES};
 use crate::engine::memory::{Buffer, Shared};
 use crate::engine::pool::Pool;
 
@@ -15,10 +15,10 @@ impl Linear {
         weights: &[Tensor<'_>],
         order: Order,
         bias: Vec<f32>,
-        dtype: Dtype,
+        packing: impl Into<Packing>,
         pool: &mut Pool,
     ) -> Result<Self> {
-        let mut linear = Self::zeroed(weights, order, bias, dtype)?;
+        let mut linear = Self::zeroed(weights, order, bias, packing.into())?;
         linear.fill(weights, order, pool)?;
         Ok(linear)
     }
@@ -28,15 +28,20 @@ impl Linear {
         weights: &[Tensor<'_>],
         order: Order,
         bias: Vec<f32>,
-        dtype: Dtype,
+        packing: Packing,
     ) -> Result<Self> {
+        let Packing { dtype, integers } = packing;
         let inputs = weights[0].columns;
         let place = Placement::new(weights, order);
-        let scales = if dtype == Dtype::Int8 { inputs } else { 0 };
+        let (scales, slack) = if dtype == Dtype::Int8 {
+            (inputs, integers.slack())
+        } else {
+            (0, 0)
+        };
         let size = dtype
             .panel_bytes(inputs)
             .checked_mul(place.panels)
-            .and_then(|bytes| bytes.checked_add(4 * scales))
+            .and_then(|bytes| bytes.checked_add(4 * scales + slack))
             .ok_or(EngineError::Memory { bytes: usize::MAX })?;
         let mut padded = bias;
         if !padded.is_empty() {
@@ -46,6 +51,7 @@ impl Linear {
             outputs: place.outputs,
             inputs,
             dtype,
+            integers,
             panels: place.panels,
             data: Buffer::zeroed(size)?,
             bias: padded,
@@ -65,6 +71,10 @@ impl Linear {
     /// Packs the matrices that the layer was made for.
     pub fn fill(&mut self, weights: &[Tensor<'_>], order: Order, pool: &mut Pool) -> Result<()> {
         let (inputs, dtype) = (self.inputs, self.dtype);
+        let packing = Packing {
+            dtype,
+            integers: self.integers,
+        };
         let place = Placement::new(weights, order);
         let panel_bytes = dtype.panel_bytes(inputs);
         let failure = Mutex::new(None);
@@ -99,7 +109,7 @@ impl Linear {
                             *x /= scale;
                         }
                     }
-                    fill(bytes, dtype, &rows, inputs);
+                    fill(bytes, packing, &rows, inputs);
                 });
             })?;
         }
@@ -224,8 +234,8 @@ fn quantize_weights(group: &[f32], mut put: impl FnMut(usize, i8)) -> f32 {
 }
 
 /// Writes `PANEL` rows (columns of the product) of length `k` into a panel.
-fn fill(panel: &mut [u8], dtype: Dtype, rows: &[f32], k: usize) {
-    match dtype {
+fn fill(panel: &mut [u8], packing: Packing, rows: &[f32], k: usize) {
+    match packing.dtype {
         Dtype::Float32 => {
             for (step, out) in panel.chunks_exact_mut(4 * PANEL).take(k).enumerate() {
                 for (column, o) in out.chunks_exact_mut(4).enumerate() {
@@ -253,7 +263,7 @@ fn fill(panel: &mut [u8], dtype: Dtype, rows: &[f32], k: usize) {
                 for (column, scale) in scales.chunks_exact_mut(4).enumerate() {
                     let part = &rows[column * k..][steps.clone()];
                     let given = quantize_weights(part, |step, x| {
-                        out[(step / 2 * PANEL + column) * 2 + step % 2] = x as u8;
+                        out[packing.integers.weight_index(step, column)] = x as u8;
                     });
                     scale.copy_from_slice(&given.to_le_bytes());
                 }
@@ -289,7 +299,12 @@ mod tests {
         let weight = checkpoint.tensor("w", &[OUTPUTS, INPUTS]).expect("there");
         let mut pool = Pool::new(2).expect("two threads");
         let (order, dtype) = (Order::Concatenated, Dtype::Int8);
-        let linear = Linear::pack(&[weight], order, Vec::new(), dtype, &mut pool).expect("finite");
+        let packing = Packing {
+            dtype,
+            integers: available()[0].integers,
+        };
+        let linear =
+            Linear::pack(&[weight], order, Vec::new(), packing, &mut pool).expect("finite");
         let mut x: Vec<f32> = (0..INPUTS).map(|i| small(3 * i + 1)).collect();
         x[7] *= factor;
         let mut room = Activations::room(1, INPUTS).expect("memory");

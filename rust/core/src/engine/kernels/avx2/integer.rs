@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use crate::engine::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
+    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, ROW_BLOCK, SCALE_BYTES,
+    quantized_index,
 };
 
 /// Most rows for which weights are widened in registers; above that they are widened once for all rows.
@@ -14,7 +15,7 @@ const AHEAD: usize = 512;
 const PAIRS: usize = GROUP / 2;
 
 pub fn product(p: IntegerProduct<'_>) {
-    p.check();
+    p.check(Integers::Pairs);
     // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with AVX2
     // and FMA.
     unsafe { walk(p) }

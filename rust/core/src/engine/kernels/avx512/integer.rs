@@ -4,7 +4,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::engine::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
+    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, ROW_BLOCK, SCALE_BYTES,
+    quantized_index,
 };
 
 /// Up to so many rows the weights are what costs.
@@ -18,7 +19,7 @@ pub fn product(p: IntegerProduct<'_>) {
         // SAFETY: by the caller's promise.
         unsafe { by_groups::<Plain>(p) }
     }
-    p.check();
+    p.check(Integers::Pairs);
     // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with AVX-512.
     unsafe { compiled(p) }
 }
@@ -29,7 +30,7 @@ pub fn product_vnni(p: IntegerProduct<'_>) {
         // SAFETY: by the caller's promise.
         unsafe { by_groups::<Vnni>(p) }
     }
-    p.check();
+    p.check(Integers::Pairs);
     // SAFETY: as above, and with VNNI.
     unsafe { compiled(p) }
 }
