@@ -21,6 +21,8 @@ const ROW_CHUNK: usize = 192;
 const BFLOAT16_ROWS: usize = 32;
 /// Most rows of one task of bfloat16 activations, which takes them product by product: weights are read once for all.
 const BFLOAT16_CHUNK: usize = 1024;
+/// Up to so many rows each thread prepares its own input of a layer: quicker than to wait for another.
+pub const ALONE_ROWS: usize = 4;
 /// Fewest tasks for each thread, so that all end together.
 const TASKS_PER_THREAD: usize = 4;
 /// Most panels of one task.
@@ -60,6 +62,8 @@ pub struct LinearScratch {
     widened: Vec<i16>,
     row: Vec<i16>,
     scaled: Vec<f32>,
+    /// The thread's own room for few quantized rows.
+    own: Option<Quantized>,
     /// Aligned, or each row of a tile would lie on two lines of the cache.
     tile: Buffer<f32>,
 }
@@ -79,6 +83,11 @@ impl Quantized {
             values: Buffer::zeroed(padded.saturating_mul(columns.next_multiple_of(TILE_STEPS)))?,
             scales: Buffer::zeroed(rows.saturating_mul(columns.div_ceil(GROUP)))?,
         })
+    }
+
+    /// Whether there is room for [`ALONE_ROWS`] rows of `columns` elements.
+    fn holds(&self, columns: usize) -> bool {
+        self.scales.len() >= ALONE_ROWS * columns.div_ceil(GROUP)
     }
 
     /// The room as the threads of a job see it.
@@ -116,6 +125,7 @@ impl LinearScratch {
             widened: vec![0; GROUP * PANEL],
             row: Vec::new(),
             scaled: Vec::new(),
+            own: None,
             tile: Buffer::zeroed(ROW_CHUNK * TASK_PANELS * PANEL)?,
         })
     }
@@ -142,7 +152,7 @@ impl Linear {
         self.panels.div_ceil(panels)
     }
 
-    /// Applies the layer as one phase of a job (two, if it has integer weights). Each finished piece goes to
+    /// Applies the layer as one phase of a job (two, if it has integer weights and many rows). Each finished piece goes to
     /// `done(row, task, columns, values)`; a task has `panels` panels.
     ///
     /// # Safety
@@ -154,16 +164,52 @@ impl Linear {
         scratch: &mut LinearScratch,
         input: Input<'_>,
         panels: usize,
+        done: impl FnMut(usize, usize, Range<usize>, &mut [f32]),
+    ) {
+        // SAFETY: by the caller's promise.
+        unsafe { self.phase_after(worker, kernels, scratch, input, panels, || (), done) }
+    }
+
+    /// The same for rows that each thread which takes part makes for itself: `before` is called once before its first task,
+    /// and never once the phase is over.
+    ///
+    /// # Safety
+    /// As for [`Linear::phase`], but for what `before` writes.
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn phase_after(
+        &self,
+        worker: &mut Worker<'_>,
+        kernels: &Kernels,
+        scratch: &mut LinearScratch,
+        input: Input<'_>,
+        panels: usize,
+        mut before: impl FnMut(),
         mut done: impl FnMut(usize, usize, Range<usize>, &mut [f32]),
     ) {
         debug_assert!(panels <= TASK_PANELS && self.integers == kernels.integers);
         let rows = input.rows;
-        if self.dtype == Dtype::Int8 {
-            worker.for_each(rows.div_ceil(self.integers.row_block()), |block| {
+        let blocks = match self.dtype {
+            Dtype::Int8 => rows.div_ceil(self.integers.row_block()),
+            _ => 0,
+        };
+        let mut own = scratch.own.take();
+        let alone = blocks > 0 && rows <= ALONE_ROWS;
+        if alone && own.as_ref().is_none_or(|own| !own.holds(self.inputs)) {
+            own = Quantized::new(ALONE_ROWS, self.inputs).ok();
+        }
+        // For as long as the room lives.
+        let mut input: Input<'_> = input;
+        let mut own_blocks = 0..0;
+        if let Some(own) = own.as_mut().filter(|_| alone) {
+            input.quantized = own.shared();
+            own_blocks = 0..blocks;
+        } else {
+            worker.for_each(blocks, |block| {
                 // SAFETY: by the caller's promise, and the block is this task's.
                 unsafe { self.quantize(kernels, scratch, &input, block) };
             });
         }
+        let mut fresh = true;
         let units = self.tasks(panels);
         // Chunks of equal size, and of whole register blocks.
         let tiles = self.dtype == Dtype::Int8 && self.integers == Integers::Tiles;
@@ -179,6 +225,13 @@ impl Linear {
         };
         let most = rows.div_ceil(chunks.max(1)).next_multiple_of(block).max(1);
         worker.for_each(rows.div_ceil(most) * units, |task| {
+            if std::mem::take(&mut fresh) {
+                before();
+                for block in own_blocks.clone() {
+                    // SAFETY: by the caller's promise, and the room is this thread's.
+                    unsafe { self.quantize(kernels, scratch, &input, block) };
+                }
+            }
             let (first_row, unit) = (task / units * most, task % units);
             let first = unit * panels;
             let count = panels.min(self.panels - first);
@@ -211,6 +264,7 @@ impl Linear {
                 }
             }
         });
+        scratch.own = own;
     }
 
     /// Quantizes one block of rows.

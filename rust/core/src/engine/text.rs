@@ -6,7 +6,7 @@ use super::checkpoint::{Checkpoint, Tensor};
 use super::config::TextConfig;
 use super::error::Result;
 use super::kernels::{BLOCK, Kernels};
-use super::linear::{Activations, Linear, LinearScratch, Order, Quantized};
+use super::linear::{ALONE_ROWS, Activations, Linear, LinearScratch, Order, Quantized};
 use super::memory::{Buffer, Shared};
 use super::packed::Packer;
 use super::pool::Pool;
@@ -61,8 +61,16 @@ pub enum Output<'a> {
     Argmax(&'a mut [i64]),
 }
 
-/// Scratch of a thread, and room for one row on its way into [`Activations`].
-type Scratch = (LinearScratch, AttentionScratch, Vec<f32>);
+/// Scratch of a thread.
+struct Scratch {
+    linear: LinearScratch,
+    attention: AttentionScratch,
+    /// One row on its way into [`Activations`], and another one while it is normed.
+    row: Vec<f32>,
+    norm_row: Vec<f32>,
+    /// Few rows that each thread norms for itself.
+    normed: Buffer<f32>,
+}
 
 /// Activations of a step.
 pub struct TextBuffers {
@@ -105,11 +113,13 @@ impl TextBuffers {
             )?,
             threads: (0..threads)
                 .map(|_| {
-                    Ok(Mutex::new((
-                        LinearScratch::new()?,
-                        AttentionScratch::new(layout, query_rows(c))?,
-                        Vec::new(),
-                    )))
+                    Ok(Mutex::new(Scratch {
+                        linear: LinearScratch::new()?,
+                        attention: AttentionScratch::new(layout, query_rows(c))?,
+                        row: Vec::new(),
+                        norm_row: Vec::new(),
+                        normed: Activations::room(ALONE_ROWS, c.hidden_size)?,
+                    }))
                 })
                 .collect::<Result<_>>()?,
         })

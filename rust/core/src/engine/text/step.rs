@@ -1,10 +1,13 @@
 //! One step as its threads see it: the phases of a layer and of the head.
+use std::ops::Range;
 use std::sync::Mutex;
 
 use super::{HEAD_PANELS, Layer, SPLIT_ROWS, Scratch, Segment, TextBuffers, TextModel, query_rows};
 use crate::engine::attention::{PAGE, Pages};
 use crate::engine::kernels::{BLOCK, Kernels, PANEL};
-use crate::engine::linear::{Activations, Input, SharedQuantized, task_panels};
+use crate::engine::linear::{
+    ALONE_ROWS, Activations, Input, Linear, LinearScratch, SharedQuantized, task_panels,
+};
 use crate::engine::memory::Shared;
 use crate::engine::pool::Worker;
 
@@ -139,20 +142,20 @@ impl<'a> Step<'a> {
         let c = &self.model.config;
         let h = c.hidden_size;
         let qkv_width = layer.qkv.outputs();
-        self.norm(
-            worker,
-            &layer.input_norm,
-            self.rows,
-            &mut scratch.2,
-            |row| row,
-        );
+        let Scratch {
+            linear,
+            norm_row,
+            normed,
+            ..
+        } = scratch;
         // SAFETY: see above.
         unsafe {
-            layer.qkv.phase(
+            self.normed_phase(
                 worker,
-                self.kernels,
-                &mut scratch.0,
-                self.input(self.normed),
+                (linear, norm_row, normed),
+                (&layer.input_norm, &layer.qkv),
+                self.rows,
+                |row| row,
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     self.qkv
@@ -161,14 +164,14 @@ impl<'a> Step<'a> {
                 },
             );
         }
-        self.store(worker, index, &mut scratch.1);
+        self.store(worker, index, &mut scratch.attention);
         self.attention(worker, index, scratch);
         // SAFETY: see above.
         unsafe {
             layer.o.phase(
                 worker,
                 self.kernels,
-                &mut scratch.0,
+                &mut scratch.linear,
                 self.input(self.attended),
                 task_panels(self.rows),
                 |row, _, columns, v| {
@@ -180,17 +183,21 @@ impl<'a> Step<'a> {
                 },
             );
         }
-        self.norm(worker, &layer.post_norm, self.rows, &mut scratch.2, |row| {
-            row
-        });
-        let spare = &mut scratch.2;
+        let Scratch {
+            linear,
+            row: spare,
+            norm_row,
+            normed,
+            ..
+        } = scratch;
         // SAFETY: see above.
         unsafe {
-            layer.gate_up.phase(
+            self.normed_phase(
                 worker,
-                self.kernels,
-                &mut scratch.0,
-                self.input(self.normed),
+                (linear, norm_row, normed),
+                (&layer.post_norm, &layer.gate_up),
+                self.rows,
+                |row| row,
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     let start = columns.start / 2;
@@ -208,7 +215,7 @@ impl<'a> Step<'a> {
             layer.down.phase(
                 worker,
                 self.kernels,
-                &mut scratch.0,
+                &mut scratch.linear,
                 self.input(self.mlp),
                 task_panels(self.rows),
                 |row, _, columns, v| {
@@ -230,28 +237,53 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Norms row `source(i)` of the residual stream into row `i`, for `i` below `rows`.
-    fn norm(
+    /// Norms rows of the residual stream, `source(i)` for the i-th, and applies a layer to them. Many rows are normed in a
+    /// phase of their own; few by each thread for itself.
+    ///
+    /// # Safety
+    /// As for [`Linear::phase`].
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn normed_phase(
         &self,
         worker: &mut Worker<'_>,
-        weight: &[f32],
+        (linear, norm_row, own): (&mut LinearScratch, &mut Vec<f32>, &mut [f32]),
+        (weight, layer): (&[f32], &Linear),
         rows: usize,
-        spare: &mut Vec<f32>,
         source: impl Fn(usize) -> usize,
+        panels: usize,
+        done: impl FnMut(usize, usize, Range<usize>, &mut [f32]),
     ) {
         let h = weight.len();
-        worker.for_each(rows.div_ceil(NORM_ROWS), |task| {
-            for row in task * NORM_ROWS..((task + 1) * NORM_ROWS).min(rows) {
-                let from = source(row);
-                // SAFETY: nobody writes the residual stream in this phase, and the output row is this task's.
-                unsafe {
-                    let x = self.hidden.part(from * h..(from + 1) * h);
-                    self.normed.fill(row, 0..h, spare, |out| {
-                        (self.kernels.rms_norm)(x, weight, self.model.config.rms_norm_eps, out);
-                    });
-                }
+        let mut norm = |row: usize, to: Activations<'_>| {
+            let from = source(row);
+            // SAFETY: nobody writes the residual stream in this phase, and the output row is this task's.
+            unsafe {
+                let x = self.hidden.part(from * h..(from + 1) * h);
+                to.fill(row, 0..h, norm_row, |out| {
+                    (self.kernels.rms_norm)(x, weight, self.model.config.rms_norm_eps, out);
+                });
             }
-        });
+        };
+        let kernels = self.kernels;
+        let input = |values| Input {
+            values,
+            rows,
+            quantized: self.quantized,
+        };
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if rows <= ALONE_ROWS {
+                let own = Activations::new(Shared::new(own), h, layer.dtype(), kernels);
+                let before = || (0..rows).for_each(|row| norm(row, own));
+                layer.phase_after(worker, kernels, linear, input(own), panels, before, done);
+            } else {
+                worker.for_each(rows.div_ceil(NORM_ROWS), |task| {
+                    let rows = task * NORM_ROWS..((task + 1) * NORM_ROWS).min(rows);
+                    rows.for_each(|row| norm(row, self.normed));
+                });
+                layer.phase(worker, kernels, linear, input(self.normed), panels, done);
+            }
+        }
     }
 
     pub fn head(
@@ -263,19 +295,14 @@ impl<'a> Step<'a> {
     ) {
         let vocab = self.model.config.vocab_size;
         let tasks = self.model.head_tasks();
-        self.norm(worker, &self.model.norm, wanted.len(), &mut s.2, |row| {
-            wanted[row]
-        });
         // SAFETY: each task writes columns or places of its own.
         unsafe {
-            self.model.head.phase(
+            self.normed_phase(
                 worker,
-                self.kernels,
-                &mut s.0,
-                Input {
-                    rows: wanted.len(),
-                    ..self.input(self.normed)
-                },
+                (&mut s.linear, &mut s.norm_row, &mut s.normed),
+                (&self.model.norm, &self.model.head),
+                wanted.len(),
+                |row| wanted[row],
                 HEAD_PANELS,
                 |row, task, columns, v| {
                     if let Some(logits) = logits {

@@ -72,7 +72,8 @@ impl<'a> Step<'a> {
         group.rows * per_key
     }
 
-    pub fn attention(&self, worker: &mut Worker<'_>, layer: usize, (_, s, spare): &mut Scratch) {
+    pub fn attention(&self, worker: &mut Worker<'_>, layer: usize, scratch: &mut Scratch) {
+        let (s, spare) = (&mut scratch.attention, &mut scratch.row);
         let heads = self.model.config.num_key_value_heads;
         if self.split == 0 {
             worker.for_each(self.groups.len() * heads, |task| {
