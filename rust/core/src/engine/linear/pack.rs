@@ -5,7 +5,7 @@ use super::{Linear, Order};
 use crate::engine::checkpoint::Tensor;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::kernels::{Dtype, GROUP, GROUP_BYTES, PANEL, SCALE_BYTES};
-use crate::engine::memory::{Buffer, Shared};
+use crate::engine::memory::{Buffer, HUGE_PAGE, Shared};
 use crate::engine::pool::Pool;
 
 impl Linear {
@@ -80,6 +80,11 @@ impl Linear {
             }
             let data = Shared::new(panels);
             pool.run(|worker| {
+                // The system clears a page when it is first written. Two threads at one page would both clear it.
+                worker.for_each(data.len().div_ceil(HUGE_PAGE), |page| {
+                    // SAFETY: each page is one task's.
+                    unsafe { data.part_mut(page * HUGE_PAGE..page * HUGE_PAGE + 1) }.fill(0);
+                });
                 let mut rows = vec![0.0; PANEL * width];
                 worker.for_each(place.panels, |panel| {
                     // SAFETY: each panel is one task's.
