@@ -12,7 +12,7 @@ CONTRACT := build/contract
 DESCRIBE := HF_HUB_OFFLINE=1 $(BIN)/faster-smolvlm describe --model demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-contract test-gpu bench-gpu gate lint format dev wheel clean
+.PHONY: help demo test test-rust test-python test-contract test-gpu bench-gpu gate valgrind lint format dev wheel clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,16 @@ bench-gpu: build/test.stamp ## ten minutes on the GPU of this machine: the table
 gate: build/test.stamp $(OLD_TRITON) ## compile every kernel for every GPU target, with two releases of triton (no GPU needed; minutes)
 	$(BIN)/python tests/kernels/aot_gate.py $(ARGS)
 	PYTHONPATH=$(OLD_TRITON) TRITON_CACHE_DIR=build/triton-cache $(BIN)/python tests/kernels/aot_gate.py $(ARGS)
+
+# Valgrind knows no AVX-512 and no AMX and shows its programs a CPU without them, so the tests find AVX2 and the plain code. Its threads
+# take turns on one core; `fair-sched` keeps those that spin from starving the others.
+MEMCHECK := valgrind --quiet --error-exitcode=1 --fair-sched=yes --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
+VALGRIND = cargo test --quiet --locked -p faster-smolvlm-core --lib --config "target.'cfg(unix)'.runner = '$(MEMCHECK)'" -- --test-threads=1
+
+valgrind: ## the tests of the Rust core under valgrind's memcheck, AVX2 and plain code (a minute)
+	@command -v valgrind >/dev/null || { echo "make valgrind needs valgrind: apt-get install valgrind, or as your system has it"; exit 1; }
+	$(VALGRIND)
+	FASTER_SMOLVLM_ISA=scalar $(VALGRIND) engine::tests  # the others run every set that they find
 
 lint: build/test.stamp ## rustfmt, clippy, ruff, mypy, stubtest
 	cargo fmt --all --check

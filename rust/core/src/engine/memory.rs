@@ -6,7 +6,8 @@ use memmap2::{MmapMut, MmapOptions};
 
 use super::error::{EngineError, Result};
 
-const HUGE_PAGE: usize = 2 << 20;
+/// Bytes of a huge page.
+pub const HUGE_PAGE: usize = 2 << 20;
 
 /// Number types of which every bit pattern, zero included, is a value.
 pub trait Plain: Copy + Send + Sync + 'static {}

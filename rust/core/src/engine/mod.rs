@@ -15,6 +15,8 @@ pub mod memory;
 pub mod model;
 pub mod packed;
 pub mod pool;
+#[cfg(test)]
+mod tests;
 pub mod text;
 pub mod vision;
 

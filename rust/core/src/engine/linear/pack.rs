@@ -5,8 +5,8 @@ use super::{Linear, Order};
 use crate::engine::checkpoint::Tensor;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::kernels::scalar::to_bfloat16;
-use crate::engine::kernels::{Dtype, GROUP, GROUP_BYTES, PANEL, Packing, SCALE_BYTES};
-use crate::engine::memory::{Buffer, Shared};
+use crate::engine::kernels::{Dtype, GROUP, GROUP_BYTES, Integers, PANEL, Packing, SCALE_BYTES};
+use crate::engine::memory::{Buffer, HUGE_PAGE, Shared};
 use crate::engine::pool::Pool;
 
 impl Linear {
@@ -82,6 +82,11 @@ impl Linear {
             Dtype::Int8 => input_scales(weights, inputs, pool)?,
             _ => Vec::new(),
         };
+        let inverses: Vec<_> = scales.iter().map(|scale| 1.0 / scale).collect(); // exact: powers of two
+        let width = match dtype {
+            Dtype::Int8 => inputs.next_multiple_of(4),
+            _ => inputs.next_multiple_of(2),
+        };
         {
             let (panels, rest) = self.data.split_at_mut(place.panels * panel_bytes);
             for (to, scale) in rest.chunks_exact_mut(4).zip(&scales) {
@@ -89,15 +94,20 @@ impl Linear {
             }
             let data = Shared::new(panels);
             pool.run(|worker| {
-                let mut rows = vec![0.0; PANEL * inputs];
+                // The system clears a page when it is first written. Two threads at one page would both clear it.
+                worker.for_each(data.len().div_ceil(HUGE_PAGE), |page| {
+                    // SAFETY: each page is one task's.
+                    unsafe { data.part_mut(page * HUGE_PAGE..page * HUGE_PAGE + 1) }.fill(0);
+                });
+                let mut rows = vec![0.0; PANEL * width];
                 worker.for_each(place.panels, |panel| {
                     // SAFETY: each panel is one task's.
                     let bytes =
                         unsafe { data.part_mut(panel * panel_bytes..(panel + 1) * panel_bytes) };
                     rows.fill(0.0);
-                    for (column, row) in rows.chunks_exact_mut(inputs).enumerate() {
+                    for (column, row) in rows.chunks_exact_mut(width).enumerate() {
                         if let Some((weight, index)) = place.source(panel * PANEL + column)
-                            && let Err(e) = weights[weight].read_finite(index, row)
+                            && let Err(e) = weights[weight].read_finite(index, &mut row[..inputs])
                         {
                             failure
                                 .lock()
@@ -105,11 +115,11 @@ impl Linear {
                                 .get_or_insert(e);
                             return;
                         }
-                        for (x, scale) in row.iter_mut().zip(&scales) {
-                            *x /= scale;
+                        for (x, inverse) in row.iter_mut().zip(&inverses) {
+                            *x *= inverse;
                         }
                     }
-                    fill(bytes, packing, &rows, inputs);
+                    fill(bytes, packing, &rows);
                 });
             })?;
         }
@@ -187,9 +197,9 @@ fn input_scales(weights: &[Tensor<'_>], inputs: usize, pool: &mut Pool) -> Resul
                 for index in task * SCALE_ROWS..weight.rows.min((task + 1) * SCALE_ROWS) {
                     weight.read(index, &mut row);
                     for (m, x) in mine.chunks_mut(GROUP).zip(row.chunks(GROUP)) {
-                        let most = x.iter().fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
+                        let most = largest_of(x).max(f32::MIN_POSITIVE);
                         for (m, x) in m.iter_mut().zip(x) {
-                            *m = m.max(x.abs() / most);
+                            *m = larger(*m, x / most);
                         }
                     }
                 }
@@ -216,58 +226,98 @@ fn input_scales(weights: &[Tensor<'_>], inputs: usize, pool: &mut Pool) -> Resul
     Ok(scales)
 }
 
-/// Scales numbers to integers in [-127, 127], to nearest even, and gives the scale.
-fn quantize_weights(group: &[f32], mut put: impl FnMut(usize, i8)) -> f32 {
+/// The larger magnitude, `a` where `b` is NaN: one instruction, while `f32::max` also looks for NaN in `a`.
+fn larger(a: f32, b: f32) -> f32 {
+    let b = b.abs();
+    if b > a { b } else { a }
+}
+
+/// The largest magnitude.
+fn largest_of(x: &[f32]) -> f32 {
+    // Lanes, so that it vectorises: the compiler keeps the order of comparisons between floats.
+    let mut lanes = [0.0_f32; 8];
+    let (whole, rest) = x.as_chunks::<8>();
+    for x in whole {
+        for (m, x) in lanes.iter_mut().zip(x) {
+            *m = larger(*m, *x);
+        }
+    }
+    rest.iter().chain(&lanes).fold(0.0, |m, x| larger(m, *x))
+}
+
+/// Scales pairs of numbers to integers in [-127, 127], to nearest even, and gives the scale.
+fn quantize_weights(group: &[f32], out: &mut [u16]) -> f32 {
     // Adding it rounds and leaves the integer in the low bits; `f32::round` would be a call for each number.
     const ROUND: f32 = 12_582_912.0;
-    let largest = group.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+    let largest = largest_of(group);
     // Zeros, or numbers so small that the inverse would be infinite, become zeros.
     let inverse = if largest < 1e-30 {
         0.0
     } else {
         127.0 / largest
     };
-    for (i, x) in group.iter().enumerate() {
-        put(i, (x * inverse + ROUND).to_bits() as i8);
+    for (pair, x) in out.iter_mut().zip(group.as_chunks::<2>().0) {
+        let [a, b] = x.map(|x: f32| (x * inverse + ROUND).to_bits() & 0xff);
+        *pair = (a | b << 8) as u16;
     }
     if inverse == 0.0 { 0.0 } else { largest / 127.0 }
 }
 
-/// Writes `PANEL` rows (columns of the product) of length `k` into a panel.
-fn fill(panel: &mut [u8], packing: Packing, rows: &[f32], k: usize) {
+/// Writes `PANEL` rows (columns of the product) into a panel; their length is even, and a multiple of four for integers.
+fn fill(panel: &mut [u8], packing: Packing, rows: &[f32]) {
+    const PAIRS: usize = GROUP / 2;
+    let k = rows.len() / PANEL;
     match packing.dtype {
-        Dtype::Float32 => {
-            for (step, out) in panel.chunks_exact_mut(4 * PANEL).take(k).enumerate() {
-                for (column, o) in out.chunks_exact_mut(4).enumerate() {
-                    o.copy_from_slice(&rows[column * k + step].to_le_bytes());
-                }
-            }
-        }
+        Dtype::Float32 => interleave(panel, rows, f32::to_le_bytes),
         Dtype::Bfloat16 => {
-            for (pair, out) in panel.chunks_exact_mut(4 * PANEL).enumerate() {
-                for (i, o) in out.chunks_exact_mut(2).enumerate() {
-                    let (column, step) = (i / 2, 2 * pair + i % 2);
-                    let value = if step < k {
-                        rows[column * k + step]
-                    } else {
-                        0.0
-                    };
-                    o.copy_from_slice(&to_bfloat16(value).to_le_bytes());
+            let mut pairs = [0; PANEL * PAIRS];
+            for (group, out) in panel.chunks_mut(4 * PANEL * PAIRS).enumerate() {
+                let steps = group * GROUP..k.min((group + 1) * GROUP);
+                let pairs = &mut pairs[..PANEL * steps.len() / 2];
+                for (pairs, row) in pairs
+                    .chunks_exact_mut(steps.len() / 2)
+                    .zip(rows.chunks_exact(k))
+                {
+                    for (pair, x) in pairs.iter_mut().zip(row[steps.clone()].as_chunks::<2>().0) {
+                        let [a, b] = x.map(to_bfloat16);
+                        *pair = u32::from(a) | u32::from(b) << 16;
+                    }
                 }
+                interleave(out, pairs, u32::to_le_bytes);
             }
         }
         Dtype::Int8 => {
+            let mut pairs = [0; PANEL * PAIRS];
             for (group, out) in panel.chunks_mut(GROUP_BYTES).enumerate() {
                 let (scales, out) = out.split_at_mut(SCALE_BYTES);
                 let steps = group * GROUP..k.min((group + 1) * GROUP);
-                for (column, scale) in scales.chunks_exact_mut(4).enumerate() {
-                    let part = &rows[column * k..][steps.clone()];
-                    let given = quantize_weights(part, |step, x| {
-                        out[packing.integers.weight_index(step, column)] = x as u8;
-                    });
-                    scale.copy_from_slice(&given.to_le_bytes());
+                let pairs = &mut pairs[..PANEL * steps.len() / 2];
+                for ((pairs, row), scale) in pairs
+                    .chunks_exact_mut(steps.len() / 2)
+                    .zip(rows.chunks_exact(k))
+                    .zip(scales.as_chunks_mut::<4>().0)
+                {
+                    *scale = quantize_weights(&row[steps.clone()], pairs).to_le_bytes();
+                }
+                match packing.integers {
+                    Integers::Pairs => interleave(out, pairs, u16::to_le_bytes),
+                    Integers::Tiles => interleave(out, pairs.as_chunks::<2>().0, |[a, b]| {
+                        (u32::from(a) | u32::from(b) << 16).to_le_bytes()
+                    }),
                 }
             }
+        }
+    }
+}
+
+/// Writes the first elements of `PANEL` rows side by side, then the second ones, and so on.
+fn interleave<T: Copy, const N: usize>(out: &mut [u8], rows: &[T], bytes: fn(T) -> [u8; N]) {
+    let length = rows.len() / PANEL;
+    let rows: [&[T]; PANEL] = std::array::from_fn(|row| &rows[row * length..][..length]);
+    let cells = out.as_chunks_mut::<N>().0.as_chunks_mut::<PANEL>().0;
+    for (step, cells) in cells[..length].iter_mut().enumerate() {
+        for (cell, row) in cells.iter_mut().zip(rows) {
+            *cell = bytes(row[step]);
         }
     }
 }
