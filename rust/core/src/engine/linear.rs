@@ -72,6 +72,7 @@ pub struct LinearScratch {
 pub struct Quantized {
     values: Buffer<i16>,
     scales: Buffer<f32>,
+    columns: usize,
 }
 
 impl Quantized {
@@ -82,12 +83,8 @@ impl Quantized {
         Ok(Self {
             values: Buffer::zeroed(padded.saturating_mul(columns.next_multiple_of(TILE_STEPS)))?,
             scales: Buffer::zeroed(rows.saturating_mul(columns.div_ceil(GROUP)))?,
+            columns,
         })
-    }
-
-    /// Whether there is room for [`ALONE_ROWS`] rows of `columns` elements.
-    fn holds(&self, columns: usize) -> bool {
-        self.scales.len() >= ALONE_ROWS * columns.div_ceil(GROUP)
     }
 
     /// The room as the threads of a job see it.
@@ -194,7 +191,7 @@ impl Linear {
         };
         let mut own = scratch.own.take();
         let alone = blocks > 0 && rows <= ALONE_ROWS;
-        if alone && own.as_ref().is_none_or(|own| !own.holds(self.inputs)) {
+        if alone && own.as_ref().is_none_or(|own| own.columns < self.inputs) {
             own = Quantized::new(ALONE_ROWS, self.inputs).ok();
         }
         // For as long as the room lives.
