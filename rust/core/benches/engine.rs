@@ -249,10 +249,7 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
     ];
     for (name, outputs, inputs, rows) in cases {
         let weight = checkpoint.tensor(&format!("model.{name}.weight"), &[outputs, inputs])?;
-        let packing = Packing {
-            dtype,
-            integers: kernels.integers,
-        };
+        let packing = Packing::new(dtype, kernels, false);
         let linear = Linear::pack(
             &[weight],
             Order::Concatenated,
@@ -263,7 +260,12 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
         let mut random = Random(3);
         let mut quantized = Quantized::new(rows, inputs)?;
         let mut room = Activations::room(rows, inputs)?;
-        let values = Activations::new(Shared::new(&mut room), inputs, dtype, kernels);
+        let values = Activations::new(
+            Shared::new(&mut room),
+            inputs,
+            packing.rounds(kernels),
+            kernels,
+        );
         let mut spare = Vec::new();
         for row in 0..rows {
             // SAFETY: nobody else uses the room yet.

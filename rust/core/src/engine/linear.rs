@@ -3,8 +3,8 @@ use std::ops::Range;
 
 use super::error::Result;
 use super::kernels::{
-    Bfloat16Product, Dtype, GROUP, IntegerProduct, Integers, Kernels, PANEL, Product, ROW_BLOCK,
-    RUN, TILE_ROWS, TILE_STEPS,
+    Bfloat16Product, Dtype, GROUP, IntegerProduct, Integers, Kernels, PANEL, Packing, Product,
+    ROW_BLOCK, RUN, TILE_ROWS, TILE_STEPS,
 };
 use super::memory::{Buffer, Shared};
 use super::pool::Worker;
@@ -48,8 +48,7 @@ pub enum Order {
 pub struct Linear {
     outputs: usize,
     inputs: usize,
-    dtype: Dtype,
-    integers: Integers,
+    packing: Packing,
     panels: usize,
     /// The panels; `Int8` weights are followed by a float32 per input, the scale of its activations.
     data: Buffer<u8>,
@@ -62,6 +61,10 @@ pub struct LinearScratch {
     widened: Vec<i16>,
     row: Vec<i16>,
     scaled: Vec<f32>,
+    /// Scales of the inputs of a layer whose panels are made `wide`, from `wide_start` on, as bfloat16.
+    input_scales: Vec<f32>,
+    wide: Vec<u8>,
+    wide_start: usize,
     /// The thread's own room for few quantized rows.
     own: Option<Quantized>,
     /// Aligned, or each row of a tile would lie on two lines of the cache.
@@ -122,6 +125,9 @@ impl LinearScratch {
             widened: vec![0; GROUP * PANEL],
             row: Vec::new(),
             scaled: Vec::new(),
+            input_scales: Vec::new(),
+            wide: Vec::new(),
+            wide_start: 0,
             own: None,
             tile: Buffer::zeroed(ROW_CHUNK * TASK_PANELS * PANEL)?,
         })
@@ -134,9 +140,16 @@ impl Linear {
         self.outputs
     }
 
-    /// How the weights are stored.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
+    /// How the weights are packed.
+    pub fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    /// The scale of each input of `Int8` weights.
+    fn input_scales(&self) -> impl Iterator<Item = f32> {
+        let scales = &self.data[self.panels * self.packing.dtype.panel_bytes(self.inputs)..];
+        let scales = scales.as_chunks().0.iter().take(self.inputs);
+        scales.map(|scale| f32::from_le_bytes(*scale))
     }
 
     /// Bytes that one pass over the weights reads.
@@ -183,12 +196,22 @@ impl Linear {
         mut before: impl FnMut(),
         mut done: impl FnMut(usize, usize, Range<usize>, &mut [f32]),
     ) {
-        debug_assert!(panels <= TASK_PANELS && self.integers == kernels.integers);
+        debug_assert!(panels <= TASK_PANELS);
+        let Packing {
+            dtype,
+            integers,
+            widened,
+        } = self.packing;
+        debug_assert!(widened || integers == kernels.integers);
         let rows = input.rows;
-        let blocks = match self.dtype {
-            Dtype::Int8 => rows.div_ceil(self.integers.row_block()),
+        let blocks = match dtype {
+            Dtype::Int8 if !widened => rows.div_ceil(integers.row_block()),
             _ => 0,
         };
+        scratch.input_scales.clear();
+        if widened {
+            scratch.input_scales.extend(self.input_scales());
+        }
         let mut own = scratch.own.take();
         let alone = blocks > 0 && rows <= ALONE_ROWS;
         if alone && own.as_ref().is_none_or(|own| own.columns < self.inputs) {
@@ -209,7 +232,7 @@ impl Linear {
         let mut fresh = true;
         let units = self.tasks(panels);
         // Chunks of equal size, and of whole register blocks.
-        let tiles = self.dtype == Dtype::Int8 && self.integers == Integers::Tiles;
+        let tiles = dtype == Dtype::Int8 && integers == Integers::Tiles;
         let (chunks, block, step) = if input.values.rounded() || tiles {
             let few = (TASKS_PER_THREAD * worker.threads()).div_ceil(units);
             (
@@ -236,6 +259,9 @@ impl Linear {
             let start = first * PANEL;
             let columns = start..(start + width).min(self.outputs);
             let end = rows.min(first_row + most);
+            if widened {
+                self.widen(kernels, scratch, first..first + count);
+            }
             for first_row in (first_row..end).step_by(step) {
                 let chunk = (end - first_row).min(step);
                 // SAFETY: by the caller's promise; what was quantized was so in the phase before.
@@ -264,6 +290,24 @@ impl Linear {
         scratch.own = own;
     }
 
+    /// Makes bfloat16 of some panels.
+    fn widen(&self, kernels: &Kernels, scratch: &mut LinearScratch, panels: Range<usize>) {
+        let from = Dtype::Int8.panel_bytes(self.inputs);
+        let to = Dtype::Bfloat16.panel_bytes(self.inputs);
+        let size = TASK_PANELS * to;
+        // Lines of the cache must not be cut by the tiles.
+        const LINE: usize = 64;
+        if scratch.wide.len() < size + LINE {
+            scratch.wide.resize(size + LINE, 0);
+        }
+        scratch.wide_start = scratch.wide.as_ptr().align_offset(LINE).min(LINE);
+        let wide = scratch.wide[scratch.wide_start..].chunks_exact_mut(to);
+        let narrow = self.data[panels.start * from..panels.end * from].chunks_exact(from);
+        for (narrow, wide) in narrow.zip(wide) {
+            (kernels.widen)(narrow, &scratch.input_scales, wide);
+        }
+    }
+
     /// Quantizes one block of rows.
     ///
     /// # Safety
@@ -276,7 +320,8 @@ impl Linear {
         block: usize,
     ) {
         let (k, groups) = (self.inputs, self.inputs.div_ceil(GROUP));
-        let (rows, len) = (self.integers.row_block(), self.integers.block_len(k));
+        let integers = self.packing.integers;
+        let (rows, len) = (integers.row_block(), integers.block_len(k));
         let first = block * rows;
         // SAFETY: by the caller's promise.
         let to = unsafe {
@@ -287,7 +332,6 @@ impl Linear {
         };
         scratch.row.resize(k.next_multiple_of(2), 0);
         scratch.scaled.resize(k, 0.0);
-        let input_scales = &self.data[self.panels * self.dtype.panel_bytes(k)..];
         for row in first..input.rows.min(first + rows) {
             // SAFETY: as above.
             let (x, scales) = unsafe {
@@ -299,9 +343,9 @@ impl Linear {
                         .part_mut(row * groups..(row + 1) * groups),
                 )
             };
-            let scaled = x.iter().zip(input_scales.chunks_exact(4));
+            let scaled = x.iter().zip(self.input_scales());
             for (to, (x, scale)) in scratch.scaled.iter_mut().zip(scaled) {
-                *to = x * f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]);
+                *to = x * scale;
             }
             (kernels.quantize)(&scratch.scaled, &mut scratch.row, scales);
             (kernels.place)(&scratch.row, row - first, to);
@@ -320,12 +364,17 @@ impl Linear {
         rows: Range<usize>,
         panels: Range<usize>,
     ) {
-        let w_stride = self.dtype.panel_bytes(self.inputs);
-        let w = &self.data[panels.start * w_stride..];
-        if self.dtype == Dtype::Int8 {
+        let Packing {
+            dtype,
+            integers,
+            widened,
+        } = self.packing;
+        let w_stride = dtype.panel_bytes(self.inputs);
+        let mut w = &self.data[panels.start * w_stride..];
+        if dtype == Dtype::Int8 && !widened {
             let (k, groups) = (self.inputs, self.inputs.div_ceil(GROUP));
             // Products begin with a block.
-            let (block, len) = (self.integers.row_block(), self.integers.block_len(k));
+            let (block, len) = (integers.row_block(), integers.block_len(k));
             let start = rows.start / block * len;
             let end = rows.end.div_ceil(block) * len;
             // SAFETY: by the caller's promise.
@@ -351,6 +400,11 @@ impl Linear {
             return;
         }
         if let Some(product) = kernels.bfloat16_product.filter(|_| input.values.rounded()) {
+            let mut w_stride = w_stride;
+            if widened {
+                w = &scratch.wide[scratch.wide_start..];
+                w_stride = Dtype::Bfloat16.panel_bytes(self.inputs);
+            }
             let width = panels.len() * PANEL;
             if let Some(bias) = self.bias.get(panels.start * PANEL..panels.end * PANEL) {
                 for row in scratch.tile.chunks_exact_mut(width).take(rows.len()) {
@@ -380,7 +434,7 @@ impl Linear {
             k: self.inputs,
             w,
             w_stride,
-            dtype: self.dtype,
+            dtype,
             panels: panels.len(),
             out: &mut scratch.tile,
             out_stride: panels.len() * PANEL,

@@ -52,33 +52,31 @@ fn load_weights(
     pool: &mut Pool,
 ) -> Result<(VisionModel, TextModel, Outcome)> {
     let load = |mut packer: Packer<'_>| -> Result<(VisionModel, TextModel, Outcome)> {
+        packer.pack_for(Packing::new(options.dtype, kernels, true));
         let vision = VisionModel::load(config, checkpoint, &mut packer)?;
+        packer.pack_for(Packing::new(options.dtype, kernels, false));
         let text = TextModel::load(&config.text, checkpoint, &mut packer)?;
         Ok((vision, text, packer.finish()?))
     };
     let dtype = options.dtype;
-    let packing = Packing {
-        dtype,
-        integers: kernels.integers,
-    };
     let Some(folder) = &options.packed_cache else {
-        return load(Packer::new(packing, pool));
+        return load(Packer::new(dtype, pool));
     };
     let identity = checkpoint.identity().ok_or_else(|| {
         EngineError::Config("packed weights are kept for checkpoints in files only".into())
     })?;
     let key = packed::key(&identity, &format!("{config:?}"), dtype, kernels.name);
     let path = folder.join(format!("{key:016x}.packed"));
-    let kept = match Packer::kept(packing, pool, &path, key) {
+    let kept = match Packer::kept(dtype, pool, &path, key) {
         Ok(Some(packer)) => load(packer).map(Some),
         Ok(None) => Ok(None),
         Err(e) => Err(e),
     };
     match kept {
         Ok(Some(loaded)) => Ok(loaded),
-        Ok(None) => load(Packer::keeping(packing, pool, &path, key)),
+        Ok(None) => load(Packer::keeping(dtype, pool, &path, key)),
         Err(EngineError::Packed(reason)) => {
-            let (vision, text, outcome) = load(Packer::keeping(packing, pool, &path, key))?;
+            let (vision, text, outcome) = load(Packer::keeping(dtype, pool, &path, key))?;
             let outcome = match outcome {
                 Outcome::Written => Outcome::Replaced(reason),
                 other => other,

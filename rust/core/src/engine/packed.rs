@@ -127,6 +127,11 @@ impl<'a> Packer<'a> {
         }
     }
 
+    /// Packs the layers to come like this.
+    pub fn pack_for(&mut self, packing: Packing) {
+        self.packing = packing;
+    }
+
     /// The next layer.
     pub fn linear(
         &mut self,

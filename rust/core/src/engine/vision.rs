@@ -5,7 +5,7 @@ use super::attention::{AttentionScratch, PageLayout, Pages, QUERY_ROWS};
 use super::checkpoint::{Checkpoint, Tensor};
 use super::config::ModelConfig;
 use super::error::{EngineError, Result};
-use super::kernels::{Dtype, Kernels};
+use super::kernels::{Dtype, Kernels, Packing};
 use super::linear::{Activations, Linear, LinearScratch, Order, Quantized};
 use super::memory::{Buffer, Shared};
 use super::packed::Packer;
@@ -253,8 +253,9 @@ impl VisionModel {
             threads,
             ..
         } = buffers;
-        let (dtype, kv_dtype) = (self.projection.dtype(), layout.dtype());
-        let before = |room, columns| Activations::new(Shared::new(room), columns, dtype, kernels);
+        let rounds = self.projection.packing().rounds(kernels);
+        let rounds_keys = Packing::from(layout.dtype()).rounds(kernels);
+        let before = |room, columns| Activations::new(Shared::new(room), columns, rounds, kernels);
         let patch = v.num_channels * v.patch_size * v.patch_size;
         let input = Shared::new(input);
         let task = Encode {
@@ -267,17 +268,17 @@ impl VisionModel {
             table: (0..keys.len().div_ceil(layout.page()) as u32).collect(),
             keys,
             pages: Pages::new(kernels, layout, kv),
-            input: Activations::new(input, patch, dtype, kernels),
+            input: Activations::new(input, patch, rounds, kernels),
             folded: Activations::new(
                 input,
                 v.hidden_size * (rows * columns / tokens),
-                dtype,
+                rounds,
                 kernels,
             ),
             hidden: Shared::new(hidden),
             normed: before(normed, v.hidden_size),
             // As attention multiplies them.
-            qkv: Activations::new(Shared::new(qkv), 3 * v.hidden_size, kv_dtype, kernels),
+            qkv: Activations::new(Shared::new(qkv), 3 * v.hidden_size, rounds_keys, kernels),
             mlp: before(mlp, v.intermediate_size),
             quantized: quantized.shared(),
             padded_dim: layout.padded_dim(),

@@ -16,6 +16,7 @@ macro_rules! row_kernels {
                 place: $crate::engine::kernels::scalar::place_pairs,
                 bfloat16_product: None,
                 round,
+                widen,
                 quantize,
                 gelu,
                 silu_mul,
@@ -33,6 +34,7 @@ macro_rules! row_kernels {
         row_kernels! {
             $features;
             round(x: &[f32], out: &mut [u16]), $crate::engine::kernels::scalar::round;
+            widen(panel: &[u8], input_scales: &[f32], out: &mut [u8]), $crate::engine::kernels::scalar::widen;
             quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]), $crate::engine::kernels::scalar::quantize;
             gelu(x: &mut [f32]), $crate::engine::kernels::scalar::gelu::<true>;
             silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]), $crate::engine::kernels::scalar::silu_mul::<true>;

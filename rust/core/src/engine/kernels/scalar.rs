@@ -21,6 +21,7 @@ pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
         place: place_pairs,
         bfloat16_product: None,
         round,
+        widen,
         quantize,
         gelu: gelu::<FUSED>,
         silu_mul: silu_mul::<FUSED>,
@@ -154,6 +155,29 @@ pub fn integer_product<const FUSED: bool>(p: IntegerProduct<'_>) {
                     let scale = p.a_scale[row * groups + group] * group_scale(w, group, column);
                     *o = madd::<FUSED>(terms.sum::<i32>() as f32, scale, *o);
                 }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub fn widen(panel: &[u8], input_scales: &[f32], out: &mut [u8]) {
+    const LINE: usize = 2 * PANEL;
+    let lines = out.chunks_mut(GROUP / 2 * 2 * LINE);
+    for ((group, out), input_scales) in panel
+        .chunks(GROUP_BYTES)
+        .zip(lines)
+        .zip(input_scales.chunks(GROUP))
+    {
+        let scales: [f32; LINE] = std::array::from_fn(|i| group_scale(group, 0, i / 2));
+        let weights = group[SCALE_BYTES..].as_chunks::<LINE>().0;
+        let out = out.as_chunks_mut::<{ 2 * LINE }>().0;
+        for ((weights, out), pair) in weights.iter().zip(out).zip(input_scales.chunks(2)) {
+            let both = [pair[0], pair.get(1).copied().unwrap_or(1.0)];
+            let inputs: [f32; LINE] = std::array::from_fn(|i| both[i % 2]);
+            for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                let weight = f32::from(weights[i] as i8) * scales[i] * inputs[i];
+                *out = to_bfloat16(weight).to_le_bytes();
             }
         }
     }

@@ -513,6 +513,36 @@ fn integer_product_equals_the_definition_bit_for_bit() {
 }
 
 #[test]
+fn widened_weights_are_the_nearest_bfloat16() {
+    for k in [1, 2, 31, 128, 130, 300] {
+        let mut random = Random(0x51de + k as u64);
+        let panel = random_panels(&mut random, Dtype::Int8, k, 1);
+        let inputs: Vec<f32> = (0..k).map(|i| [1.0, 0.5, 0.25][i % 3]).collect();
+        let mut expected = vec![0; Dtype::Bfloat16.panel_bytes(k)];
+        scalar::widen(&panel, &inputs, &mut expected);
+        for (step, column) in (0..k).flat_map(|s| (0..PANEL).map(move |c| (s, c))) {
+            let weight = scalar::weight(&panel, Dtype::Int8, step, column)
+                * scalar::group_scale(&panel, step / GROUP, column)
+                * inputs[step];
+            let given = scalar::weight(&expected, Dtype::Bfloat16, step, column);
+            assert!(
+                (given - weight).abs() <= weight.abs() / 256.0,
+                "{step} {column} of {k}"
+            );
+        }
+        for set in fast_sets() {
+            let mut out = vec![0xff; expected.len()];
+            (set.widen)(&panel, &inputs, &mut out);
+            // What lies behind an odd `k` is multiplied by a zero.
+            for (i, (got, want)) in out.iter().zip(&expected).enumerate() {
+                let step = i / (4 * PANEL) * 2 + i % 4 / 2;
+                assert!(step >= k || got == want, "{} {k}: byte {i}", set.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_largest_integer_sums_do_not_overflow() {
     let mut w = vec![0; Dtype::Int8.panel_bytes(GROUP)];
     for (i, scale) in w[..SCALE_BYTES].chunks_exact_mut(4).enumerate() {

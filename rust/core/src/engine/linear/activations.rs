@@ -2,7 +2,7 @@
 use std::ops::Range;
 
 use crate::engine::error::Result;
-use crate::engine::kernels::{Dtype, Kernels, PANEL};
+use crate::engine::kernels::{Kernels, PANEL};
 use crate::engine::memory::{Buffer, Shared};
 
 /// Rows of activations as the threads of a job see them: float32, or bfloat16 where the next layer multiplies in that.
@@ -26,15 +26,13 @@ impl<'a> Activations<'a> {
         Buffer::zeroed(rows.saturating_mul(row_stride(columns)))
     }
 
-    /// Rows of `columns` elements in a room for rows of no fewer, before a layer whose weights are stored
-    /// as `dtype`.
-    pub fn new(room: Shared<'a, f32>, columns: usize, dtype: Dtype, kernels: &Kernels) -> Self {
+    /// Rows of `columns` elements in a room for rows of no fewer, rounded to bfloat16 if the next layer wants them so.
+    pub fn new(room: Shared<'a, f32>, columns: usize, rounds: bool, kernels: &Kernels) -> Self {
         Self {
             values: room,
             columns,
             stride: row_stride(columns),
-            round: (dtype == Dtype::Bfloat16 && kernels.bfloat16_product.is_some())
-                .then_some(kernels.round),
+            round: rounds.then_some(kernels.round),
         }
     }
 

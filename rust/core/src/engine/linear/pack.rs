@@ -30,7 +30,9 @@ impl Linear {
         bias: Vec<f32>,
         packing: Packing,
     ) -> Result<Self> {
-        let Packing { dtype, integers } = packing;
+        let Packing {
+            dtype, integers, ..
+        } = packing;
         let inputs = weights[0].columns;
         let place = Placement::new(weights, order);
         let (scales, slack) = if dtype == Dtype::Int8 {
@@ -50,8 +52,7 @@ impl Linear {
         Ok(Self {
             outputs: place.outputs,
             inputs,
-            dtype,
-            integers,
+            packing,
             panels: place.panels,
             data: Buffer::zeroed(size)?,
             bias: padded,
@@ -70,11 +71,7 @@ impl Linear {
 
     /// Packs the matrices that the layer was made for.
     pub fn fill(&mut self, weights: &[Tensor<'_>], order: Order, pool: &mut Pool) -> Result<()> {
-        let (inputs, dtype) = (self.inputs, self.dtype);
-        let packing = Packing {
-            dtype,
-            integers: self.integers,
-        };
+        let (inputs, packing, dtype) = (self.inputs, self.packing, self.packing.dtype);
         let place = Placement::new(weights, order);
         let panel_bytes = dtype.panel_bytes(inputs);
         let failure = Mutex::new(None);
@@ -349,16 +346,13 @@ mod tests {
         let weight = checkpoint.tensor("w", &[OUTPUTS, INPUTS]).expect("there");
         let mut pool = Pool::new(2).expect("two threads");
         let (order, dtype) = (Order::Concatenated, Dtype::Int8);
-        let packing = Packing {
-            dtype,
-            integers: available()[0].integers,
-        };
+        let packing = Packing::new(dtype, available()[0], false);
         let linear =
             Linear::pack(&[weight], order, Vec::new(), packing, &mut pool).expect("finite");
         let mut x: Vec<f32> = (0..INPUTS).map(|i| small(3 * i + 1)).collect();
         x[7] *= factor;
         let mut room = Activations::room(1, INPUTS).expect("memory");
-        let values = Activations::new(Shared::new(&mut room), INPUTS, dtype, available()[0]);
+        let values = Activations::new(Shared::new(&mut room), INPUTS, false, available()[0]);
         // SAFETY: nobody else uses the room yet.
         unsafe { values.put(0, 0, &x) };
         let mut quantized = Quantized::new(1, INPUTS).expect("memory");
@@ -393,5 +387,34 @@ mod tests {
         assert!(plain.iter().all(|x| *x != 0.0));
         assert_eq!(products(64.0), plain);
         assert_eq!(products(1024.0), plain);
+    }
+
+    #[test]
+    fn integers_lie_where_the_kernels_look_for_them() {
+        for (integers, k) in [Integers::Pairs, Integers::Tiles]
+            .into_iter()
+            .flat_map(|i| [4, 76, 128, 300].map(|k| (i, k)))
+        {
+            let value =
+                |column: usize, step: usize| ((column * 89 + step * 37) % 251) as f32 - 125.0;
+            let rows: Vec<_> = (0..PANEL * k).map(|i| value(i / k, i % k)).collect();
+            let dtype = Dtype::Int8;
+            let mut panel = vec![0; dtype.panel_bytes(k)];
+            let packing = Packing {
+                integers,
+                ..dtype.into()
+            };
+            fill(&mut panel, packing, &rows);
+            for (column, step) in (0..PANEL).flat_map(|c| (0..k).map(move |s| (c, s))) {
+                let group = &panel[step / GROUP * GROUP_BYTES..];
+                let scale: [u8; 4] = group.as_chunks().0[column];
+                let place = SCALE_BYTES + integers.weight_index(step % GROUP, column);
+                let stored = f32::from(group[place] as i8) * f32::from_le_bytes(scale);
+                assert!(
+                    (stored - value(column, step)).abs() < 0.51,
+                    "{column} {step} of {k}"
+                );
+            }
+        }
     }
 }

@@ -99,8 +99,8 @@ impl<'a> Step<'a> {
             .map(|s| (s.position + s.rows).div_ceil(BLOCK))
             .max()
             .unwrap_or(0);
-        let (c, dtype) = (&model.config, model.head.dtype());
-        let before = |room, columns| Activations::new(Shared::new(room), columns, dtype, kernels);
+        let (c, rounds) = (&model.config, model.head.packing().rounds(kernels));
+        let before = |room, columns| Activations::new(Shared::new(room), columns, rounds, kernels);
         Self {
             model,
             kernels,
@@ -273,7 +273,8 @@ impl<'a> Step<'a> {
         // SAFETY: by the caller's promise.
         unsafe {
             if rows <= ALONE_ROWS {
-                let own = Activations::new(Shared::new(own), h, layer.dtype(), kernels);
+                let rounds = layer.packing().rounds(kernels);
+                let own = Activations::new(Shared::new(own), h, rounds, kernels);
                 let before = || (0..rows).for_each(|row| norm(row, own));
                 layer.phase_after(worker, kernels, linear, input(own), panels, before, done);
             } else {
