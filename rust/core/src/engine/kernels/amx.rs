@@ -9,6 +9,18 @@ use std::sync::OnceLock;
 use super::avx512;
 use super::{Bfloat16Product, Integers, Kernels, PANEL};
 
+/// Fetches the tile of weights four kilobytes ahead, line by line: the prefetcher of the processor begins anew in every
+/// page.
+macro_rules! ahead {
+    ($w:literal) => {
+        ahead!($w, "4096", "4160", "4224", "4288", "4352", "4416", "4480", "4544", "4608", "4672", "4736", "4800", "4864",
+            "4928", "4992", "5056")
+    };
+    ($w:literal, $($at:literal),*) => {
+        concat!($("prefetcht0 [{", $w, "} + ", $at, "]\n"),*)
+    };
+}
+
 mod integer;
 
 /// Kernels for machines with AMX-BF16 and AMX-INT8 whose system lets this process use it.
@@ -211,7 +223,7 @@ struct Block {
 
 /// A method that multiplies the block with the tiles named: sums are zeroed or loaded, then one loop along `k`.
 macro_rules! block {
-    ($name:ident, zero: [$($zero:literal),*], load: [$($load:literal),*], step: [$($step:literal),*], store: [$($store:literal),*]) => {
+    ($name:ident, zero: [$($zero:literal),*], load: [$($load:literal),*], step: [$($step:expr),*], store: [$($store:literal),*]) => {
         /// # Safety
         /// The rows, panels and results must be there, and the shapes loaded.
         unsafe fn $name(&self) {
@@ -275,6 +287,8 @@ impl Block {
         zero: ["tilezero tmm0", "tilezero tmm1"],
         load: ["tileloadd tmm0, [{c0} + {sc}]", "tileloadd tmm1, [{c0} + {sc} + 64]"],
         step: [
+            ahead!("w0"),
+            ahead!("w1"),
             "tileloadd tmm4, [{a0} + {sa}]",
             "tileloadd tmm6, [{w0} + {line}]",
             "tdpbf16ps tmm0, tmm4, tmm6",

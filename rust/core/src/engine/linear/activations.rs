@@ -5,13 +5,15 @@ use crate::engine::error::Result;
 use crate::engine::kernels::{Kernels, PANEL};
 use crate::engine::memory::{Buffer, Shared};
 
+type Round = fn(&[f32], &mut [u16]);
+
 /// Rows of activations as the threads of a job see them: float32, or bfloat16 where the next layer multiplies in that.
 #[derive(Clone, Copy)]
 pub struct Activations<'a> {
     values: Shared<'a, f32>,
     columns: usize,
     stride: usize,
-    round: Option<fn(&[f32], &mut [u16])>,
+    round: Option<Round>,
 }
 
 /// Elements from one row of activations of this width to the next: no power of two, or the rows would compete for a

@@ -125,7 +125,7 @@ struct Block {
 
 /// A method that multiplies the tiles named and stores their sums.
 macro_rules! block {
-    ($name:ident, zero: [$($zero:literal),*], step: [$($step:literal),*], store: [$($store:literal),*]) => {
+    ($name:ident, zero: [$($zero:literal),*], step: [$($step:expr),*], store: [$($store:literal),*]) => {
         /// # Safety
         /// The rows and panels must be there, the room for the sums too, and the shapes loaded.
         unsafe fn $name(&self) {
@@ -175,38 +175,8 @@ impl Block {
         run_1x2,
         zero: ["tilezero tmm0", "tilezero tmm1"],
         step: [
-            "prefetcht0 [{w0} + 4096]",
-            "prefetcht0 [{w0} + 4160]",
-            "prefetcht0 [{w0} + 4224]",
-            "prefetcht0 [{w0} + 4288]",
-            "prefetcht0 [{w0} + 4352]",
-            "prefetcht0 [{w0} + 4416]",
-            "prefetcht0 [{w0} + 4480]",
-            "prefetcht0 [{w0} + 4544]",
-            "prefetcht0 [{w0} + 4608]",
-            "prefetcht0 [{w0} + 4672]",
-            "prefetcht0 [{w0} + 4736]",
-            "prefetcht0 [{w0} + 4800]",
-            "prefetcht0 [{w0} + 4864]",
-            "prefetcht0 [{w0} + 4928]",
-            "prefetcht0 [{w0} + 4992]",
-            "prefetcht0 [{w0} + 5056]",
-            "prefetcht0 [{w1} + 4096]",
-            "prefetcht0 [{w1} + 4160]",
-            "prefetcht0 [{w1} + 4224]",
-            "prefetcht0 [{w1} + 4288]",
-            "prefetcht0 [{w1} + 4352]",
-            "prefetcht0 [{w1} + 4416]",
-            "prefetcht0 [{w1} + 4480]",
-            "prefetcht0 [{w1} + 4544]",
-            "prefetcht0 [{w1} + 4608]",
-            "prefetcht0 [{w1} + 4672]",
-            "prefetcht0 [{w1} + 4736]",
-            "prefetcht0 [{w1} + 4800]",
-            "prefetcht0 [{w1} + 4864]",
-            "prefetcht0 [{w1} + 4928]",
-            "prefetcht0 [{w1} + 4992]",
-            "prefetcht0 [{w1} + 5056]",
+            ahead!("w0"),
+            ahead!("w1"),
             "tileloadd tmm4, [{a0} + {la}]",
             "tileloadd tmm6, [{w0} + {line}]",
             "tdpbssd tmm0, tmm4, tmm6",

@@ -53,7 +53,7 @@ unsafe fn all_rows(p: &Bfloat16Product<'_>) {
             match p.rows - row {
                 1 => all_panels::<1, 6>(p, row),
                 2 => all_panels::<2, 6>(p, row),
-                3 | 4 | 5 => all_panels::<3, 4>(p, row),
+                3..=5 => all_panels::<3, 4>(p, row),
                 6..=11 => all_panels::<6, 4>(p, row),
                 _ => all_panels::<12, 2>(p, row),
             }
