@@ -147,9 +147,13 @@ impl Linear {
 
     /// The scale of each input of `Int8` weights.
     fn input_scales(&self) -> impl Iterator<Item = f32> {
-        let scales = &self.data[self.panels * self.packing.dtype.panel_bytes(self.inputs)..];
-        let scales = scales.as_chunks().0.iter().take(self.inputs);
-        scales.map(|scale| f32::from_le_bytes(*scale))
+        let start = self.panels * self.packing.dtype.panel_bytes(self.inputs);
+        let scales = &self.data[start..start + 4 * self.inputs];
+        scales
+            .as_chunks()
+            .0
+            .iter()
+            .map(|scale| f32::from_le_bytes(*scale))
     }
 
     /// Bytes that one pass over the weights reads.

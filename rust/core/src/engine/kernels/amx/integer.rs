@@ -35,8 +35,8 @@ pub fn product(p: IntegerProduct<'_>) {
         } else {
             WHOLE.load();
         }
-        for first in (0..p.rows).step_by(2 * TILE_ROWS) {
-            for panel in (0..p.panels).step_by(2) {
+        for panel in (0..p.panels).step_by(2) {
+            for first in (0..p.rows).step_by(2 * TILE_ROWS) {
                 both_blocks(&p, first, panel);
             }
         }
