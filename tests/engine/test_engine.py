@@ -176,7 +176,7 @@ def test_ctrl_c_and_progress(tiny: Make) -> None:
     with pytest.raises(KeyboardInterrupt):
         engine.prefill()
     engine.free()
-    assert seen == [(256, 600)]
+    assert seen == [(512, 600)]
     free, pages, _ = native.rust.cache_pages()
     assert free == pages
 
