@@ -1,17 +1,19 @@
 """How far the native engine's logits and image tokens are from Transformers' in float32, for each kind of weights.
 
-    python benches/engine_numerics.py --config DIR [--layers N]
+    python benches/engine_numerics.py --config DIR [--layers N] [--weights NAME ...] [--isa NAME ...]
 
 DIR holds a real `config.json`. The weights are drawn as GPT-2's are: matrices and embeddings normal with the config's
 `initializer_range`, what a branch adds to the stream divided by sqrt(2 · layers), the head untied. They are rounded to
 bfloat16, as checkpoints are. The same model with planted outliers computes the same function through activations of
-which one channel in a hundred is 40 times as large.
+which one channel in a hundred is 40 times as large. The instruction sets `amx` and
+`avx512bf16` round activations to bfloat16 before they multiply them with bfloat16 weights, the others do not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -144,6 +146,7 @@ class Distance:
     largest: float
     same_top: float
     image_tokens_min: float
+    isa: str
 
 
 def inputs_of(config: Any, words: int = WORDS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -179,6 +182,7 @@ def measure(
         float(np.abs(given - logits).max()),
         float((given.argmax(-1) == logits.argmax(-1)).mean()),
         float(_cosine(vision, features).min()),
+        native.isa,
     )
 
 
@@ -187,27 +191,37 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
+def save(model: Any, folder: str) -> None:
+    """Save in bfloat16, which the weights are rounded to: half the file, so that the largest model fits beside it."""
+    model.save_pretrained(folder, state_dict={name: value.bfloat16() for name, value in model.state_dict().items()})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--layers", type=int, help="layers of both towers, fewer than the config says")
+    parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=list(WEIGHTS))
+    parser.add_argument("--isa", nargs="+", default=[""], help="instruction sets, else the machine's preferred one")
     options = parser.parse_args()
     model = build(options.config, layers=options.layers)
     ids, pixels = inputs_of(model.config)
-    print("weights   fixture   logits cosine min / median  largest difference  same top  image tokens cosine min")
+    print("weights   set         fixture   logits cosine min / median  largest difference  same top  image tokens, min")
     with tempfile.TemporaryDirectory() as folder:
         for fixture in ("plain", "outliers"):
             if fixture == "outliers":
                 plant_outliers(model)
-            model.save_pretrained(folder)
+            save(model, folder)
             expected = reference(model, ids, pixels)
-            for name, kind in WEIGHTS.items():
-                d = measure(Path(folder), kind, ids, pixels, expected)
-                print(
-                    f"{name:<9} {fixture:<9} {d.logits_min:.6f} / {d.logits_median:.6f}         "
-                    f"{d.largest:.1e} of {expected[0].std():.2f}     {d.same_top:.3f}     {d.image_tokens_min:.6f}",
-                    flush=True,
-                )
+            for name in options.weights:
+                for isa in options.isa:
+                    if isa:
+                        os.environ["FASTER_SMOLVLM_ISA"] = isa
+                    d = measure(Path(folder), WEIGHTS[name], ids, pixels, expected)
+                    print(
+                        f"{name:<9} {d.isa:<11} {fixture:<9} {d.logits_min:.6f} / {d.logits_median:.6f}         "
+                        f"{d.largest:.1e} of {expected[0].std():.2f}     {d.same_top:.3f}     {d.image_tokens_min:.6f}",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

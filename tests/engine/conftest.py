@@ -11,6 +11,7 @@ import faster_smolvlm
 import numpy as np
 import pytest
 import torch
+from faster_smolvlm.native import NativeSmolVLM
 from transformers import (
     Idefics3Config,
     Idefics3ForConditionalGeneration,
@@ -49,6 +50,17 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 DEMO_DIRECTORY = Path(faster_smolvlm.__file__).parent / "demo"
+
+
+def force(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the engine use this instruction set, or skip the test where the machine has not got it."""
+    monkeypatch.setenv("FASTER_SMOLVLM_ISA", isa)
+    try:
+        NativeSmolVLM.from_pretrained(DEMO_DIRECTORY, cache_positions=16)
+    except ValueError as error:
+        if "this machine has" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 @dataclass(frozen=True)
@@ -115,3 +127,14 @@ def reference(model: Any, inputs: dict[str, np.ndarray], **kwargs: Any) -> np.nd
     """Logits of Transformers."""
     with torch.no_grad():
         return model(**{key: torch.from_numpy(value) for key, value in inputs.items()}, **kwargs).logits.float().numpy()
+
+
+def padded(rows: list[np.ndarray], pad: int = 0) -> dict[str, np.ndarray]:
+    """Pad prompts on the left to one length."""
+    width = max(map(len, rows))
+    ids = np.full((len(rows), width), pad, np.int64)
+    mask = np.zeros_like(ids)
+    for row, prompt_ids in enumerate(rows):
+        ids[row, width - len(prompt_ids) :] = prompt_ids
+        mask[row, width - len(prompt_ids) :] = 1
+    return {"input_ids": ids, "attention_mask": mask}

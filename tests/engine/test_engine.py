@@ -13,20 +13,9 @@ import torch
 from faster_smolvlm.native import NativeEngine, NativeSmolVLM, start_generation
 from safetensors.torch import load_file, save_file
 
-from .conftest import Saved, prompt, reference
+from .conftest import Saved, force, padded, prompt, reference
 
 Make = Callable[[str], Saved]
-
-
-def padded(rows: list[np.ndarray], pad: int = 0) -> dict[str, np.ndarray]:
-    """Pad prompts on the left to one length."""
-    width = max(map(len, rows))
-    ids = np.full((len(rows), width), pad, np.int64)
-    mask = np.zeros_like(ids)
-    for row, prompt_ids in enumerate(rows):
-        ids[row, width - len(prompt_ids) :] = prompt_ids
-        mask[row, width - len(prompt_ids) :] = 1
-    return {"input_ids": ids, "attention_mask": mask}
 
 
 def run(engine: NativeEngine, steps: list[Any]) -> list[np.ndarray]:
@@ -68,17 +57,16 @@ def test_patches_outside_the_picture_are_masked(tiny: Make) -> None:
 
 
 @pytest.mark.parametrize("weights", [{}, {"dtype": "bfloat16"}, {"quantization": "int8"}])
-@pytest.mark.parametrize("isa", ["scalar", None])
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512bf16", "amx"])
 def test_results_depend_on_nothing_but_the_tokens(
-    tiny: Make, weights: dict[str, str], isa: str | None, monkeypatch: pytest.MonkeyPatch
+    tiny: Make, weights: dict[str, str], isa: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit: 1 and 2 threads, alone and in a batch, in one call and token by token, with and without reuse."""
-    if isa is not None:
-        monkeypatch.setenv("FASTER_SMOLVLM_ISA", isa)
+    force(isa, monkeypatch)
     saved = tiny("odd")
     one = NativeSmolVLM.from_pretrained(saved.directory, num_threads=1, **weights)
     two = NativeSmolVLM.from_pretrained(saved.directory, num_threads=2, **weights)
-    assert one.isa == (isa or one.isa)
+    assert (one.isa, two.isa) == (isa, isa)
     inputs = prompt(saved.model.config, 1, 330, seed=3)
     ids = inputs["input_ids"][0]
     pixels = inputs["pixel_values"]
@@ -188,7 +176,7 @@ def test_ctrl_c_and_progress(tiny: Make) -> None:
     with pytest.raises(KeyboardInterrupt):
         engine.prefill()
     engine.free()
-    assert seen == [(256, 600)]
+    assert seen == [(512, 600)]
     free, pages, _ = native.rust.cache_pages()
     assert free == pages
 

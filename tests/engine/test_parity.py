@@ -44,11 +44,20 @@ def test_the_real_256m_configuration(data_dir: Path, tmp_path: Path, fixture: st
     model.save_pretrained(tmp_path)
     del model
     gc.collect()
-    # int8 was to reach 0.999 for the logits; with these weights it does not (dev/LOG.md). Held here is what it reaches.
-    budgets = {"float32": (1 - 1e-6, 1 - 1e-6), "bfloat16": (0.9998, 0.9999), "int8": (0.998, 0.9995)}
-    for name, (logits_cosine, image_tokens_cosine) in budgets.items():
+    # Median and least cosine of the logits, least of the image tokens. int8 was to reach 0.999 for the logits; with
+    # these weights it does not (dev/LOG.md). Held here is what it reaches. bfloat16 is held to what activations rounded
+    # to bfloat16 leave (0.99988, 0.99972 and 0.999992 were measured) only where the instruction set rounds them.
+    budgets = {
+        "float32": (1 - 1e-6, 1 - 1e-6, 1 - 1e-6),
+        "bfloat16": (0.99998, 0.9999, 0.999999),
+        "int8": (0.998, 0.994, 0.9995),
+    }
+    rounded = (0.9998, 0.9996, 0.99998)
+    for name, budget in budgets.items():
         distance = engine_numerics.measure(tmp_path, engine_numerics.WEIGHTS[name], ids, pixels, expected)
-        assert distance.image_tokens_min >= image_tokens_cosine, (name, distance)
-        assert distance.logits_median >= logits_cosine, (name, distance)
+        if name == "bfloat16" and distance.isa in ("amx", "avx512bf16"):
+            budget = rounded
+        given = (distance.logits_median, distance.logits_min, distance.image_tokens_min)
+        assert all(np.greater_equal(given, budget)), (name, distance)
         if name == "float32":
             assert distance.largest <= 1e-4, distance
