@@ -43,8 +43,8 @@ const RUN_TILES: usize = 8;
 /// Bytes of a row of a tile, and of a pair of steps of a panel.
 const LINE: usize = 64;
 
-/// Whether the processor has AMX with bfloat16 and 8-bit integers, and the system saves its registers and gives leave to use them; it is
-/// asked once for the process.
+/// Whether the processor has AMX with bfloat16 and 8-bit integers, and the system saves its registers and gives leave to
+/// use them; it is asked once for the process.
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| avx512::bfloat16_available() && has_tiles() && permitted())

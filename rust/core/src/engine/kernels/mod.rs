@@ -6,13 +6,17 @@
 //! | [`Dtype`] | layout of a panel |
 //! |---|---|
 //! | `Float32` | `[k][16]` |
-//! | `Bfloat16` | `[k / 2][16][2]`, so that one register holds two steps of 8 columns |
+//! | `Bfloat16` | `[k / 2][16][2]`, as `vpdpbf16ps` and `tdpbf16ps` take them |
 //! | `Int8` | groups of [`GROUP`] steps, each 16 float32 scales, one per column, then `[k / 2][16][2]` (or [tiles][Integers]) |
 //!
-//! Activations and sums are float32, except beside `Int8` weights: there the activations are integers of 15 bits with a
-//! scale per row and group ([`Kernels::quantize`]), the sum of a group is an exact integer, and only the sums of the
-//! groups are added as float32, in ascending order. 15 bits, because then one group fits 32 bits with room to spare,
-//! `vpmaddwd` and `vpdpwssd` take them as they are, and `vpdpbusd` as a high and a low half of 8 and 7.
+//! Sums are float32. So are the activations beside `Float32` weights, and beside `Bfloat16` ones unless the set has
+//! [`Kernels::bfloat16_product`]: then they are rounded to bfloat16 first, and queries and softmax weights too.
+//!
+//! Beside `Int8` weights the activations are integers of 15 bits with a scale per row and group
+//! ([`Kernels::quantize`]), the sum of a group is an exact integer, and only the sums of the groups are added as
+//! float32, in ascending order. 15 bits, because then one group fits 32 bits with room to spare, `vpmaddwd` and
+//! `vpdpwssd` take them as they are, and `tdpbssd` as an upper and a lower half of 8 and 7. The vision tower's may
+//! become bfloat16 instead ([`Packing::widened`]).
 #[cfg(target_arch = "x86_64")]
 #[macro_use]
 mod compiled;
