@@ -188,9 +188,11 @@ class Bench:
 
     def limits(self, worker: Worker) -> None:
         """Measure the machine in a worker of ours."""
-        self.read, self.peak = worker.call("limits")
+        self.read, self.peak, bfloat16 = worker.call("limits")
+        self.bfloat16_peak = bfloat16 or self.peak
         print(f"{timing.machine()}, {self.settings.threads} threads; measured just now: ", end="")
-        print(f"{self.read / 1e9:.1f} GB/s read, {self.peak / 1e9:.0f} GFLOP/s float32\n")
+        print(f"{self.read / 1e9:.1f} GB/s read, {self.peak / 1e9:.0f} GFLOP/s float32", end="")
+        print(f", {bfloat16 / 1e9:.0f} bfloat16\n" if bfloat16 else "\n")
 
     def target(self, work: str, mine: str, other: str) -> str:
         """Return the wanted ratio, in brackets."""
@@ -206,11 +208,12 @@ class Bench:
         return f"{1 / seconds:.2f} /s"
 
     def share(self, work: str, seconds: float, worker: Worker) -> str:
-        """Return how near a work of ours comes to what the machine can: float32 peak, or bandwidth of its weights."""
+        """Return how near a work of ours comes to what the machine can: peak of its arithmetic, or bandwidth of its weights."""
         if work in CONTEXTS:
             return f"{NEW_TOKENS * worker.call('text_bytes') / seconds / self.read:.0%} of the bandwidth"
         flop = {"vision": self.cost.vision(), "prefill": self.cost.prefill(PREFILL)}.get(work)
-        return f"{flop / seconds / self.peak:.0%} of the peak" if flop else ""
+        peak = self.peak if worker.name.endswith("float32") else self.bfloat16_peak
+        return f"{flop / seconds / peak:.0%} of the peak" if flop else ""
 
     def batch(self) -> None:
         """Print how much more tokens a batch makes than one sequence."""

@@ -91,8 +91,8 @@ class Native:
         """Bytes of weights that a decoding step reads."""
         return self.model.rust.text_bytes
 
-    def limits(self) -> tuple[float, float]:
-        """Measure the machine: bytes a second read, float32 operations a second."""
+    def limits(self) -> tuple[float, float, float | None]:
+        """Measure the machine: bytes a second read, float32 operations a second, bfloat16 ones if it has them."""
         return machine_limits(self.settings.threads)
 
     def _fill(self, sequence: int, ids: npt.NDArray[np.int64]) -> None:

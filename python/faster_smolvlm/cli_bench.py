@@ -31,8 +31,8 @@ def run(options: argparse.Namespace) -> int:
     results = [vlm.generate(PROMPT, reuse=False, **ask) for _ in range(options.rounds)]
     again = _second_question(vlm, ask)
     memory = peak_memory()  # before the measurement of the machine takes its own
-    read, flops = machine_limits(vlm.model.num_threads)
-    record = _record(vlm, results, again, read, flops) | {"peak_memory": memory}
+    limits = machine_limits(vlm.model.num_threads)
+    record = _record(vlm, results, again, limits) | {"peak_memory": memory}
     print(json.dumps(record) if options.json else _table(record), flush=True)
     return 0
 
@@ -83,10 +83,13 @@ def _second_question(vlm: SmolVLM, ask: dict[str, Any]) -> Result:
     return vlm.generate("And where?", **ask)
 
 
-def _record(vlm: SmolVLM, results: list[Result], again: Result, read: float, flops: float) -> dict[str, Any]:
+def _record(
+    vlm: SmolVLM, results: list[Result], again: Result, limits: tuple[float, float, float | None]
+) -> dict[str, Any]:
     def median(name: str) -> float:
         return float(statistics.median(getattr(result.timings, name) for result in results))
 
+    read, flops, bfloat16_flops = limits
     usage, config = results[0].usage, vlm.model.config
     vision, prefill, step = median("vision"), median("prefill"), median("per_token")
     return {
@@ -95,6 +98,7 @@ def _record(vlm: SmolVLM, results: list[Result], again: Result, read: float, flo
         "num_threads": vlm.model.num_threads,
         "read_bytes_per_second": read,
         "float32_flops": flops,
+        "bfloat16_flops": bfloat16_flops,
         "frames": usage.frames,
         "prompt_tokens": usage.prompt_tokens,
         "load": vlm.load_seconds,
@@ -114,8 +118,12 @@ def _table(record: dict[str, Any]) -> str:
     def share(rate: float, limit: float) -> str:
         return f"{rate / limit:.0%}"
 
-    flops, read = record["float32_flops"], record["read_bytes_per_second"]
-    arithmetic = f"{{:.0f}} GFLOP/s, {{}} of {flops / 1e9:.0f} (float32)"
+    read, peaks = record["read_bytes_per_second"], {"float32": record["float32_flops"]}
+    if record["bfloat16_flops"]:
+        peaks["bfloat16"] = record["bfloat16_flops"]
+    name = "float32" if record["dtype"] == "float32" else [*peaks][-1]
+    flops = peaks[name]
+    arithmetic = f"{{:.0f}} GFLOP/s, {{}} of {flops / 1e9:.0f} ({name})"
     first = record["image_decode"] + record["preprocessing"] + record["vision"] + record["prefill"]
     tokens, frames = record["prompt_tokens"], record["frames"]
     lines = [
@@ -142,7 +150,7 @@ def _table(record: dict[str, Any]) -> str:
         lines.append(("per token", record["per_token"], speed.format(f"{read / 1e9:.1f}")))
     head = (
         f"{record['isa']}, {record['dtype']}, {record['num_threads']} threads; this machine, measured now: "
-        f"{read / 1e9:.1f} GB/s, {flops / 1e9:.0f} GFLOP/s (float32)"
+        f"{read / 1e9:.1f} GB/s, " + ", ".join(f"{rate / 1e9:.0f} GFLOP/s ({name})" for name, rate in peaks.items())
     )
     width = max(len(name) for name, *_ in lines)
     rows = [f"  {name:<{width}}  {seconds * 1e3:>9.1f} ms  {note}".rstrip() for name, seconds, note in lines]

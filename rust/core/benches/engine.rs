@@ -452,9 +452,10 @@ fn main() -> Outcome<()> {
     let path = checkpoint(&config())?;
     let limits = limits::measure(threads)?;
     println!(
-        "{threads} threads: {:.1} GB/s read, {:.1} GFLOP/s float32",
+        "{threads} threads: {:.1} GB/s read, {:.1} GFLOP/s float32, {:.1} bfloat16",
         limits.read_bytes / 1e9,
-        limits.flops / 1e9
+        limits.flops / 1e9,
+        limits.bfloat16_flops.unwrap_or(0.0) / 1e9
     );
     for dtype in dtypes {
         if wants("linear") {

@@ -418,11 +418,12 @@ impl NativeModel {
     }
 }
 
-/// Bytes per second read from memory and float32 operations per second, of `num_threads` threads together.
+/// Bytes per second read from memory, float32 operations per second, and bfloat16 ones if the instruction set has them,
+/// of `num_threads` threads together.
 #[pyfunction]
-pub fn machine_limits(py: Python<'_>, num_threads: usize) -> PyResult<(f64, f64)> {
+pub fn machine_limits(py: Python<'_>, num_threads: usize) -> PyResult<(f64, f64, Option<f64>)> {
     let limits = detach(py, || limits::measure(num_threads))?;
-    Ok((limits.read_bytes, limits.flops))
+    Ok((limits.read_bytes, limits.flops, limits.bfloat16_flops))
 }
 
 /// A hash of the arrays, one after the other, to notice that one of them changed.

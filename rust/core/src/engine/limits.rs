@@ -20,6 +20,8 @@ pub struct Limits {
     pub read_bytes: f64,
     /// Floating-point operations per second of all threads together, float32 multiply-adds counted twice.
     pub flops: f64,
+    /// The same of bfloat16, where the instruction set multiplies in that.
+    pub bfloat16_flops: Option<f64>,
 }
 
 /// Measures with `threads` threads and the instruction set that the engine would use.
@@ -31,6 +33,7 @@ pub fn measure(threads: usize) -> Result<Limits> {
     let mut limits = Limits {
         read_bytes: 0.0,
         flops: 0.0,
+        bfloat16_flops: kernels.burn_bfloat16.map(|_| 0.0),
     };
     for _ in 0..TRIES {
         let start = Instant::now();
@@ -53,15 +56,22 @@ pub fn measure(threads: usize) -> Result<Limits> {
         limits.read_bytes = limits
             .read_bytes
             .max(BYTES as f64 / start.elapsed().as_secs_f64());
-        let start = Instant::now();
-        let operations = AtomicU64::new(0);
-        pool.run(|worker| {
-            worker.for_each(threads, |_| {
-                operations.fetch_add((kernels.burn)(ROUNDS), Ordering::Relaxed);
-            });
-        })?;
-        let operations = operations.into_inner() as f64;
-        limits.flops = limits.flops.max(operations / start.elapsed().as_secs_f64());
+        limits.flops = limits.flops.max(rate(&mut pool, threads, kernels.burn)?);
+        if let Some((best, burn)) = limits.bfloat16_flops.as_mut().zip(kernels.burn_bfloat16) {
+            *best = best.max(rate(&mut pool, threads, burn)?);
+        }
     }
     Ok(limits)
+}
+
+/// Operations per second of all threads.
+fn rate(pool: &mut Pool, threads: usize, burn: fn(usize) -> u64) -> Result<f64> {
+    let start = Instant::now();
+    let operations = AtomicU64::new(0);
+    pool.run(|worker| {
+        worker.for_each(threads, |_| {
+            operations.fetch_add(burn(ROUNDS), Ordering::Relaxed);
+        });
+    })?;
+    Ok(operations.into_inner() as f64 / start.elapsed().as_secs_f64())
 }

@@ -18,6 +18,7 @@ pub static BF16: Kernels = with_bfloat16("avx512bf16", bfloat16::product);
 pub const fn with_bfloat16(name: &'static str, product: fn(Bfloat16Product<'_>)) -> Kernels {
     Kernels {
         bfloat16_product: Some(product),
+        burn_bfloat16: Some(bfloat16::burn),
         round: bfloat16::round,
         ..kernels(name, integer::product_vnni)
     }

@@ -28,6 +28,7 @@ macro_rules! row_kernels {
                 merge,
                 argmax: $crate::engine::kernels::scalar::argmax,
                 burn,
+                burn_bfloat16: None,
             }
         }
 

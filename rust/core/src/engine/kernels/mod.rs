@@ -360,6 +360,8 @@ pub struct Kernels {
     pub argmax: fn(x: &[f32]) -> (usize, f32),
     /// Keeps the multiply-add units busy for so many rounds: the number of floating-point operations done.
     pub burn: fn(rounds: usize) -> u64,
+    /// The same for multiply-adds of bfloat16, where [`Kernels::bfloat16_product`] is.
+    pub burn_bfloat16: Option<fn(rounds: usize) -> u64>,
 }
 
 /// Environment variable that forces an instruction set by name.

@@ -33,6 +33,7 @@ pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
         merge: merge::<FUSED>,
         argmax,
         burn: burn::<FUSED>,
+        burn_bfloat16: None,
     }
 }
 

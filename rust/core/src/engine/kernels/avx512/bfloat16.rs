@@ -36,6 +36,26 @@ pub fn round(x: &[f32], out: &mut [u16]) {
     unsafe { compiled(x, out) }
 }
 
+/// Chains of sums, enough of them to hide their latency.
+pub fn burn(rounds: usize) -> u64 {
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn chains(rounds: usize) -> [__m512; 12] {
+        let one = std::hint::black_box(0x3f80_3f80);
+        // SAFETY: both are registers of 512 bits, of which every pattern is a value.
+        let one = unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(one)) };
+        let mut sums = [_mm512_setzero_ps(); 12];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, one, one);
+            }
+        }
+        sums
+    }
+    // SAFETY: the table is only handed out on machines with these features.
+    std::hint::black_box(unsafe { chains(rounds) });
+    (rounds * 12 * PANEL * 2 * 2) as u64
+}
+
 pub fn product(p: Bfloat16Product<'_>) {
     p.check();
     // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with these
