@@ -310,6 +310,8 @@ def test_ctrl_c_ends_a_call_between_two_steps(tiny: Make) -> None:
     code = (
         "import signal, sys, threading, time, os, numpy as np\n"
         "from faster_smolvlm.native import NativeSmolVLM, start_generation\n"
+        # A shell's background jobs ignore the signal, and their children inherit that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "native = NativeSmolVLM.from_pretrained(sys.argv[1])\n"
         "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "try:\n"
