@@ -208,7 +208,7 @@ class Bench:
         return f"{1 / seconds:.2f} /s"
 
     def share(self, work: str, seconds: float, worker: Worker) -> str:
-        """Return how near a work of ours comes to what the machine can: peak of its arithmetic, or bandwidth of its weights."""
+        """Return how near a work of ours comes to what the machine can: peak of its arithmetic, or bandwidth."""
         if work in CONTEXTS:
             return f"{NEW_TOKENS * worker.call('text_bytes') / seconds / self.read:.0%} of the bandwidth"
         flop = {"vision": self.cost.vision(), "prefill": self.cost.prefill(PREFILL)}.get(work)

@@ -49,11 +49,11 @@ class Frame:
 class NativeSmolVLM:
     """A SmolVLM or Idefics3 model for the CPU.
 
-    `config` describes it; `dtype` is the storage of its weights ("float32", "bfloat16" or "int8"); sums are float32, and
-    so are activations, but that sets with bfloat16 arithmetic ("amx", "avx512bf16") round them where they are multiplied
-    with bfloat16 weights; `isa` names the instruction set in use and `num_threads` the threads; `position_limit` is the length of
-    the longest sequence; `load_seconds` is what loading took. Results do not depend on the number of threads, nor on
-    what else is in the batch.
+    `config` describes it; `dtype` is the storage of its weights ("float32", "bfloat16" or "int8"). Sums are
+    float32, and so are activations, but that instruction sets with bfloat16 arithmetic ("amx", "avx512bf16") round
+    them where they are multiplied with bfloat16 weights. `isa` names the set in use and `num_threads` the threads;
+    `position_limit` is the length of the longest sequence; `load_seconds` is what loading took. Results do not
+    depend on the number of threads, nor on what else is in the batch.
     """
 
     def __init__(

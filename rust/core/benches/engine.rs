@@ -258,7 +258,7 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
             &mut pool,
         )?;
         let mut random = Random(3);
-        let mut quantized = Quantized::new(rows, inputs)?;
+        let mut quantized = Quantized::new(&[(rows, inputs)])?;
         let mut room = Activations::room(rows, inputs)?;
         let values = Activations::new(
             Shared::new(&mut room),

@@ -148,8 +148,8 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// Writes the key and value of one position of one head. Only pages of bfloat16 take rows that are that; `room` holds a
-    /// row on its way.
+    /// Writes the key and value of one position of one head. Only pages of bfloat16 take rows that are that; `room`
+    /// holds a row on its way.
     ///
     /// # Safety
     /// No other thread may use this head of this page meanwhile.
@@ -172,6 +172,9 @@ impl<'a> Pages<'a> {
         let panel = &mut keys[slot / PANEL * l.dtype.panel_bytes(l.head_dim)..];
         let column = slot % PANEL;
         match (key, value) {
+            (Row::Bfloat16(_), _) | (_, Row::Bfloat16(_)) if l.dtype == Dtype::Float32 => {
+                unreachable!("pages of float32 are filled with float32");
+            }
             (Row::Float32(key), Row::Float32(value)) if l.dtype == Dtype::Float32 => {
                 for (step, x) in panel.chunks_exact_mut(4 * PANEL).zip(key) {
                     step[4 * column..4 * column + 4].copy_from_slice(&x.to_le_bytes());
@@ -198,8 +201,8 @@ impl<'a> Pages<'a> {
                 {
                     let pair = panel[4 * (slot / 2) * PANEL..].as_chunks_mut().0;
                     for (to, &x) in pair.iter_mut().zip(x) {
-                        // The odd one comes after its even one: until then its place holds nothing that counts, nor
-                        // anything that is not a number.
+                        // The odd one comes after its even one. Until then a zero lies in its place: an odd number of
+                        // keys is multiplied together with the next one, which weighs nothing.
                         *to = match slot % 2 {
                             0 => u32::from(x),
                             _ => u32::from_le_bytes(*to) & 0xffff | u32::from(x) << 16,
@@ -251,7 +254,10 @@ impl<'a> Pages<'a> {
                 Row::Float32(query) => (self.kernels.round)(query, to),
                 Row::Bfloat16(query) => to.copy_from_slice(query),
             }
-        } else if let Row::Float32(query) = query {
+        } else {
+            let Row::Float32(query) = query else {
+                unreachable!("rows are rounded for those who multiply them so");
+            };
             s.queries[row * d..(row + 1) * d].copy_from_slice(query);
         }
     }
@@ -290,8 +296,8 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// One block of keys: a maximum, a sum and an output per query row, in the scratch where no other place is given; the
-    /// sum is zero where a row sees no key.
+    /// One block of keys: a maximum, a sum and an output per query row, in the scratch where no other place is given;
+    /// the sum is zero where a row sees no key.
     ///
     /// # Safety
     /// As for [`Pages::attend`].

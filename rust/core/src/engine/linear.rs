@@ -14,7 +14,8 @@ mod pack;
 
 pub use activations::Activations;
 
-/// Rows of one product: their activations stay in the second-level cache while the panels go by.
+/// Rows of one product of float32 or of integers in pairs: their activations stay in the second-level cache while the
+/// panels go by.
 const ROW_CHUNK: usize = 192;
 /// Rows of one product of bfloat16 activations: as many as stay in the first-level cache, while the weights of the task
 /// stay in the second.
@@ -23,6 +24,8 @@ const BFLOAT16_ROWS: usize = 32;
 const BFLOAT16_CHUNK: usize = 1024;
 /// Up to so many rows each thread prepares its own input of a layer: quicker than to wait for another.
 pub const ALONE_ROWS: usize = 4;
+/// Fewest rows of a task that makes bfloat16 of integer weights first, if there are so many.
+const WIDENED_ROWS: usize = 256;
 /// Fewest tasks for each thread, so that all end together.
 const TASKS_PER_THREAD: usize = 4;
 /// Most panels of one task.
@@ -58,13 +61,12 @@ pub struct Linear {
 /// Memory that a thread needs to run linear layers.
 pub struct LinearScratch {
     expanded: Vec<f32>,
-    widened: Vec<i16>,
+    integers: Vec<i16>,
     row: Vec<i16>,
     scaled: Vec<f32>,
-    /// Scales of the inputs of a layer whose panels are made `wide`, from `wide_start` on, as bfloat16.
+    /// Scales of the inputs of a layer whose panels are made `wide`, as bfloat16.
     input_scales: Vec<f32>,
-    wide: Vec<u8>,
-    wide_start: usize,
+    wide: Buffer<u8>,
     /// The thread's own room for few quantized rows.
     own: Option<Quantized>,
     /// Aligned, or each row of a tile would lie on two lines of the cache.
@@ -79,14 +81,22 @@ pub struct Quantized {
 }
 
 impl Quantized {
-    /// Room for `rows` rows of `columns` elements.
-    pub fn new(rows: usize, columns: usize) -> Result<Self> {
-        // For whole blocks of either kind.
-        let padded = rows.saturating_add(ROW_BLOCK.max(TILE_ROWS));
+    /// Room for `rows` rows of `columns` elements, for the largest of several such inputs.
+    pub fn new(inputs: &[(usize, usize)]) -> Result<Self> {
+        let most = |size: fn(usize, usize) -> usize| {
+            let sizes = inputs.iter().map(|&(rows, columns)| size(rows, columns));
+            sizes.max().unwrap_or(0)
+        };
         Ok(Self {
-            values: Buffer::zeroed(padded.saturating_mul(columns.next_multiple_of(TILE_STEPS)))?,
-            scales: Buffer::zeroed(rows.saturating_mul(columns.div_ceil(GROUP)))?,
-            columns,
+            // For whole blocks of either kind.
+            values: Buffer::zeroed(most(|rows, columns| {
+                let padded = rows.saturating_add(ROW_BLOCK.max(TILE_ROWS));
+                padded.saturating_mul(columns.next_multiple_of(TILE_STEPS))
+            }))?,
+            scales: Buffer::zeroed(most(|rows, columns| {
+                rows.saturating_mul(columns.div_ceil(GROUP))
+            }))?,
+            columns: most(|_, columns| columns),
         })
     }
 
@@ -122,12 +132,11 @@ impl LinearScratch {
     pub fn new() -> Result<Self> {
         Ok(Self {
             expanded: vec![0.0; RUN * PANEL],
-            widened: vec![0; GROUP * PANEL],
+            integers: vec![0; GROUP * PANEL],
             row: Vec::new(),
             scaled: Vec::new(),
             input_scales: Vec::new(),
-            wide: Vec::new(),
-            wide_start: 0,
+            wide: Buffer::zeroed(0)?,
             own: None,
             tile: Buffer::zeroed(ROW_CHUNK * TASK_PANELS * PANEL)?,
         })
@@ -166,8 +175,8 @@ impl Linear {
         self.panels.div_ceil(panels)
     }
 
-    /// Applies the layer as one phase of a job (two, if it has integer weights and many rows). Each finished piece goes to
-    /// `done(row, task, columns, values)`; a task has `panels` panels.
+    /// Applies the layer as one phase of a job (two, if it multiplies integers and many rows). Each finished piece
+    /// goes to `done(row, task, columns, values)`; a task has `panels` panels.
     ///
     /// # Safety
     /// No thread may write the input meanwhile, nor use its room for quantized rows.
@@ -184,8 +193,8 @@ impl Linear {
         unsafe { self.phase_after(worker, kernels, scratch, input, panels, || (), done) }
     }
 
-    /// The same for rows that each thread which takes part makes for itself: `before` is called once before its first task,
-    /// and never once the phase is over.
+    /// The same for rows that each thread which takes part makes for itself: `before` is called once before its first
+    /// task, and never once the phase is over.
     ///
     /// # Safety
     /// As for [`Linear::phase`], but for what `before` writes.
@@ -206,7 +215,8 @@ impl Linear {
             integers,
             widened,
         } = self.packing;
-        debug_assert!(widened || integers == kernels.integers);
+        assert!(dtype != Dtype::Int8 || widened || integers == kernels.integers);
+        assert_eq!(input.values.rounded(), self.packing.rounds(kernels));
         let rows = input.rows;
         let blocks = match dtype {
             Dtype::Int8 if !widened => rows.div_ceil(integers.row_block()),
@@ -216,15 +226,17 @@ impl Linear {
         if widened {
             scratch.input_scales.extend(self.input_scales());
         }
-        let mut own = scratch.own.take();
         let alone = blocks > 0 && rows <= ALONE_ROWS;
-        if alone && own.as_ref().is_none_or(|own| own.columns < self.inputs) {
-            own = Quantized::new(ALONE_ROWS, self.inputs).ok();
-        }
+        let mut own = scratch.own.take();
         // For as long as the room lives.
         let mut input: Input<'_> = input;
         let mut own_blocks = 0..0;
-        if let Some(own) = own.as_mut().filter(|_| alone) {
+        if alone {
+            own = own.filter(|own| own.columns >= self.inputs);
+            // All threads must take the same way: a few pages that cannot be had end the job as a panic does.
+            let own = own.get_or_insert_with(|| {
+                Quantized::new(&[(ALONE_ROWS, self.inputs)]).expect("memory for four rows")
+            });
             input.quantized = own.shared();
             own_blocks = 0..blocks;
         } else {
@@ -238,7 +250,13 @@ impl Linear {
         // Chunks of equal size, and of whole register blocks.
         let tiles = dtype == Dtype::Int8 && integers == Integers::Tiles;
         let (chunks, block, step) = if input.values.rounded() || tiles {
-            let few = (TASKS_PER_THREAD * worker.threads()).div_ceil(units);
+            // What is made of integers is made anew for each task.
+            let (tasks, fewest) = if widened {
+                (worker.threads(), WIDENED_ROWS)
+            } else {
+                (TASKS_PER_THREAD * worker.threads(), BFLOAT16_ROWS)
+            };
+            let few = tasks.div_ceil(units).min(rows.div_ceil(fewest));
             (
                 rows.div_ceil(BFLOAT16_CHUNK).max(few),
                 BFLOAT16_ROWS,
@@ -298,14 +316,10 @@ impl Linear {
     fn widen(&self, kernels: &Kernels, scratch: &mut LinearScratch, panels: Range<usize>) {
         let from = Dtype::Int8.panel_bytes(self.inputs);
         let to = Dtype::Bfloat16.panel_bytes(self.inputs);
-        let size = TASK_PANELS * to;
-        // Lines of the cache must not be cut by the tiles.
-        const LINE: usize = 64;
-        if scratch.wide.len() < size + LINE {
-            scratch.wide.resize(size + LINE, 0);
+        if scratch.wide.len() < TASK_PANELS * to {
+            scratch.wide = Buffer::zeroed(TASK_PANELS * to).expect("memory for a few panels");
         }
-        scratch.wide_start = scratch.wide.as_ptr().align_offset(LINE).min(LINE);
-        let wide = scratch.wide[scratch.wide_start..].chunks_exact_mut(to);
+        let wide = scratch.wide.chunks_exact_mut(to);
         let narrow = self.data[panels.start * from..panels.end * from].chunks_exact(from);
         for (narrow, wide) in narrow.zip(wide) {
             (kernels.widen)(narrow, &scratch.input_scales, wide);
@@ -399,14 +413,14 @@ impl Linear {
                 w,
                 panels: panels.len(),
                 out: &mut scratch.tile,
-                scratch: &mut scratch.widened,
+                scratch: &mut scratch.integers,
             });
             return;
         }
         if let Some(product) = kernels.bfloat16_product.filter(|_| input.values.rounded()) {
             let mut w_stride = w_stride;
             if widened {
-                w = &scratch.wide[scratch.wide_start..];
+                w = &scratch.wide;
                 w_stride = Dtype::Bfloat16.panel_bytes(self.inputs);
             }
             let width = panels.len() * PANEL;

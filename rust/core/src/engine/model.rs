@@ -51,10 +51,11 @@ fn load_weights(
     kernels: &Kernels,
     pool: &mut Pool,
 ) -> Result<(VisionModel, TextModel, Outcome)> {
+    let [vision, text] = [true, false].map(|many| Packing::new(options.dtype, kernels, many));
     let load = |mut packer: Packer<'_>| -> Result<(VisionModel, TextModel, Outcome)> {
-        packer.pack_for(Packing::new(options.dtype, kernels, true));
+        packer.pack_for(vision);
         let vision = VisionModel::load(config, checkpoint, &mut packer)?;
-        packer.pack_for(Packing::new(options.dtype, kernels, false));
+        packer.pack_for(text);
         let text = TextModel::load(&config.text, checkpoint, &mut packer)?;
         Ok((vision, text, packer.finish()?))
     };
@@ -65,7 +66,7 @@ fn load_weights(
     let identity = checkpoint.identity().ok_or_else(|| {
         EngineError::Config("packed weights are kept for checkpoints in files only".into())
     })?;
-    let key = packed::key(&identity, &format!("{config:?}"), dtype, kernels.name);
+    let key = packed::key(&identity, &format!("{config:?}"), [vision, text]);
     let path = folder.join(format!("{key:016x}.packed"));
     let kept = match Packer::kept(dtype, pool, &path, key) {
         Ok(Some(packer)) => load(packer).map(Some),

@@ -105,12 +105,12 @@ impl TextBuffers {
                 SPLIT_ROWS * c.num_attention_heads * blocks * (layout.padded_dim() + 2),
             )?,
             best: zeroed(2 * head_tasks)?,
-            quantized: Quantized::new(
+            quantized: Quantized::new(&[(
                 STEP_ROWS,
                 c.hidden_size
                     .max(c.intermediate_size)
                     .max(c.num_attention_heads * c.head_dim),
-            )?,
+            )])?,
             threads: (0..threads)
                 .map(|_| {
                     Ok(Mutex::new(Scratch {

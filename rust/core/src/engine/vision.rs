@@ -73,7 +73,10 @@ impl VisionBuffers {
             .hidden_size
             .max(v.intermediate_size)
             .max(v.num_channels * v.patch_size * v.patch_size);
-        let quantized = Quantized::new(patches.div_ceil(folded) * folded, inputs)?;
+        let quantized = Quantized::new(&[
+            (patches, inputs),
+            (patches.div_ceil(folded), folded * v.hidden_size),
+        ])?;
         Ok(Self {
             patches,
             kv: Buffer::zeroed(patches.div_ceil(layout.page()) * layout.page_bytes())?,

@@ -1,5 +1,5 @@
-//! AMX: a tile of registers holds 16 rows of 64 bytes, and one instruction multiplies two of them. The weights of a panel
-//! lie in memory as the instruction takes them: 32 steps of `k` are one tile.
+//! AMX: a tile of registers holds 16 rows of 64 bytes, and one instruction multiplies two of them. The weights of a
+//! panel lie in memory as the instruction takes them: 32 steps of `k` are one tile.
 //!
 //! Everything that AMX has no instruction for is done as the AVX-512 sets do it.
 use std::arch::asm;
@@ -44,8 +44,8 @@ const RUN_TILES: usize = 8;
 /// Bytes of a row of a tile, and of a pair of steps of a panel.
 const LINE: usize = 64;
 
-/// Whether the processor has AMX with bfloat16 and 8-bit integers, and the system saves its registers and gives leave to
-/// use them; it is asked once for the process.
+/// Whether the processor has AMX with bfloat16 and 8-bit integers, and the system saves its registers and gives leave
+/// to use them; it is asked once for the process.
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| avx512::bfloat16_available() && has_tiles() && permitted())
@@ -59,8 +59,10 @@ fn has_tiles() -> bool {
     const OSXSAVE: u32 = 1 << 27;
     // XTILECFG and XTILEDATA.
     const TILES: u64 = 0b11 << 17;
-    let features = __cpuid_count(7, 0).edx;
-    if features & ALL != ALL || __cpuid_count(1, 0).ecx & OSXSAVE == 0 {
+    // SAFETY: every processor of this architecture has the instruction. (Newer compilers know.)
+    #[allow(unused_unsafe)]
+    let (features, system) = unsafe { (__cpuid_count(7, 0).edx, __cpuid_count(1, 0).ecx) };
+    if features & ALL != ALL || system & OSXSAVE == 0 {
         return false;
     }
     #[target_feature(enable = "xsave")]
@@ -159,25 +161,19 @@ fn burn(rounds: usize) -> u64 {
     (rounds.max(1) * 4 * ROWS * PANEL * STEPS * 2) as u64
 }
 
-fn product(p: Bfloat16Product<'_>) {
+fn product(mut p: Bfloat16Product<'_>) {
     p.check();
     if p.rows == 0 || p.panels == 0 {
         return;
     }
     // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with AMX.
     unsafe {
-        let (whole, rest) = (p.k / STEPS, p.k % STEPS);
+        let (whole, rest, add) = (p.k / STEPS, p.k % STEPS, p.accumulate);
         if whole > 0 || rest == 0 {
-            all_rows(&p, 0, whole, STEPS / 2, p.accumulate);
+            all_rows(&mut p, 0, whole, STEPS / 2, add);
         }
         if rest > 0 {
-            all_rows(
-                &p,
-                whole * STEPS,
-                1,
-                rest.div_ceil(2),
-                p.accumulate || whole > 0,
-            );
+            all_rows(&mut p, whole * STEPS, 1, rest.div_ceil(2), add || whole > 0);
         }
         asm!("tilerelease", options(nomem, nostack, preserves_flags));
     }
@@ -187,7 +183,13 @@ fn product(p: Bfloat16Product<'_>) {
 ///
 /// # Safety
 /// As for [`product`].
-unsafe fn all_rows(p: &Bfloat16Product<'_>, from: usize, count: usize, pairs: usize, add: bool) {
+unsafe fn all_rows(
+    p: &mut Bfloat16Product<'_>,
+    from: usize,
+    count: usize,
+    pairs: usize,
+    add: bool,
+) {
     let last = p.rows % BLOCK_ROWS;
     let blocks = [
         (0, p.rows - last, BLOCK_ROWS),
@@ -197,8 +199,8 @@ unsafe fn all_rows(p: &Bfloat16Product<'_>, from: usize, count: usize, pairs: us
         if start == end {
             continue;
         }
-        // SAFETY: the offsets stay inside the slices, whose lengths have been compared with the sizes; the shapes are for
-        // so many rows and pairs.
+        // SAFETY: the offsets stay inside the slices, whose lengths have been compared with the sizes; the shapes are
+        // for so many rows and pairs.
         unsafe {
             if (rows, pairs) == (BLOCK_ROWS, STEPS / 2) {
                 // Written long ago: the instruction would wait for what has only just been.
@@ -215,11 +217,7 @@ unsafe fn all_rows(p: &Bfloat16Product<'_>, from: usize, count: usize, pairs: us
                             a_stride: p.a_stride,
                             w: p.w.as_ptr().add(panel * p.w_stride + from * PANEL * 2),
                             w_stride: p.w_stride,
-                            out: p
-                                .out
-                                .as_ptr()
-                                .cast_mut()
-                                .add(row * p.out_stride + panel * PANEL),
+                            out: p.out.as_mut_ptr().add(row * p.out_stride + panel * PANEL),
                             out_stride: p.out_stride,
                             count: (count - first).min(RUN_TILES),
                             add: add || first > 0,
@@ -256,7 +254,8 @@ macro_rules! block {
         /// # Safety
         /// The rows, panels and results must be there, and the shapes loaded.
         unsafe fn $name(&self) {
-            // SAFETY: by the caller's promise. All the work on tiles is in this one block, which names what it overwrites.
+            // SAFETY: by the caller's promise. All the work on tiles is in this one block, which names what it
+            // overwrites.
             unsafe {
                 asm!(
                     "test {add}, {add}",

@@ -5,8 +5,13 @@ use super::{Dtype, Kernels, PANEL, Product, RUN};
 
 mod integer;
 
-/// Kernels for machines with AVX2 and FMA; listed by `available` only after both were detected.
+/// Kernels for machines with AVX2 and FMA.
 pub static KERNELS: Kernels = kernels("avx2", integer::product);
+
+/// Whether this machine has the instructions of [`KERNELS`].
+pub fn available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
 
 /// Rows of the register block: 6 rows of 16 columns fill 12 of the 16 registers with sums.
 const ROWS: usize = 6;

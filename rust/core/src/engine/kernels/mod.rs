@@ -61,8 +61,8 @@ pub fn quantized_index(row: usize, step: usize, k: usize) -> usize {
 pub enum Integers {
     /// Weights as in the table above, activations as [`quantized_index`] says.
     Pairs,
-    /// Weights of a group as `[k / 4][16][4]`. Activations in blocks of [`TILE_ROWS`] rows, each `[k / 64][16][64]` bytes:
-    /// eight rows of the upper 8 bits, then of the lower 7.
+    /// Weights of a group as `[k / 4][16][4]`. Activations in blocks of [`TILE_ROWS`] rows, each `[k / 64][16][64]`
+    /// bytes: eight rows of the upper 8 bits, then of the lower 7.
     Tiles,
 }
 
@@ -276,11 +276,12 @@ impl IntegerProduct<'_> {
     }
 }
 
-/// One call of the matrix kernel for bfloat16 activations and weights: as [`Product`], but the products, which are exact,
-/// are added up in float32 in whatever order suits the instruction set, the same for every row. Numbers too small for a
-/// normal float32 may count as zero.
+/// One call of the matrix kernel for bfloat16 activations and weights: as [`Product`], but the products, which are
+/// exact, are added up in float32 in whatever order suits the instruction set, the same for every row. Numbers too
+/// small for a normal float32 may count as zero.
 pub struct Bfloat16Product<'a> {
-    /// Activations, row-major. An odd `k` is padded, here or in the weights with a zero, in the other with what is finite.
+    /// Activations, row-major. An odd `k` is padded, here or in the weights with a zero, in the other with what is
+    /// finite.
     pub a: &'a [u16],
     /// Elements from one row of `a` to the next.
     pub a_stride: usize,
@@ -332,8 +333,8 @@ pub struct Kernels {
     /// Matrix product with packed `Bfloat16` weights and rounded activations, where the instruction set has one. These
     /// weights are then multiplied by nothing else.
     pub bfloat16_product: Option<fn(Bfloat16Product<'_>)>,
-    /// Makes a `Bfloat16` panel of an `Int8` one in pairs: each weight times the scale of its column and group, and that of
-    /// its input, then rounded.
+    /// Makes a `Bfloat16` panel of an `Int8` one in pairs: each weight times the scale of its column and group, and
+    /// that of its input, then rounded.
     pub widen: fn(panel: &[u8], input_scales: &[f32], out: &mut [u8]),
     /// Rounds to bfloat16, to nearest even; numbers too small for a normal float32 become zero, NaN stays NaN.
     pub round: fn(x: &[f32], out: &mut [u16]),
@@ -367,46 +368,44 @@ pub struct Kernels {
 /// Environment variable that forces an instruction set by name.
 pub const ISA_VARIABLE: &str = "FASTER_SMOLVLM_ISA";
 
+type Set = (&'static Kernels, fn() -> bool);
+
+/// Every instruction set, the preferred first, and whether this machine has it. Only to ask for AMX takes something:
+/// the system's leave, for the whole process.
+fn all() -> Vec<Set> {
+    let mut sets: Vec<Set> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    sets.extend([
+        (&amx::KERNELS, amx::available as fn() -> bool),
+        (&avx512::BF16, avx512::bfloat16_available),
+        (&avx512::VNNI, avx512::vnni_available),
+        (&avx512::KERNELS, avx512::available),
+        (&avx2::KERNELS, avx2::available),
+    ]);
+    sets.push((&scalar::KERNELS, || true));
+    sets
+}
+
 /// Every instruction set that this machine has, the preferred first.
 pub fn available() -> Vec<&'static Kernels> {
-    let mut sets = Vec::new();
-    #[cfg(target_arch = "x86_64")]
-    {
-        if amx::available() {
-            sets.push(&amx::KERNELS);
-        }
-        if avx512::bfloat16_available() {
-            sets.push(&avx512::BF16);
-        }
-        if avx512::vnni_available() {
-            sets.push(&avx512::VNNI);
-        }
-        if avx512::available() {
-            sets.push(&avx512::KERNELS);
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            sets.push(&avx2::KERNELS);
-        }
-    }
-    sets.push(&scalar::KERNELS);
-    sets
+    let there = all().into_iter().filter(|(_, available)| available());
+    there.map(|(kernels, _)| kernels).collect()
 }
 
 /// The instruction set called `name`, or the preferred one when there is no name.
 pub fn select(name: Option<&str>) -> Result<&'static Kernels> {
-    let sets = available();
-    match name {
-        None => Ok(sets[0]),
-        Some(name) => sets
-            .iter()
-            .copied()
-            .find(|k| k.name == name)
-            .ok_or_else(|| {
-                let names: Vec<_> = sets.iter().map(|k| k.name).collect();
-                EngineError::Config(format!(
-                    "{ISA_VARIABLE}={name}: this machine has {}",
-                    names.join(", ")
-                ))
-            }),
-    }
+    let wanted =
+        |(kernels, available): &Set| name.is_none_or(|name| kernels.name == name) && available();
+    all()
+        .into_iter()
+        .find(wanted)
+        .map(|(kernels, _)| kernels)
+        .ok_or_else(|| {
+            let names: Vec<_> = available().iter().map(|k| k.name).collect();
+            EngineError::Config(format!(
+                "{ISA_VARIABLE}={}: this machine has {}",
+                name.unwrap_or_default(),
+                names.join(", ")
+            ))
+        })
 }

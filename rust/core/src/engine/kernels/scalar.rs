@@ -37,8 +37,8 @@ pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
     }
 }
 
-/// Lanes of a reduction: element `i` is added to lane `i % LANES`, the lanes are then added pairwise, upper half to lower.
-/// So many, that the sums of one register need not wait for each other.
+/// Lanes of a reduction: element `i` is added to lane `i % LANES`, the lanes are then added pairwise, upper half to
+/// lower. So many, that the sums of one register need not wait for each other.
 const LANES: usize = 32;
 
 #[inline(always)]
@@ -89,8 +89,8 @@ pub fn product<const FUSED: bool>(p: Product<'_>) {
     }
 }
 
-/// The upper half of the float32 nearest to `x`, to nearest even; what is too small for a normal number becomes zero, and
-/// NaN stays one.
+/// The upper half of the float32 nearest to `x`, to nearest even; what is too small for a normal number becomes zero,
+/// and NaN stays one.
 #[inline(always)]
 pub fn to_bfloat16(x: f32) -> u16 {
     let bits = x.to_bits();

@@ -16,8 +16,8 @@ pub struct Activations<'a> {
     round: Option<Round>,
 }
 
-/// Elements from one row of activations of this width to the next: no power of two, or the rows would compete for a
-/// few sets of the caches.
+/// Elements from one row of activations of this width to the next: more than the width, or rows of a power of two would
+/// compete for a few sets of the caches.
 fn row_stride(columns: usize) -> usize {
     columns.next_multiple_of(2 * PANEL) + 2 * PANEL
 }
@@ -48,8 +48,8 @@ impl<'a> Activations<'a> {
         self.stride
     }
 
-    /// Lets `make` write some columns of a row, as float32; they are rounded here if they must be. `spare` is for numbers
-    /// on the way.
+    /// Lets `make` write some columns of a row, as float32; they are rounded here if they must be. `spare` is for
+    /// numbers on the way.
     ///
     /// # Safety
     /// No other thread may use these columns of this row meanwhile.
@@ -62,19 +62,20 @@ impl<'a> Activations<'a> {
         make: impl FnOnce(&mut [f32]),
     ) {
         let count = columns.len();
-        let place = row * self.stride + columns.start..row * self.stride + columns.end;
-        match self.round {
-            // SAFETY: by the caller's promise.
-            None => make(unsafe { self.values.part_mut(place) }),
-            Some(round) => {
-                if spare.len() < count {
-                    spare.resize(count, 0.0);
-                }
-                make(&mut spare[..count]);
-                // SAFETY: by the caller's promise.
-                let out = unsafe { self.values.halves().part_mut(place) };
-                round(&spare[..count], out);
+        if self.rounded() {
+            if spare.len() < count {
+                spare.resize(count, 0.0);
             }
+            make(&mut spare[..count]);
+            // SAFETY: by the caller's promise.
+            unsafe { self.put(row, columns.start, &spare[..count]) };
+        } else {
+            let start = row * self.stride;
+            // SAFETY: by the caller's promise.
+            make(unsafe {
+                self.values
+                    .part_mut(start + columns.start..start + columns.end)
+            });
         }
     }
 
@@ -84,16 +85,21 @@ impl<'a> Activations<'a> {
     /// As for [`Activations::fill`].
     #[inline]
     pub unsafe fn put(&self, row: usize, start: usize, values: &[f32]) {
+        let ends = start + values.len() == self.columns;
         let start = row * self.stride + start;
-        let place = start..start + values.len();
-        match self.round {
+        let end = start + values.len();
+        let Some(round) = self.round else {
             // SAFETY: by the caller's promise.
-            None => unsafe { self.values.part_mut(place) }.copy_from_slice(values),
-            Some(round) => {
-                // SAFETY: by the caller's promise.
-                round(values, unsafe { self.values.halves().part_mut(place) });
-            }
-        }
+            unsafe { self.values.part_mut(start..end) }.copy_from_slice(values);
+            return;
+        };
+        // The last column of an odd width takes its padding along.
+        let padding = usize::from(ends && self.columns % 2 == 1);
+        // SAFETY: by the caller's promise.
+        let out = unsafe { self.values.halves().part_mut(start..end + padding) };
+        let (out, padding) = out.split_at_mut(values.len());
+        round(values, out);
+        padding.fill(0);
     }
 
     /// Rows of float32, the last without what lies behind it.
@@ -106,8 +112,7 @@ impl<'a> Activations<'a> {
         unsafe { self.values.part(rows.start * self.stride..end) }
     }
 
-    /// Rows of bfloat16, the last without what lies behind it; an odd width is padded, with nothing but zeros and numbers
-    /// that were activations once.
+    /// Rows of bfloat16, the last without what lies behind it; an odd width is padded with a zero.
     ///
     /// # Safety
     /// No thread may write them meanwhile.

@@ -355,7 +355,7 @@ mod tests {
         let values = Activations::new(Shared::new(&mut room), INPUTS, false, available()[0]);
         // SAFETY: nobody else uses the room yet.
         unsafe { values.put(0, 0, &x) };
-        let mut quantized = Quantized::new(1, INPUTS).expect("memory");
+        let mut quantized = Quantized::new(&[(1, INPUTS)]).expect("memory");
         let input = Input {
             values,
             rows: 1,

@@ -1,5 +1,6 @@
 //! The product of 15-bit activations and 8-bit weights: both halves of eight rows of activations are one tile, so one
-//! instruction gives the sums of the upper and of the lower bits. They are exact, hence the same as those of any other set.
+//! instruction gives the sums of the upper and of the lower bits. They are exact, hence the same as those of any other
+//! set.
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -23,7 +24,7 @@ pub fn place(row: &[i16], index: usize, block: &mut [i16]) {
     unsafe { compiled(row, index, block) }
 }
 
-pub fn product(p: IntegerProduct<'_>) {
+pub fn product(mut p: IntegerProduct<'_>) {
     p.check(Integers::Tiles);
     if p.rows == 0 || p.panels == 0 {
         return;
@@ -37,7 +38,7 @@ pub fn product(p: IntegerProduct<'_>) {
         }
         for panel in (0..p.panels).step_by(2) {
             for first in (0..p.rows).step_by(2 * TILE_ROWS) {
-                both_blocks(&p, first, panel);
+                both_blocks(&mut p, first, panel);
             }
         }
         asm!("tilerelease", options(nomem, nostack, preserves_flags));
@@ -53,7 +54,7 @@ struct Sums([[i32; ROWS * PANEL]; 4]);
 /// # Safety
 /// As for [`product`].
 #[target_feature(enable = "avx512f")]
-unsafe fn both_blocks(p: &IntegerProduct<'_>, first: usize, panel: usize) {
+unsafe fn both_blocks(p: &mut IntegerProduct<'_>, first: usize, panel: usize) {
     let (groups, panel_bytes) = (p.k.div_ceil(GROUP), Dtype::Int8.panel_bytes(p.k));
     let block_bytes = 2 * Integers::Tiles.block_len(p.k);
     let (rows, panels) = (
@@ -62,8 +63,8 @@ unsafe fn both_blocks(p: &IntegerProduct<'_>, first: usize, panel: usize) {
     );
     let mut sums = Sums([[0; ROWS * PANEL]; 4]);
     for group in 0..groups {
-        // SAFETY: the offsets stay inside the slices, by the caller's promise, the last tile of a panel in what lies behind
-        // it; each sum that is read was just stored.
+        // SAFETY: the offsets stay inside the slices, by the caller's promise, the last tile of a panel in what lies
+        // behind it; each sum that is read was just stored.
         unsafe {
             let a =
                 p.a.as_ptr()
@@ -96,7 +97,7 @@ unsafe fn both_blocks(p: &IntegerProduct<'_>, first: usize, panel: usize) {
                     let lower = _mm512_load_si512(tile.add((line + lower) * PANEL).cast());
                     let sum = _mm512_add_epi32(_mm512_slli_epi32::<LOWER_BITS>(upper), lower);
                     let a_scale = _mm512_set1_ps(p.a_scale[(first + row) * groups + group]);
-                    let out = p.out.as_ptr().cast_mut();
+                    let out = p.out.as_mut_ptr();
                     let out = out.add(((first + row) * p.panels + panel + panel_of) * PANEL);
                     let before = if group > 0 {
                         _mm512_loadu_ps(out)
@@ -129,7 +130,8 @@ macro_rules! block {
         /// # Safety
         /// The rows and panels must be there, the room for the sums too, and the shapes loaded.
         unsafe fn $name(&self) {
-            // SAFETY: by the caller's promise. All the work on tiles is in this one block, which names what it overwrites.
+            // SAFETY: by the caller's promise. All the work on tiles is in this one block, which names what it
+            // overwrites.
             unsafe {
                 asm!(
                     $($zero,)*

@@ -56,16 +56,16 @@ pub fn burn(rounds: usize) -> u64 {
     (rounds * 12 * PANEL * 2 * 2) as u64
 }
 
-pub fn product(p: Bfloat16Product<'_>) {
+pub fn product(mut p: Bfloat16Product<'_>) {
     p.check();
     // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with these
     // features.
-    unsafe { all_rows(&p) }
+    unsafe { all_rows(&mut p) }
 }
 
 /// Rows in blocks over all panels: the weights of two panels and one row more fill the registers beside the sums.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn all_rows(p: &Bfloat16Product<'_>) {
+unsafe fn all_rows(p: &mut Bfloat16Product<'_>) {
     let mut row = 0;
     while row < p.rows {
         // SAFETY: as for the caller.
@@ -83,7 +83,10 @@ unsafe fn all_rows(p: &Bfloat16Product<'_>) {
 
 /// `R` rows times all panels, `N` at a time; gives `R`.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn all_panels<const R: usize, const N: usize>(p: &Bfloat16Product<'_>, row: usize) -> usize {
+unsafe fn all_panels<const R: usize, const N: usize>(
+    p: &mut Bfloat16Product<'_>,
+    row: usize,
+) -> usize {
     let whole = p.panels / N * N;
     // SAFETY: as for the caller.
     unsafe {
@@ -101,7 +104,11 @@ unsafe fn all_panels<const R: usize, const N: usize>(p: &Bfloat16Product<'_>, ro
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
-unsafe fn tile<const R: usize, const N: usize>(p: &Bfloat16Product<'_>, row: usize, panel: usize) {
+unsafe fn tile<const R: usize, const N: usize>(
+    p: &mut Bfloat16Product<'_>,
+    row: usize,
+    panel: usize,
+) {
     // SAFETY: the offsets stay inside the slices, whose lengths `check` has compared with the sizes: activations and
     // weights are there for an even number of steps.
     unsafe {
@@ -129,8 +136,7 @@ unsafe fn tile<const R: usize, const N: usize>(p: &Bfloat16Product<'_>, row: usi
             for n in 0..N {
                 let at = p
                     .out
-                    .as_ptr()
-                    .cast_mut()
+                    .as_mut_ptr()
                     .add((row + r) * p.out_stride + (panel + n) * PANEL);
                 let before = if p.accumulate {
                     _mm512_loadu_ps(at)
