@@ -4,7 +4,7 @@
 //! inner dimension `head_dim` and one column per position, values as weights with one inner step per position. So the
 //! matrix kernel computes scores and outputs alike, for one row or for many.
 use super::error::Result;
-use super::kernels::{BLOCK, Bfloat16Product, Dtype, Kernels, PANEL, Product, RUN};
+use super::kernels::{BLOCK, Bfloat16Product, Dtype, Kernels, PANEL, Product, RUN, Start};
 use super::memory::{Buffer, Shared};
 
 /// Positions of a page of the text stack.
@@ -359,7 +359,7 @@ impl<'a> Pages<'a> {
                     panels,
                     out,
                     out_stride: BLOCK,
-                    accumulate: false,
+                    start: Start::Zero,
                 }),
                 None => (self.kernels.product)(Product {
                     a: &s.queries,
@@ -405,7 +405,7 @@ impl<'a> Pages<'a> {
                     panels,
                     out,
                     out_stride: l.padded_dim(),
-                    accumulate: at > 0,
+                    start: if at > 0 { Start::Out } else { Start::Zero },
                 }),
                 None => (self.kernels.product)(Product {
                     a: &s.scores[at..],

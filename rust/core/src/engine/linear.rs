@@ -4,7 +4,7 @@ use std::ops::Range;
 use super::error::Result;
 use super::kernels::{
     Bfloat16Product, Dtype, GROUP, IntegerProduct, Integers, Kernels, PANEL, Packing, Product,
-    ROW_BLOCK, RUN, TILE_ROWS, TILE_STEPS,
+    ROW_BLOCK, RUN, Start, TILE_ROWS, TILE_STEPS,
 };
 use super::memory::{Buffer, Shared};
 use super::pool::Worker;
@@ -423,12 +423,6 @@ impl Linear {
                 w = &scratch.wide;
                 w_stride = Dtype::Bfloat16.panel_bytes(self.inputs);
             }
-            let width = panels.len() * PANEL;
-            if let Some(bias) = self.bias.get(panels.start * PANEL..panels.end * PANEL) {
-                for row in scratch.tile.chunks_exact_mut(width).take(rows.len()) {
-                    row.copy_from_slice(bias);
-                }
-            }
             product(Bfloat16Product {
                 // SAFETY: by the caller's promise.
                 a: unsafe { input.values.rounded_rows(rows.clone()) },
@@ -439,8 +433,11 @@ impl Linear {
                 w_stride,
                 panels: panels.len(),
                 out: &mut scratch.tile,
-                out_stride: width,
-                accumulate: !self.bias.is_empty(),
+                out_stride: panels.len() * PANEL,
+                start: self
+                    .bias
+                    .get(panels.start * PANEL..panels.end * PANEL)
+                    .map_or(Start::Zero, Start::Row),
             });
             return;
         }

@@ -7,7 +7,7 @@ use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
 use super::avx512;
-use super::{Bfloat16Product, Integers, Kernels, PANEL};
+use super::{Bfloat16Product, Integers, Kernels, PANEL, Start};
 
 /// Fetches the tile of weights four kilobytes ahead, line by line: the prefetcher of the processor begins anew in every
 /// page.
@@ -168,12 +168,15 @@ fn product(mut p: Bfloat16Product<'_>) {
     }
     // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with AMX.
     unsafe {
-        let (whole, rest, add) = (p.k / STEPS, p.k % STEPS, p.accumulate);
+        let (whole, rest) = (p.k / STEPS, p.k % STEPS);
         if whole > 0 || rest == 0 {
-            all_rows(&mut p, 0, whole, STEPS / 2, add);
+            all_rows(&mut p, 0, whole, STEPS / 2);
         }
         if rest > 0 {
-            all_rows(&mut p, whole * STEPS, 1, rest.div_ceil(2), add || whole > 0);
+            if whole > 0 {
+                p.start = Start::Out;
+            }
+            all_rows(&mut p, whole * STEPS, 1, rest.div_ceil(2));
         }
         asm!("tilerelease", options(nomem, nostack, preserves_flags));
     }
@@ -183,13 +186,7 @@ fn product(mut p: Bfloat16Product<'_>) {
 ///
 /// # Safety
 /// As for [`product`].
-unsafe fn all_rows(
-    p: &mut Bfloat16Product<'_>,
-    from: usize,
-    count: usize,
-    pairs: usize,
-    add: bool,
-) {
+unsafe fn all_rows(p: &mut Bfloat16Product<'_>, from: usize, count: usize, pairs: usize) {
     let last = p.rows % BLOCK_ROWS;
     let blocks = [
         (0, p.rows - last, BLOCK_ROWS),
@@ -212,15 +209,23 @@ unsafe fn all_rows(
                 for first in (0..count.max(1)).step_by(RUN_TILES) {
                     let from = from + first * STEPS;
                     for panel in (0..p.panels).step_by(2) {
+                        let out = p.out.as_mut_ptr().add(row * p.out_stride + panel * PANEL);
                         let block = Block {
                             a: p.a.as_ptr().add(row * p.a_stride + from),
                             a_stride: p.a_stride,
                             w: p.w.as_ptr().add(panel * p.w_stride + from * PANEL * 2),
                             w_stride: p.w_stride,
-                            out: p.out.as_mut_ptr().add(row * p.out_stride + panel * PANEL),
+                            out,
                             out_stride: p.out_stride,
                             count: (count - first).min(RUN_TILES),
-                            add: add || first > 0,
+                            start: match p.start {
+                                Start::Zero if first == 0 => None,
+                                // The same line for each row of a tile.
+                                Start::Row(row) if first == 0 => {
+                                    Some((row.as_ptr().add(panel * PANEL), 0))
+                                }
+                                _ => Some((out.cast_const(), p.out_stride)),
+                            },
                         };
                         match (rows > ROWS, p.panels - panel) {
                             (false, 1) => block.run_1x1(),
@@ -245,7 +250,8 @@ struct Block {
     out_stride: usize,
     /// Tiles along `k`.
     count: usize,
-    add: bool,
+    /// The first row that the sums begin with, and the elements to the next.
+    start: Option<(*const f32, usize)>,
 }
 
 /// A method that multiplies the block with the tiles named: sums are zeroed or loaded, then one loop along `k`.
@@ -254,17 +260,26 @@ macro_rules! block {
         /// # Safety
         /// The rows, panels and results must be there, and the shapes loaded.
         unsafe fn $name(&self) {
-            // SAFETY: by the caller's promise. All the work on tiles is in this one block, which names what it
-            // overwrites.
+            // SAFETY: by the caller's promise. The tiles keep their sums from one block to the next: the compiler uses
+            // none.
             unsafe {
+                match self.start {
+                    None => asm!(
+                        $($zero,)*
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                        options(nomem, nostack, preserves_flags),
+                    ),
+                    Some((start, stride)) => asm!(
+                        $($load,)*
+                        "# {l1}",
+                        l0 = in(reg) start,
+                        l1 = in(reg) start.wrapping_add(ROWS * stride),
+                        sl = in(reg) 4 * stride,
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                        options(readonly, nostack, preserves_flags),
+                    ),
+                }
                 asm!(
-                    "test {add}, {add}",
-                    "jz 3f",
-                    $($load,)*
-                    "jmp 4f",
-                    "3:",
-                    $($zero,)*
-                    "4:",
                     "test {count}, {count}",
                     "jz 5f",
                     "2:",
@@ -278,7 +293,6 @@ macro_rules! block {
                     "5:",
                     $($store,)*
                     "# {a1} {w1} {c1}",
-                    add = in(reg) usize::from(self.add),
                     count = inout(reg) self.count => _,
                     a0 = inout(reg) self.a => _,
                     a1 = inout(reg) self.a.wrapping_add(ROWS * self.a_stride) => _,
@@ -302,7 +316,7 @@ impl Block {
     block!(
         run_1x1,
         zero: ["tilezero tmm0"],
-        load: ["tileloadd tmm0, [{c0} + {sc}]"],
+        load: ["tileloadd tmm0, [{l0} + {sl}]"],
         step: [
             "tileloadd tmm4, [{a0} + {sa}]",
             "tileloadd tmm6, [{w0} + {line}]",
@@ -313,7 +327,7 @@ impl Block {
     block!(
         run_1x2,
         zero: ["tilezero tmm0", "tilezero tmm1"],
-        load: ["tileloadd tmm0, [{c0} + {sc}]", "tileloadd tmm1, [{c0} + {sc} + 64]"],
+        load: ["tileloadd tmm0, [{l0} + {sl}]", "tileloadd tmm1, [{l0} + {sl} + 64]"],
         step: [
             ahead!("w0"),
             ahead!("w1"),
@@ -328,7 +342,7 @@ impl Block {
     block!(
         run_2x1,
         zero: ["tilezero tmm0", "tilezero tmm2"],
-        load: ["tileloadd tmm0, [{c0} + {sc}]", "tileloadd tmm2, [{c1} + {sc}]"],
+        load: ["tileloadd tmm0, [{l0} + {sl}]", "tileloadd tmm2, [{l1} + {sl}]"],
         step: [
             "tileloadd tmm4, [{a0} + {sa}]",
             "tileloadd tmm6, [{w0} + {line}]",
@@ -342,10 +356,10 @@ impl Block {
         run_2x2,
         zero: ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
         load: [
-            "tileloadd tmm0, [{c0} + {sc}]",
-            "tileloadd tmm1, [{c0} + {sc} + 64]",
-            "tileloadd tmm2, [{c1} + {sc}]",
-            "tileloadd tmm3, [{c1} + {sc} + 64]"
+            "tileloadd tmm0, [{l0} + {sl}]",
+            "tileloadd tmm1, [{l0} + {sl} + 64]",
+            "tileloadd tmm2, [{l1} + {sl}]",
+            "tileloadd tmm3, [{l1} + {sl} + 64]"
         ],
         step: [
             "tileloadd tmm4, [{a0} + {sa}]",

@@ -276,6 +276,17 @@ impl IntegerProduct<'_> {
     }
 }
 
+/// What sums begin with.
+#[derive(Clone, Copy)]
+pub enum Start<'a> {
+    /// Nothing.
+    Zero,
+    /// For each row this one, as wide as the result.
+    Row(&'a [f32]),
+    /// What the result holds.
+    Out,
+}
+
 /// One call of the matrix kernel for bfloat16 activations and weights: as [`Product`], but the products, which are
 /// exact, are added up in float32 in whatever order suits the instruction set, the same for every row. Numbers too
 /// small for a normal float32 may count as zero.
@@ -299,8 +310,8 @@ pub struct Bfloat16Product<'a> {
     pub out: &'a mut [f32],
     /// Elements from one row of `out` to the next.
     pub out_stride: usize,
-    /// Adds to what `out` holds.
-    pub accumulate: bool,
+    /// What the products are added to.
+    pub start: Start<'a>,
 }
 
 impl Bfloat16Product<'_> {
@@ -313,6 +324,9 @@ impl Bfloat16Product<'_> {
         assert!(self.a.len() >= (self.rows - 1) * self.a_stride + self.k.next_multiple_of(2));
         assert!(self.w.len() >= (self.panels - 1) * self.w_stride + panel);
         assert!(self.out.len() >= (self.rows - 1) * self.out_stride + self.panels * PANEL);
+        if let Start::Row(row) = self.start {
+            assert!(row.len() >= self.panels * PANEL);
+        }
     }
 }
 

@@ -125,7 +125,11 @@ pub fn bfloat16_product(p: super::Bfloat16Product<'_>) {
                     let a = f32::from_bits(u32::from(a) << 16);
                     madd::<true>(a, weight(w, Dtype::Bfloat16, k, column), sum)
                 });
-                *o = if p.accumulate { *o + sum } else { sum };
+                *o = match p.start {
+                    super::Start::Zero => sum,
+                    super::Start::Row(row) => row[panel * PANEL + column] + sum,
+                    super::Start::Out => *o + sum,
+                };
             }
         }
     }

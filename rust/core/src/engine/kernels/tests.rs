@@ -310,7 +310,8 @@ fn bfloat16_product_equals_the_definition_but_for_the_order_of_the_sums() {
         }
         w.truncate((panels * w_stride).saturating_sub(64));
         let before = random.vec(rows * out_stride, 1.0);
-        for accumulate in [false, true] {
+        let bias = random.vec(panels * PANEL, 1.0);
+        for begin in [Start::Zero, Start::Row(&bias), Start::Out] {
             let run = |product: fn(Bfloat16Product<'_>), first: usize, rows: usize| {
                 let mut out = before[first * out_stride..].to_vec();
                 product(Bfloat16Product {
@@ -323,7 +324,7 @@ fn bfloat16_product_equals_the_definition_but_for_the_order_of_the_sums() {
                     panels,
                     out: &mut out,
                     out_stride,
-                    accumulate,
+                    start: begin,
                 });
                 out
             };
@@ -340,10 +341,10 @@ fn bfloat16_product_equals_the_definition_but_for_the_order_of_the_sums() {
                     let weight = scalar::weight(panel, Dtype::Bfloat16, step, column % PANEL);
                     value(a[row * a_stride + step]) * f64::from(weight)
                 });
-                let start = if accumulate {
-                    f64::from(before[i])
-                } else {
-                    0.0
+                let start = match begin {
+                    Start::Zero => 0.0,
+                    Start::Row(bias) => f64::from(bias[column]),
+                    Start::Out => f64::from(before[i]),
                 };
                 let (exact, size) =
                     terms.fold((start, start.abs()), |(e, s), t| (e + t, s + t.abs()));

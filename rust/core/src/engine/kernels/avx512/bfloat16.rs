@@ -1,7 +1,7 @@
 //! The product of bfloat16 activations and weights: `vdpbf16ps` adds the products of a pair of steps to 16 sums.
 use std::arch::x86_64::*;
 
-use crate::engine::kernels::{Bfloat16Product, PANEL};
+use crate::engine::kernels::{Bfloat16Product, PANEL, Start};
 
 /// Rounds to nearest even, a register at a time; see [`crate::engine::kernels::scalar::round`].
 pub fn round(x: &[f32], out: &mut [u16]) {
@@ -138,10 +138,10 @@ unsafe fn tile<const R: usize, const N: usize>(
                     .out
                     .as_mut_ptr()
                     .add((row + r) * p.out_stride + (panel + n) * PANEL);
-                let before = if p.accumulate {
-                    _mm512_loadu_ps(at)
-                } else {
-                    _mm512_setzero_ps()
+                let before = match p.start {
+                    Start::Zero => _mm512_setzero_ps(),
+                    Start::Row(row) => _mm512_loadu_ps(row.as_ptr().add((panel + n) * PANEL)),
+                    Start::Out => _mm512_loadu_ps(at),
                 };
                 _mm512_storeu_ps(at, _mm512_add_ps(before, sums[r][n]));
             }
