@@ -22,8 +22,8 @@ use super::taps::Taps;
 /// Bytes in a strip, and rows in a transposed block.
 pub const LANES: usize = 32;
 
-/// The sets, the preferred first.
-const NAMES: [&str; 3] = ["avx512", "avx2", "portable"];
+/// The sets, the preferred first. AVX-512 comes after AVX2, which was a tenth to a fifth quicker where both were timed.
+const NAMES: [&str; 3] = ["avx2", "avx512", "portable"];
 
 /// The environment variable that names the instruction set to use.
 const VARIABLE: &str = "FASTER_SMOLVLM_IMAGE_KERNELS";
