@@ -250,8 +250,12 @@ fn sets_are_listed_and_named() {
     let available = Kernels::available();
     assert!(available.contains(&"portable"));
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni") {
-        assert_eq!(Kernels::best().name, "avx512");
+    {
+        let avx512 = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
+        assert_eq!(available.contains(&"avx512"), avx512);
+        if is_x86_feature_detected!("avx2") {
+            assert_eq!(Kernels::best().name, "avx2");
+        }
     }
     assert_eq!(available[0], Kernels::best().name);
     for name in &available {
