@@ -21,6 +21,50 @@ macro_rules! ahead {
     };
 }
 
+/// One step along `k` of a block of so many tiles of activations and of weights: each tile is loaded once and multiplied
+/// by `dot` with those that need it. With few rows the weights come from memory, so they are fetched ahead.
+macro_rules! step {
+    ($dot:literal, 1 x 1) => {
+        concat!(
+            "tileloadd tmm4, [{a0} + {sa}]\n",
+            "tileloadd tmm6, [{w0} + {line}]\n",
+            $dot,
+            " tmm0, tmm4, tmm6"
+        )
+    };
+    ($dot:literal, 1 x 2) => {
+        concat!(
+            ahead!("w0"),
+            ahead!("w1"),
+            step!($dot, 1 x 1),
+            "\ntileloadd tmm7, [{w1} + {line}]\n",
+            $dot,
+            " tmm1, tmm4, tmm7"
+        )
+    };
+    ($dot:literal, 2 x 1) => {
+        concat!(
+            step!($dot, 1 x 1),
+            "\ntileloadd tmm5, [{a1} + {sa}]\n",
+            $dot,
+            " tmm2, tmm5, tmm6"
+        )
+    };
+    ($dot:literal, 2 x 2) => {
+        concat!(
+            step!($dot, 1 x 1),
+            "\ntileloadd tmm7, [{w1} + {line}]\n",
+            $dot,
+            " tmm1, tmm4, tmm7\n",
+            "tileloadd tmm5, [{a1} + {sa}]\n",
+            $dot,
+            " tmm2, tmm5, tmm6\n",
+            $dot,
+            " tmm3, tmm5, tmm7"
+        )
+    };
+}
+
 mod integer;
 
 /// Kernels for machines with AMX-BF16 and AMX-INT8 whose system lets this process use it.
@@ -256,7 +300,7 @@ struct Block {
 
 /// A method that multiplies the block with the tiles named: sums are zeroed or loaded, then one loop along `k`.
 macro_rules! block {
-    ($name:ident, zero: [$($zero:literal),*], load: [$($load:literal),*], step: [$($step:expr),*], store: [$($store:literal),*]) => {
+    ($name:ident, zero: [$($zero:literal),*], load: [$($load:literal),*], step: $step:expr, store: [$($store:literal),*]) => {
         /// # Safety
         /// The rows, panels and results must be there, and the shapes loaded.
         unsafe fn $name(&self) {
@@ -283,7 +327,7 @@ macro_rules! block {
                     "test {count}, {count}",
                     "jz 5f",
                     "2:",
-                    $($step,)*
+                    $step,
                     "add {a0}, 64",
                     "add {a1}, 64",
                     "add {w0}, 1024",
@@ -317,39 +361,21 @@ impl Block {
         run_1x1,
         zero: ["tilezero tmm0"],
         load: ["tileloadd tmm0, [{l0} + {sl}]"],
-        step: [
-            "tileloadd tmm4, [{a0} + {sa}]",
-            "tileloadd tmm6, [{w0} + {line}]",
-            "tdpbf16ps tmm0, tmm4, tmm6"
-        ],
+        step: step!("tdpbf16ps", 1 x 1),
         store: ["tilestored [{c0} + {sc}], tmm0"]
     );
     block!(
         run_1x2,
         zero: ["tilezero tmm0", "tilezero tmm1"],
         load: ["tileloadd tmm0, [{l0} + {sl}]", "tileloadd tmm1, [{l0} + {sl} + 64]"],
-        step: [
-            ahead!("w0"),
-            ahead!("w1"),
-            "tileloadd tmm4, [{a0} + {sa}]",
-            "tileloadd tmm6, [{w0} + {line}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{w1} + {line}]",
-            "tdpbf16ps tmm1, tmm4, tmm7"
-        ],
+        step: step!("tdpbf16ps", 1 x 2),
         store: ["tilestored [{c0} + {sc}], tmm0", "tilestored [{c0} + {sc} + 64], tmm1"]
     );
     block!(
         run_2x1,
         zero: ["tilezero tmm0", "tilezero tmm2"],
         load: ["tileloadd tmm0, [{l0} + {sl}]", "tileloadd tmm2, [{l1} + {sl}]"],
-        step: [
-            "tileloadd tmm4, [{a0} + {sa}]",
-            "tileloadd tmm6, [{w0} + {line}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a1} + {sa}]",
-            "tdpbf16ps tmm2, tmm5, tmm6"
-        ],
+        step: step!("tdpbf16ps", 2 x 1),
         store: ["tilestored [{c0} + {sc}], tmm0", "tilestored [{c1} + {sc}], tmm2"]
     );
     block!(
@@ -361,16 +387,7 @@ impl Block {
             "tileloadd tmm2, [{l1} + {sl}]",
             "tileloadd tmm3, [{l1} + {sl} + 64]"
         ],
-        step: [
-            "tileloadd tmm4, [{a0} + {sa}]",
-            "tileloadd tmm6, [{w0} + {line}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{w1} + {line}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a1} + {sa}]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7"
-        ],
+        step: step!("tdpbf16ps", 2 x 2),
         store: [
             "tilestored [{c0} + {sc}], tmm0",
             "tilestored [{c0} + {sc} + 64], tmm1",

@@ -36,9 +36,10 @@ pub fn product(mut p: IntegerProduct<'_>) {
         } else {
             WHOLE.load();
         }
+        let mut sums = Sums([[0; ROWS * PANEL]; 4]);
         for panel in (0..p.panels).step_by(2) {
             for first in (0..p.rows).step_by(2 * TILE_ROWS) {
-                both_blocks(&mut p, first, panel);
+                both_blocks(&mut p, first, panel, &mut sums);
             }
         }
         asm!("tilerelease", options(nomem, nostack, preserves_flags));
@@ -54,14 +55,13 @@ struct Sums([[i32; ROWS * PANEL]; 4]);
 /// # Safety
 /// As for [`product`].
 #[target_feature(enable = "avx512f")]
-unsafe fn both_blocks(p: &mut IntegerProduct<'_>, first: usize, panel: usize) {
+unsafe fn both_blocks(p: &mut IntegerProduct<'_>, first: usize, panel: usize, sums: &mut Sums) {
     let (groups, panel_bytes) = (p.k.div_ceil(GROUP), Dtype::Int8.panel_bytes(p.k));
     let block_bytes = 2 * Integers::Tiles.block_len(p.k);
     let (rows, panels) = (
         (p.rows - first).min(2 * TILE_ROWS),
         (p.panels - panel).min(2),
     );
-    let mut sums = Sums([[0; ROWS * PANEL]; 4]);
     for group in 0..groups {
         // SAFETY: the offsets stay inside the slices, by the caller's promise, the last tile of a panel in what lies
         // behind it; each sum that is read was just stored.
@@ -126,7 +126,7 @@ struct Block {
 
 /// A method that multiplies the tiles named and stores their sums.
 macro_rules! block {
-    ($name:ident, zero: [$($zero:literal),*], step: [$($step:expr),*], store: [$($store:literal),*]) => {
+    ($name:ident, zero: [$($zero:literal),*], step: $step:expr, store: [$($store:literal),*]) => {
         /// # Safety
         /// The rows and panels must be there, the room for the sums too, and the shapes loaded.
         unsafe fn $name(&self) {
@@ -136,7 +136,7 @@ macro_rules! block {
                 asm!(
                     $($zero,)*
                     "2:",
-                    $($step,)*
+                    $step,
                     "add {a0}, 1024",
                     "add {a1}, 1024",
                     "add {w0}, 1024",
@@ -148,7 +148,7 @@ macro_rules! block {
                     count = inout(reg) self.count => _,
                     a0 = inout(reg) self.a => _,
                     a1 = inout(reg) self.a.wrapping_add(self.a_stride) => _,
-                    la = in(reg) self.a_line,
+                    sa = in(reg) self.a_line,
                     w0 = inout(reg) self.w => _,
                     w1 = inout(reg) self.w.wrapping_add(self.w_stride) => _,
                     line = in(reg) LINE,
@@ -166,52 +166,25 @@ impl Block {
     block!(
         run_1x1,
         zero: ["tilezero tmm0"],
-        step: [
-            "tileloadd tmm4, [{a0} + {la}]",
-            "tileloadd tmm6, [{w0} + {line}]",
-            "tdpbssd tmm0, tmm4, tmm6"
-        ],
+        step: step!("tdpbssd", 1 x 1),
         store: ["tilestored [{sums} + {line}], tmm0"]
     );
     block!(
         run_1x2,
         zero: ["tilezero tmm0", "tilezero tmm1"],
-        step: [
-            ahead!("w0"),
-            ahead!("w1"),
-            "tileloadd tmm4, [{a0} + {la}]",
-            "tileloadd tmm6, [{w0} + {line}]",
-            "tdpbssd tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{w1} + {line}]",
-            "tdpbssd tmm1, tmm4, tmm7"
-        ],
+        step: step!("tdpbssd", 1 x 2),
         store: ["tilestored [{sums} + {line}], tmm0", "tilestored [{sums} + {line} + 1024], tmm1"]
     );
     block!(
         run_2x1,
         zero: ["tilezero tmm0", "tilezero tmm2"],
-        step: [
-            "tileloadd tmm4, [{a0} + {la}]",
-            "tileloadd tmm6, [{w0} + {line}]",
-            "tdpbssd tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a1} + {la}]",
-            "tdpbssd tmm2, tmm5, tmm6"
-        ],
+        step: step!("tdpbssd", 2 x 1),
         store: ["tilestored [{sums} + {line}], tmm0", "tilestored [{sums} + {line} + 2048], tmm2"]
     );
     block!(
         run_2x2,
         zero: ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
-        step: [
-            "tileloadd tmm4, [{a0} + {la}]",
-            "tileloadd tmm6, [{w0} + {line}]",
-            "tdpbssd tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{w1} + {line}]",
-            "tdpbssd tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a1} + {la}]",
-            "tdpbssd tmm2, tmm5, tmm6",
-            "tdpbssd tmm3, tmm5, tmm7"
-        ],
+        step: step!("tdpbssd", 2 x 2),
         store: [
             "tilestored [{sums} + {line}], tmm0",
             "tilestored [{sums} + {line} + 1024], tmm1",
