@@ -247,25 +247,7 @@ impl Linear {
         }
         let mut fresh = true;
         let units = self.tasks(panels);
-        // Chunks of equal size, and of whole register blocks.
-        let tiles = dtype == Dtype::Int8 && integers == Integers::Tiles;
-        let (chunks, block, step) = if input.values.rounded() || tiles {
-            // What is made of integers is made anew for each task.
-            let (tasks, fewest) = if widened {
-                (worker.threads(), WIDENED_ROWS)
-            } else {
-                (TASKS_PER_THREAD * worker.threads(), BFLOAT16_ROWS)
-            };
-            let few = tasks.div_ceil(units).min(rows.div_ceil(fewest));
-            (
-                rows.div_ceil(BFLOAT16_CHUNK).max(few),
-                BFLOAT16_ROWS,
-                BFLOAT16_ROWS,
-            )
-        } else {
-            (rows.div_ceil(ROW_CHUNK), ROW_BLOCK, ROW_CHUNK)
-        };
-        let most = rows.div_ceil(chunks.max(1)).next_multiple_of(block).max(1);
+        let (most, step) = self.task_rows(rows, units, worker.threads(), input.values.rounded());
         worker.for_each(rows.div_ceil(most) * units, |task| {
             if std::mem::take(&mut fresh) {
                 before();
@@ -310,6 +292,36 @@ impl Linear {
             }
         });
         scratch.own = own;
+    }
+
+    /// Rows of one task and of one product in it: tasks of equal size, of whole register blocks.
+    fn task_rows(
+        &self,
+        rows: usize,
+        units: usize,
+        threads: usize,
+        rounded: bool,
+    ) -> (usize, usize) {
+        let whole = |tasks: usize, block: usize| {
+            let rows = rows.div_ceil(tasks.max(1));
+            rows.next_multiple_of(block).max(1)
+        };
+        let Packing {
+            dtype, integers, ..
+        } = self.packing;
+        let tiles = dtype == Dtype::Int8 && integers == Integers::Tiles;
+        if !rounded && !tiles {
+            return (whole(rows.div_ceil(ROW_CHUNK), ROW_BLOCK), ROW_CHUNK);
+        }
+        // What is made of integers is made anew for each task.
+        let (tasks, fewest) = if self.packing.widened {
+            (threads, WIDENED_ROWS)
+        } else {
+            (TASKS_PER_THREAD * threads, BFLOAT16_ROWS)
+        };
+        let few = tasks.div_ceil(units).min(rows.div_ceil(fewest));
+        let tasks = rows.div_ceil(BFLOAT16_CHUNK).max(few);
+        (whole(tasks, BFLOAT16_ROWS), BFLOAT16_ROWS)
     }
 
     /// Makes bfloat16 of some panels.
@@ -388,7 +400,7 @@ impl Linear {
             widened,
         } = self.packing;
         let w_stride = dtype.panel_bytes(self.inputs);
-        let mut w = &self.data[panels.start * w_stride..];
+        let w = &self.data[panels.start * w_stride..];
         if dtype == Dtype::Int8 && !widened {
             let (k, groups) = (self.inputs, self.inputs.div_ceil(GROUP));
             // Products begin with a block.
@@ -418,11 +430,12 @@ impl Linear {
             return;
         }
         if let Some(product) = kernels.bfloat16_product.filter(|_| input.values.rounded()) {
-            let mut w_stride = w_stride;
-            if widened {
-                w = &scratch.wide;
-                w_stride = Dtype::Bfloat16.panel_bytes(self.inputs);
-            }
+            let (w, w_stride) = if widened {
+                let stride = Dtype::Bfloat16.panel_bytes(self.inputs);
+                (&scratch.wide[..], stride)
+            } else {
+                (w, w_stride)
+            };
             product(Bfloat16Product {
                 // SAFETY: by the caller's promise.
                 a: unsafe { input.values.rounded_rows(rows.clone()) },
