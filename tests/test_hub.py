@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from faster_smolvlm import hub
+from faster_smolvlm.checkpoint import hub
 
 
 def test_directory(tmp_path: Path) -> None:

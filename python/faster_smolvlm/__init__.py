@@ -13,9 +13,9 @@ from . import _rust
 
 if TYPE_CHECKING:
     from .auto import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
-    from .configuration_idefics3 import Idefics3Config, Idefics3VisionConfig
-    from .configuration_smolvlm import SmolVLMConfig, SmolVLMTextConfig, SmolVLMVisionConfig
-    from .feature import BatchFeature
+    from .batch_feature import BatchFeature
+    from .checkpoint.configuration_idefics3 import Idefics3Config, Idefics3VisionConfig
+    from .checkpoint.configuration_smolvlm import SmolVLMConfig, SmolVLMTextConfig, SmolVLMVisionConfig
     from .generation import GenerationConfig, TextIteratorStreamer
     from .image_processing_idefics3 import Idefics3ImageProcessor, Idefics3ImageProcessorPil
     from .image_processing_pil_smolvlm import SmolVLMImageProcessorPil
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 # Public name -> module that defines it. `SmolVLMImageProcessorFast` is an alias that warns, as in Transformers.
 _MODULES = {
     "auto": ("AutoImageProcessor", "AutoModelForImageTextToText", "AutoProcessor"),
-    "configuration_idefics3": ("Idefics3Config", "Idefics3VisionConfig"),
-    "configuration_smolvlm": ("SmolVLMConfig", "SmolVLMTextConfig", "SmolVLMVisionConfig"),
-    "feature": ("BatchFeature",),
+    "checkpoint.configuration_idefics3": ("Idefics3Config", "Idefics3VisionConfig"),
+    "checkpoint.configuration_smolvlm": ("SmolVLMConfig", "SmolVLMTextConfig", "SmolVLMVisionConfig"),
+    "batch_feature": ("BatchFeature",),
     "generation": ("GenerationConfig", "TextIteratorStreamer"),
     "image_processing_idefics3": ("Idefics3ImageProcessor", "Idefics3ImageProcessorPil"),
     "image_processing_pil_smolvlm": ("SmolVLMImageProcessorPil",),

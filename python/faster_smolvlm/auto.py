@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .hub import checkpoint
+from .checkpoint.hub import checkpoint
 from .image_processing_base import HUB
 from .tokenizer_config import read_optional_json
 

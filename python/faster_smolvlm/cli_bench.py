@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .answers import Result
-    from .configuration_smolvlm import SmolVLMConfig
+    from .checkpoint.configuration_smolvlm import SmolVLMConfig
     from .smolvlm import SmolVLM
 
 PROMPT = "Describe the image."
@@ -46,8 +46,8 @@ def _load(options: argparse.Namespace) -> SmolVLM:
     chosen = {"dtype": options.dtype, "quantization": options.quantization, "num_threads": options.threads}
     if not options.random_weights:
         return SmolVLM.from_pretrained(options.model, device="cpu", **chosen)
-    from . import hub
-    from .configuration_smolvlm import SmolVLMConfig
+    from .checkpoint import hub
+    from .checkpoint.configuration_smolvlm import SmolVLMConfig
     from .native import NativeSmolVLM
     from .native.random_weights import random_tensors
     from .processing_smolvlm import SmolVLMProcessor

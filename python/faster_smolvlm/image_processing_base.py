@@ -16,8 +16,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from . import _rust
-from .feature import BatchFeature
-from .hub import checkpoint
+from .batch_feature import BatchFeature
+from .checkpoint.hub import checkpoint
 from .image_arithmetic import Arithmetic, Array, Formula
 from .image_inputs import PillowPixels, is_plain_rgb, nest, to_planes, warn_if_scaled
 from .image_kwargs import NAMES, check_complete, plain, standardize, target, validate

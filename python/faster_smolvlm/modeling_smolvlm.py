@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from . import ops
 from .attention_mask import holds
 from .cache import KVCache
-from .configuration_smolvlm import SmolVLMConfig
+from .checkpoint.configuration_smolvlm import SmolVLMConfig
 from .generation import GenerationConfig
 from .generation.mixin import GenerationMixin
 from .modeling_base import SmolVLMPreTrainedModel

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from . import ops, reference
 from .attention_mask import causal_mask
 from .cache import KVCache
-from .configuration_smolvlm import SmolVLMTextConfig
+from .checkpoint.configuration_smolvlm import SmolVLMTextConfig
 from .modeling_outputs import BaseModelOutputWithPast
 
 INITIAL_CACHE_ROOM = 128

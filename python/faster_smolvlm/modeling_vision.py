@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import ops, reference
 from .attention_mask import holds
-from .configuration_smolvlm import SmolVLMVisionConfig
+from .checkpoint.configuration_smolvlm import SmolVLMVisionConfig
 from .modeling_base import SmolVLMPreTrainedModel
 from .modeling_outputs import BaseModelOutputWithPooling
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .hub import Checkpoint, checkpoint
+from .checkpoint.hub import Checkpoint, checkpoint
 from .processing_kwargs import IMAGES, VIDEOS
 from .tokenization_smolvlm import SmolVLMTokenizer
 from .tokenizer_config import read_optional_json

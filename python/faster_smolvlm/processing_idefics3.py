@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .feature import BatchFeature
+from .batch_feature import BatchFeature
 from .media_layout import nest_images
 from .processing_smolvlm import SmolVLMProcessor
 from .prompt import image_prompt

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from . import chat_template as chat_rendering
 from . import conversation as chat
+from .batch_feature import BatchFeature
 from .control_tokens import mark, without_marked
-from .feature import BatchFeature
 from .frame_rows import merge_frames
 from .media_layout import count_videos, nest_images
 from .processing_files import read_processor, write_processor

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from .answers import Call, Result, Stream, Timings
-from .feature import BatchFeature
+from .batch_feature import BatchFeature
 from .generation.text import TokenBytes
 from .media import MediaError, MediaPolicy, load_image
 from .native.choice import forced_engine

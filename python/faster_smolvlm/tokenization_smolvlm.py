@@ -10,9 +10,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
+from .batch_feature import BatchFeature
+from .checkpoint.hub import Checkpoint, checkpoint
 from .control_tokens import encode_marked
-from .feature import BatchFeature
-from .hub import Checkpoint, checkpoint
 from .padding import PaddingStrategy, TruncationStrategy, as_tensors, pad_sequences
 from .tokenizer_config import (
     NAMED_TOKENS,

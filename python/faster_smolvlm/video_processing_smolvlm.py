@@ -14,8 +14,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from . import _rust
-from .feature import BatchFeature
-from .hub import checkpoint
+from .batch_feature import BatchFeature
+from .checkpoint.hub import checkpoint
 from .image_arithmetic import Array
 from .image_kwargs import check_complete, plain, standardize, validate
 from .image_processing_base import HUB, naming, read_settings

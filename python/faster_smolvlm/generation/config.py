@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..hub import checkpoint
+from ..checkpoint.hub import checkpoint
 
 FILE_NAME = "generation_config.json"
 

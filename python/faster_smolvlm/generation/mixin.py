@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ..hub import Checkpoint
+from ..checkpoint.hub import Checkpoint
 from ..modeling_outputs import ModelOutput
 from ..native.choice import ServedBy, forced_engine
 from ..native.twin import NativeTwin

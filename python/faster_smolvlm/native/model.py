@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import hub
 from .._rust import NativeModel
-from ..configuration_smolvlm import SmolVLMConfig
+from ..checkpoint import hub
+from ..checkpoint.configuration_smolvlm import SmolVLMConfig
+from ..checkpoint.weights import WeightFiles
 from ..generation.config import FILE_NAME, GenerationConfig
-from ..weights import WeightFiles
 from .reuse import FeatureCache, PrefixCache
 
 Float32 = npt.NDArray[np.float32]

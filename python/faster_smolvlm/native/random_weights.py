@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..configuration_smolvlm import SmolVLMConfig
+from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from .model import MemoryTensor
 
 _BLOCK = 1 << 20

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._rust import weights_fingerprint
-from ..configuration_smolvlm import SmolVLMConfig
+from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from .model import MemoryTensor, NativeSmolVLM
 
 HEAD, EMBEDDING = "lm_head.weight", "model.text_model.embed_tokens.weight"

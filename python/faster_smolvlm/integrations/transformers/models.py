@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ... import ops
-from ...configuration_smolvlm import SmolVLMConfig
+from ...checkpoint.configuration_smolvlm import SmolVLMConfig
 from ...generation import GenerationConfig
 from ...modeling_smolvlm import SmolVLMForConditionalGeneration
 from ...native.choice import ServedBy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from .configuration_base import PretrainedConfig, contradiction
+from .config_base import PretrainedConfig, contradiction
 
 MAX_LAYERS = 1024
 """More layers than any model of the family; a guard against files that would have us build modules for hours."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import hub
-from .configuration_base import read_json
+from .config_base import read_json
 
 if TYPE_CHECKING:
     import torch
