@@ -17,7 +17,7 @@ import PIL.Image
 import torch
 import transformers
 from faster_smolvlm.processing_smolvlm import SmolVLMProcessor
-from faster_smolvlm.tokenization_smolvlm import SmolVLMTokenizer
+from faster_smolvlm.text.tokenization_smolvlm import SmolVLMTokenizer
 from timing import alternate, machine, table
 
 WIDE = PIL.Image.new("RGB", (1280, 720))

@@ -7,7 +7,7 @@ from typing import Any
 
 from .checkpoint.hub import checkpoint
 from .image_processing_base import HUB
-from .tokenizer_config import read_optional_json
+from .text.tokenizer_config import read_optional_json
 
 # In the order in which Transformers looks.
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoint.hub import Checkpoint, checkpoint
 from .processing_kwargs import IMAGES, VIDEOS
-from .tokenization_smolvlm import SmolVLMTokenizer
-from .tokenizer_config import read_optional_json
+from .text.tokenization_smolvlm import SmolVLMTokenizer
+from .text.tokenizer_config import read_optional_json
 
 if TYPE_CHECKING:
     from .processing_smolvlm import SmolVLMProcessor

@@ -10,9 +10,9 @@ import numpy as np
 from .batch_feature import BatchFeature
 from .media_layout import nest_images
 from .processing_smolvlm import SmolVLMProcessor
-from .prompt import image_prompt
-from .prompt_encoding import PromptPart
-from .tokenization_smolvlm import SmolVLMTokenizer
+from .text.expansion import PromptPart
+from .text.placeholders import image_prompt
+from .text.tokenization_smolvlm import SmolVLMTokenizer
 
 
 class Idefics3Processor(SmolVLMProcessor):

@@ -7,17 +7,17 @@ import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from . import chat_template as chat_rendering
-from . import conversation as chat
 from .batch_feature import BatchFeature
-from .control_tokens import mark, without_marked
 from .frame_rows import merge_frames
 from .media_layout import count_videos, nest_images
 from .processing_files import read_processor, write_processor
 from .processing_kwargs import TEXT, Sorted, sort_kwargs
-from .prompt import Clip, Grid, MediaTokens
-from .prompt_encoding import PromptEncoder, PromptPart, prompt_parts
-from .tokenization_smolvlm import SmolVLMTokenizer
+from .text import chat_template as chat_rendering
+from .text import conversation as chat
+from .text.control_tokens import mark, without_marked
+from .text.expansion import PromptEncoder, PromptPart, prompt_parts
+from .text.placeholders import Clip, Grid, MediaTokens
+from .text.tokenization_smolvlm import SmolVLMTokenizer
 
 _LOG = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .modeling_smolvlm import SmolVLMForConditionalGeneration
     from .native import NativeSmolVLM
     from .processing_smolvlm import SmolVLMProcessor
-    from .prompt import Clip
+    from .text.placeholders import Clip
     from .watch import Observation
 
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
@@ -324,8 +324,8 @@ class SmolVLM:
 
     def answer_encoded(self, prompt: str, clip: Clip, features: Sequence[Any], sampling: Mapping[str, Any]) -> Result:
         """Answer a prompt about one clip whose frames are encoded already: one of `features` for each."""
-        from .prompt import MediaTokens
-        from .prompt_encoding import PromptEncoder, prompt_parts
+        from .text.expansion import PromptEncoder, prompt_parts
+        from .text.placeholders import MediaTokens
 
         start = time.perf_counter()
         processor = self.processor
@@ -348,7 +348,7 @@ class SmolVLM:
 
     def _load(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Any], list[Any]]:
         """Return the messages in the form of the template, the pictures in them, decoded, and the clips."""
-        from . import conversation
+        from .text import conversation
 
         (normal,), batched = conversation.normalize(list(messages))
         if batched:

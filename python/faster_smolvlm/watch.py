@@ -14,7 +14,7 @@ import numpy as np
 from . import _rust
 from .media import MediaPolicy
 from .media.video import VideoReader
-from .prompt import Clip
+from .text.placeholders import Clip
 from .video_inputs import is_source
 
 if TYPE_CHECKING:

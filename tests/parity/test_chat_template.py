@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pytest
-from faster_smolvlm.chat_template import (
+from faster_smolvlm.text.chat_template import (
     MAX_DEPTH,
     VIDEO_CHAT_TEMPLATE,
     plain_data,

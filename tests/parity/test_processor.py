@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from faster_smolvlm.processing_smolvlm import SmolVLMProcessor
-from faster_smolvlm.tokenization_smolvlm import SmolVLMTokenizer
+from faster_smolvlm.text.tokenization_smolvlm import SmolVLMTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

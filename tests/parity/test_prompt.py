@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import num2words
 import pytest
-from faster_smolvlm.prompt import (
+from faster_smolvlm.text.placeholders import (
     Clip,
     MediaTokens,
     find_placeholders,

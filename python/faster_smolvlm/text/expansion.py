@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .padding import PaddingStrategy, TruncationStrategy
-from .prompt import (
+from .placeholders import (
     Clip,
     Grid,
     MediaTokens,

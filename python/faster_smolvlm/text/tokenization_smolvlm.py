@@ -10,8 +10,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
-from .batch_feature import BatchFeature
-from .checkpoint.hub import Checkpoint, checkpoint
+from ..batch_feature import BatchFeature
+from ..checkpoint.hub import Checkpoint, checkpoint
 from .control_tokens import encode_marked
 from .padding import PaddingStrategy, TruncationStrategy, as_tensors, pad_sequences
 from .tokenizer_config import (

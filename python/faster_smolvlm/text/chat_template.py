@@ -13,7 +13,7 @@ import jinja2
 import jinja2.meta
 import numpy as np
 
-from .sandbox import MAX_TEXT, Span, environment, tracked_blocks
+from .template_sandbox import MAX_TEXT, Span, environment, tracked_blocks
 
 Message = dict[str, Any]
 Conversation = list[Message]
