@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from .checkpoint.configuration_idefics3 import Idefics3Config, Idefics3VisionConfig
     from .checkpoint.configuration_smolvlm import SmolVLMConfig, SmolVLMTextConfig, SmolVLMVisionConfig
     from .generation import GenerationConfig, TextIteratorStreamer
-    from .image_processing_idefics3 import Idefics3ImageProcessor, Idefics3ImageProcessorPil
-    from .image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-    from .image_processing_smolvlm import SmolVLMImageProcessor, SmolVLMImageProcessorFast
     from .media import FrameSampling, MediaPolicy
     from .modeling_idefics3 import Idefics3ForConditionalGeneration, Idefics3Model
     from .modeling_smolvlm import (
@@ -28,10 +25,13 @@ if TYPE_CHECKING:
         SmolVLMPreTrainedModel,
         SmolVLMVisionTransformer,
     )
+    from .pixels.image_processing_idefics3 import Idefics3ImageProcessor, Idefics3ImageProcessorPil
+    from .pixels.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+    from .pixels.image_processing_smolvlm import SmolVLMImageProcessor, SmolVLMImageProcessorFast
+    from .pixels.video_processing_smolvlm import SmolVLMVideoProcessor
     from .processing_idefics3 import Idefics3Processor
     from .processing_smolvlm import SmolVLMProcessor
     from .smolvlm import SmolVLM
-    from .video_processing_smolvlm import SmolVLMVideoProcessor
 
 # Public name -> module that defines it. `SmolVLMImageProcessorFast` is an alias that warns, as in Transformers.
 _MODULES = {
@@ -40,9 +40,9 @@ _MODULES = {
     "checkpoint.configuration_smolvlm": ("SmolVLMConfig", "SmolVLMTextConfig", "SmolVLMVisionConfig"),
     "batch_feature": ("BatchFeature",),
     "generation": ("GenerationConfig", "TextIteratorStreamer"),
-    "image_processing_idefics3": ("Idefics3ImageProcessor", "Idefics3ImageProcessorPil"),
-    "image_processing_pil_smolvlm": ("SmolVLMImageProcessorPil",),
-    "image_processing_smolvlm": ("SmolVLMImageProcessor", "SmolVLMImageProcessorFast"),
+    "pixels.image_processing_idefics3": ("Idefics3ImageProcessor", "Idefics3ImageProcessorPil"),
+    "pixels.image_processing_pil_smolvlm": ("SmolVLMImageProcessorPil",),
+    "pixels.image_processing_smolvlm": ("SmolVLMImageProcessor", "SmolVLMImageProcessorFast"),
     "media": ("FrameSampling", "MediaPolicy"),
     "modeling_idefics3": ("Idefics3ForConditionalGeneration", "Idefics3Model"),
     "modeling_smolvlm": (
@@ -54,7 +54,7 @@ _MODULES = {
     "processing_idefics3": ("Idefics3Processor",),
     "processing_smolvlm": ("SmolVLMProcessor",),
     "smolvlm": ("SmolVLM",),
-    "video_processing_smolvlm": ("SmolVLMVideoProcessor",),
+    "pixels.video_processing_smolvlm": ("SmolVLMVideoProcessor",),
 }
 __version__ = _rust.VERSION
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from .checkpoint.hub import checkpoint
-from .image_processing_base import HUB
+from .pixels.image_processing_base import HUB
 from .text.tokenizer_config import read_optional_json
 
 # In the order in which Transformers looks.
@@ -80,14 +80,14 @@ def image_processor_class(backend: str | None = None, use_fast: bool | None = No
     if backend not in ("torchvision", "pil"):
         raise ValueError(f"backend must be 'torchvision' or 'pil', got {backend!r}")
     if model_type == "idefics3":
-        from . import image_processing_idefics3 as idefics3
+        from .pixels import image_processing_idefics3 as idefics3
 
         return idefics3.Idefics3ImageProcessor if backend == "torchvision" else idefics3.Idefics3ImageProcessorPil
     if backend == "torchvision":
-        from .image_processing_smolvlm import SmolVLMImageProcessor
+        from .pixels.image_processing_smolvlm import SmolVLMImageProcessor
 
         return SmolVLMImageProcessor
-    from .image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+    from .pixels.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
     return SmolVLMImageProcessorPil
 

@@ -59,7 +59,7 @@ def read_processor(
 
 def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> Any:
     try:
-        from .video_processing_smolvlm import SmolVLMVideoProcessor
+        from .pixels.video_processing_smolvlm import SmolVLMVideoProcessor
     except ModuleNotFoundError:
         return None
     return SmolVLMVideoProcessor.from_pretrained(name_or_dir, **kwargs)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .batch_feature import BatchFeature
-from .media_layout import nest_images
+from .media.nesting import nest_images
 from .processing_smolvlm import SmolVLMProcessor
 from .text.expansion import PromptPart
 from .text.placeholders import image_prompt

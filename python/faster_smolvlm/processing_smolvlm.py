@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from .batch_feature import BatchFeature
 from .frame_rows import merge_frames
-from .media_layout import count_videos, nest_images
+from .media.nesting import count_videos, nest_images
 from .processing_files import read_processor, write_processor
 from .processing_kwargs import TEXT, Sorted, sort_kwargs
 from .text import chat_template as chat_rendering

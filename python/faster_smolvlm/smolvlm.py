@@ -362,7 +362,7 @@ class SmolVLM:
 
     def _sample(self, clips: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the clips and how to sample them: files as the checkpoint says, of arrays every frame."""
-        from .video_inputs import is_source, metadata_of
+        from .media.video_inputs import is_source, metadata_of
 
         files = [is_source(clip) for clip in clips]
         videos = self.processor.video_processor

@@ -14,8 +14,8 @@ import numpy as np
 from . import _rust
 from .media import MediaPolicy
 from .media.video import VideoReader
+from .media.video_inputs import is_source
 from .text.placeholders import Clip
-from .video_inputs import is_source
 
 if TYPE_CHECKING:
     from .answers import Result

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import torch
 import transformers
-from faster_smolvlm.media_layout import count_videos, nest_images
+from faster_smolvlm.media.nesting import count_videos, nest_images
 from faster_smolvlm.processing_smolvlm import SmolVLMProcessor
 from transformers.video_utils import VideoMetadata
 
@@ -32,7 +32,7 @@ def picture(shade: int) -> PIL.Image.Image:
 
 @pytest.fixture(scope="module")
 def pair(small_checkpoint: Path) -> Pair:
-    pytest.importorskip("faster_smolvlm.video_processing_smolvlm")
+    pytest.importorskip("faster_smolvlm.pixels.video_processing_smolvlm")
     ours = SmolVLMProcessor.from_pretrained(small_checkpoint)
     assert ours.video_processor is not None
     return ours, transformers.AutoProcessor.from_pretrained(small_checkpoint)

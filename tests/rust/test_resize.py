@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from faster_smolvlm import _rust
-from faster_smolvlm.image_arithmetic import Pillow, Torch
-from faster_smolvlm.image_processing_base import _conversion
+from faster_smolvlm.pixels.arithmetic import Pillow, Torch
+from faster_smolvlm.pixels.image_processing_base import _conversion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
-from ...image_kwargs import NAMES
-from ...image_processing_base import SmolVLMImageProcessorBase
 from ...media import MediaPolicy
 from ...media.image import is_array, is_pil_image
+from ...pixels.image_processing_base import SmolVLMImageProcessorBase
+from ...pixels.settings import NAMES
 
 OPEN_POLICY = MediaPolicy(max_pixels=sys.maxsize, max_side=1 << 30, max_output_bytes=sys.maxsize)
 """Transformers has no limits, so a drop-in has none."""
@@ -30,10 +30,10 @@ _KNOWN = frozenset(NAMES) | _IGNORED | _FORMS
 @lru_cache(maxsize=2)
 def _engine(backend: str) -> SmolVLMImageProcessorBase:
     if backend == "pil":
-        from ...image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+        from ...pixels.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
         return SmolVLMImageProcessorPil(media_policy=OPEN_POLICY)
-    from ...image_processing_smolvlm import SmolVLMImageProcessor
+    from ...pixels.image_processing_smolvlm import SmolVLMImageProcessor
 
     return SmolVLMImageProcessor(media_policy=OPEN_POLICY)
 

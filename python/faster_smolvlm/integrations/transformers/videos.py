@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from ...video_processing_smolvlm import SmolVLMVideoProcessor
+from ...pixels.video_processing_smolvlm import SmolVLMVideoProcessor
 from . import pixels
 from .images import lanczos_is_bicubic
 from .notes import say_once

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .image_arithmetic import Array, BFloat16
-from .image_kwargs import plain
-from .media.image import is_array, is_pil_image, is_tensor
+from ..media.image import is_array, is_pil_image, is_tensor
+from .arithmetic import Array, BFloat16
+from .settings import plain
 
 _LOG = logging.getLogger(__name__)
 FIRST, LAST = "channels_first", "channels_last"

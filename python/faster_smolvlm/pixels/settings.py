@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
-from .image_size import SizeDict, size_dict
+from .size import SizeDict, size_dict
 
 Check = Callable[[Any], bool]
 

@@ -15,14 +15,14 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from . import _rust
-from .batch_feature import BatchFeature
-from .checkpoint.hub import checkpoint
-from .image_arithmetic import Arithmetic, Array, Formula
-from .image_inputs import PillowPixels, is_plain_rgb, nest, to_planes, warn_if_scaled
-from .image_kwargs import NAMES, check_complete, plain, standardize, target, validate
-from .image_size import SizeDict
-from .media import MediaLimitError, MediaPolicy, load_image
+from .. import _rust
+from ..batch_feature import BatchFeature
+from ..checkpoint.hub import checkpoint
+from ..media import MediaLimitError, MediaPolicy, load_image
+from .arithmetic import Arithmetic, Array, Formula
+from .planes import PillowPixels, is_plain_rgb, nest, to_planes, warn_if_scaled
+from .settings import NAMES, check_complete, plain, standardize, target, validate
+from .size import SizeDict
 
 Self = TypeVar("Self", bound="SmolVLMImageProcessorBase")
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from . import _rust
-from .image_arithmetic import Array, Torch
-from .image_inputs import to_planes
-from .image_kwargs import target_size
+from .. import _rust
+from ..media import MediaLimitError, MediaPolicy
+from ..media.video import Sampler, VideoReader
+from ..media.video_metadata import VideoMetadata
+from .arithmetic import Array, Torch
 from .image_processing_base import conversion, rescaling
-from .media import MediaLimitError, MediaPolicy
-from .media.video import Sampler, VideoReader
-from .media.video_metadata import VideoMetadata
+from .planes import to_planes
+from .settings import target_size
 
 MAX_LONGEST_EDGE = 4096
 _ARITHMETIC = Torch()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .image_kwargs import CHECKS as IMAGE_CHECKS
-from .media import MediaPolicy
-from .media.sampling import FrameSampling
-from .media.video_metadata import VideoMetadata
+from ..media import MediaPolicy
+from ..media.sampling import FrameSampling
+from ..media.video_metadata import VideoMetadata
+from .settings import CHECKS as IMAGE_CHECKS
 
 _SHARED = (
     "do_convert_rgb",

@@ -13,21 +13,21 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from . import _rust
-from .batch_feature import BatchFeature
-from .checkpoint.hub import checkpoint
-from .image_arithmetic import Array
-from .image_kwargs import check_complete, plain, standardize, validate
+from .. import _rust
+from ..batch_feature import BatchFeature
+from ..checkpoint.hub import checkpoint
+from ..media import MediaPolicy, load_image
+from ..media.sampling import FrameSampling
+from ..media.video import Sampler, VideoReader
+from ..media.video_inputs import flatten_videos, infer_layout, is_source, metadata_of
+from ..media.video_metadata import VideoMetadata
+from .arithmetic import Array
+from .clip_frames import FramePixels, check_output
 from .image_processing_base import HUB, naming, read_settings
 from .image_processing_smolvlm import wrapper
-from .image_size import SizeDict, size_dict
-from .media import MediaPolicy, load_image
-from .media.sampling import FrameSampling
-from .media.video import Sampler, VideoReader
-from .media.video_metadata import VideoMetadata
-from .video_inputs import flatten_videos, infer_layout, is_source, metadata_of
-from .video_kwargs import CHECKS, NAMES
-from .video_pixels import FramePixels, check_output
+from .settings import check_complete, plain, standardize, validate
+from .size import SizeDict, size_dict
+from .video_settings import CHECKS, NAMES
 
 Self = TypeVar("Self", bound="SmolVLMVideoProcessor")
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import _rust
+from .. import _rust
 
 Array = np.ndarray[Any, Any]
 Numbers = float | tuple[float, ...] | list[float]

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from . import _rust
-from .image_arithmetic import Array, BFloat16, Numbers, Pillow
-from .image_inputs import PillowPixels, to_planes
-from .image_kwargs import target_size
+from .. import _rust
+from .arithmetic import Array, BFloat16, Numbers, Pillow
 from .image_processing_base import SmolVLMImageProcessorBase
+from .planes import PillowPixels, to_planes
+from .settings import target_size
 
 
 class SmolVLMImageProcessorPil(SmolVLMImageProcessorBase):

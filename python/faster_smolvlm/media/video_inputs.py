@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .image_inputs import is_image
-from .media.image import is_array, is_pil_image
-from .media.video_metadata import VideoMetadata
+from ..pixels.planes import is_image
+from .image import is_array, is_pil_image
+from .video_metadata import VideoMetadata
 
 
 def flatten_videos(videos: Any) -> list[Any]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _rust
-from .image_arithmetic import Array, Numbers, Torch
-from .image_inputs import to_planes
-from .image_kwargs import plain, target_size
+from .. import _rust
+from .arithmetic import Array, Numbers, Torch
 from .image_processing_base import SmolVLMImageProcessorBase
+from .planes import to_planes
+from .settings import plain, target_size
 
 if TYPE_CHECKING:
     import torch
