@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 import torch
 import transformers
-from faster_smolvlm.processing_smolvlm import SmolVLMProcessor
+from faster_smolvlm.processor.processing_smolvlm import SmolVLMProcessor
 from faster_smolvlm.text.tokenization_smolvlm import SmolVLMTokenizer
 from timing import alternate, machine, table
 

@@ -11,7 +11,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from faster_smolvlm.processing_smolvlm import SmolVLMProcessor
+from faster_smolvlm.processor.processing_smolvlm import SmolVLMProcessor
 from llama_cpp import mtmd_cpp as mtmd
 
 from . import checkpoint

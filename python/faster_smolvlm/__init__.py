@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .pixels.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
     from .pixels.image_processing_smolvlm import SmolVLMImageProcessor, SmolVLMImageProcessorFast
     from .pixels.video_processing_smolvlm import SmolVLMVideoProcessor
-    from .processing_idefics3 import Idefics3Processor
-    from .processing_smolvlm import SmolVLMProcessor
+    from .processor.processing_idefics3 import Idefics3Processor
+    from .processor.processing_smolvlm import SmolVLMProcessor
     from .smolvlm import SmolVLM
 
 # Public name -> module that defines it. `SmolVLMImageProcessorFast` is an alias that warns, as in Transformers.
@@ -51,8 +51,8 @@ _MODULES = {
         "SmolVLMPreTrainedModel",
         "SmolVLMVisionTransformer",
     ),
-    "processing_idefics3": ("Idefics3Processor",),
-    "processing_smolvlm": ("SmolVLMProcessor",),
+    "processor.processing_idefics3": ("Idefics3Processor",),
+    "processor.processing_smolvlm": ("SmolVLMProcessor",),
     "smolvlm": ("SmolVLM",),
     "pixels.video_processing_smolvlm": ("SmolVLMVideoProcessor",),
 }

@@ -12,7 +12,7 @@ from .generation.text import IncrementalText, TokenBytes
 
 if TYPE_CHECKING:
     from .generation.loop import Decoding
-    from .processing_smolvlm import SmolVLMProcessor
+    from .processor.processing_smolvlm import SmolVLMProcessor
 
 
 @dataclass(frozen=True)

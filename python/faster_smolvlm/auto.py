@@ -29,9 +29,9 @@ class AutoProcessor(_Factory):
         """Return an `Idefics3Processor` where the files name it, else a `SmolVLMProcessor`."""
         kind: Any
         if _is_idefics3(pretrained_model_name_or_path, kwargs, _PROCESSOR_FILES):
-            from .processing_idefics3 import Idefics3Processor as kind  # noqa: N813
+            from .processor.processing_idefics3 import Idefics3Processor as kind  # noqa: N813
         else:
-            from .processing_smolvlm import SmolVLMProcessor as kind  # noqa: N813
+            from .processor.processing_smolvlm import SmolVLMProcessor as kind  # noqa: N813
         return kind.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 

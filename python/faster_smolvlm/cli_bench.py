@@ -50,7 +50,7 @@ def _load(options: argparse.Namespace) -> SmolVLM:
     from .checkpoint.configuration_smolvlm import SmolVLMConfig
     from .native import NativeSmolVLM
     from .native.random_weights import random_tensors
-    from .processing_smolvlm import SmolVLMProcessor
+    from .processor.processing_smolvlm import SmolVLMProcessor
 
     config = SmolVLMConfig.from_checkpoint(hub.checkpoint(options.model))
     tensors = random_tensors(config)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .media.video import VideoReader
     from .modeling_smolvlm import SmolVLMForConditionalGeneration
     from .native import NativeSmolVLM
-    from .processing_smolvlm import SmolVLMProcessor
+    from .processor.processing_smolvlm import SmolVLMProcessor
     from .text.placeholders import Clip
     from .watch import Observation
 
@@ -95,7 +95,7 @@ class SmolVLM:
         }
 
         def read_processor() -> SmolVLMProcessor:
-            from .processing_smolvlm import SmolVLMProcessor
+            from .processor.processing_smolvlm import SmolVLMProcessor
 
             return SmolVLMProcessor.from_pretrained(pretrained_model_name_or_path, **files)
 

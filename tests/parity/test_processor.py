@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import torch
 import transformers
-from faster_smolvlm.processing_smolvlm import SmolVLMProcessor
+from faster_smolvlm.processor.processing_smolvlm import SmolVLMProcessor
 from faster_smolvlm.text.tokenization_smolvlm import SmolVLMTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st

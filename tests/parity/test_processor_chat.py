@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import torch
 import transformers
-from faster_smolvlm.processing_smolvlm import SmolVLMProcessor
+from faster_smolvlm.processor.processing_smolvlm import SmolVLMProcessor
 
 Pair = tuple[SmolVLMProcessor, Any]
 

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import transformers
 from faster_smolvlm import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
-from faster_smolvlm.processing_smolvlm import SmolVLMProcessor
+from faster_smolvlm.processor.processing_smolvlm import SmolVLMProcessor
 
 PICTURE = PIL.Image.fromarray((np.arange(40 * 100 * 3) % 251).astype(np.uint8).reshape(40, 100, 3))
 CONVERSATION = [{"role": "user", "content": [{"type": "image", "image": PICTURE}, {"type": "text", "text": "What?"}]}]

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from faster_smolvlm.media.nesting import count_videos, nest_images
-from faster_smolvlm.processing_smolvlm import SmolVLMProcessor
+from faster_smolvlm.processor.processing_smolvlm import SmolVLMProcessor
 from transformers.video_utils import VideoMetadata
 
 Pair = tuple[SmolVLMProcessor, Any]

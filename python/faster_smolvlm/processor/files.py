@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint.hub import Checkpoint, checkpoint
-from .processing_kwargs import IMAGES, VIDEOS
-from .text.tokenization_smolvlm import SmolVLMTokenizer
-from .text.tokenizer_config import read_optional_json
+from ..checkpoint.hub import Checkpoint, checkpoint
+from ..text.tokenization_smolvlm import SmolVLMTokenizer
+from ..text.tokenizer_config import read_optional_json
+from .arguments import IMAGES, VIDEOS
 
 if TYPE_CHECKING:
     from .processing_smolvlm import SmolVLMProcessor
@@ -34,7 +34,7 @@ def read_processor(
 
     That of `model_type` "smolvlm" has a video processor, that of "idefics3" has none.
     """
-    from .auto import image_processor_class
+    from ..auto import image_processor_class
 
     rest = {key: value for key, value in kwargs.items() if key not in _IGNORED}
     hub = {key: rest.pop(key) for key in _HUB if key in rest}
@@ -59,7 +59,7 @@ def read_processor(
 
 def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> Any:
     try:
-        from .pixels.video_processing_smolvlm import SmolVLMVideoProcessor
+        from ..pixels.video_processing_smolvlm import SmolVLMVideoProcessor
     except ModuleNotFoundError:
         return None
     return SmolVLMVideoProcessor.from_pretrained(name_or_dir, **kwargs)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .batch_feature import BatchFeature
-from .media.nesting import nest_images
+from ..batch_feature import BatchFeature
+from ..media.nesting import nest_images
+from ..text.expansion import PromptPart
+from ..text.placeholders import image_prompt
+from ..text.tokenization_smolvlm import SmolVLMTokenizer
 from .processing_smolvlm import SmolVLMProcessor
-from .text.expansion import PromptPart
-from .text.placeholders import image_prompt
-from .text.tokenization_smolvlm import SmolVLMTokenizer
 
 
 class Idefics3Processor(SmolVLMProcessor):

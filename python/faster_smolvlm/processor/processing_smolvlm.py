@@ -7,17 +7,17 @@ import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from .batch_feature import BatchFeature
-from .frame_rows import merge_frames
-from .media.nesting import count_videos, nest_images
-from .processing_files import read_processor, write_processor
-from .processing_kwargs import TEXT, Sorted, sort_kwargs
-from .text import chat_template as chat_rendering
-from .text import conversation as chat
-from .text.control_tokens import mark, without_marked
-from .text.expansion import PromptEncoder, PromptPart, prompt_parts
-from .text.placeholders import Clip, Grid, MediaTokens
-from .text.tokenization_smolvlm import SmolVLMTokenizer
+from ..batch_feature import BatchFeature
+from ..media.nesting import count_videos, nest_images
+from ..text import chat_template as chat_rendering
+from ..text import conversation as chat
+from ..text.control_tokens import mark, without_marked
+from ..text.expansion import PromptEncoder, PromptPart, prompt_parts
+from ..text.placeholders import Clip, Grid, MediaTokens
+from ..text.tokenization_smolvlm import SmolVLMTokenizer
+from .arguments import TEXT, Sorted, sort_kwargs
+from .files import read_processor, write_processor
+from .merge_frames import merge_frames
 
 _LOG = logging.getLogger(__name__)
 

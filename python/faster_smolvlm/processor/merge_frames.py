@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .text.expansion import PromptPart
+from ..text.expansion import PromptPart
 
 
 def merge_frames(

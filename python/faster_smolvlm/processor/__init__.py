@@ -1,0 +1,1 @@
+"""Pictures, clips and text together: the processor of the Transformers API."""
