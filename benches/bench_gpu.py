@@ -14,10 +14,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration, ops
-from faster_smolvlm.decode_graph import DecodeGraph
+from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration
 from faster_smolvlm.kernels import attention, launch, layer_norm, pixel_shuffle_project, rms_norm
 from faster_smolvlm.kernels.launch import architecture, as_if, supports_pdl
+from faster_smolvlm.modeling import ops
+from faster_smolvlm.modeling.engines.decode_graph import DecodeGraph
 
 from benches.gpu_model import TEXT, VISION, Text, decode
 from benches.grid_barrier import meet
@@ -214,7 +215,7 @@ def fused_rows() -> list[list[str]]:
     h = torch.randn(1100, 576, device=DEVICE, dtype=DTYPE)
     w, b, g = (torch.randn(n, device=DEVICE, dtype=DTYPE) for n in (768, 768, 576))
     tiles, projection = x.view(17, 1024, 768), torch.randn(576, 768 * 16, device=DEVICE, dtype=DTYPE)
-    from faster_smolvlm import reference
+    from faster_smolvlm.modeling import reference
 
     cases: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
         (

@@ -12,7 +12,7 @@ import torch
 import transformers
 from faster_smolvlm.generation import TextIteratorStreamer
 from faster_smolvlm.generation.stopping import StopStrings
-from faster_smolvlm.generation.text import IncrementalText, TokenBytes
+from faster_smolvlm.generation.token_bytes import IncrementalText, TokenBytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from faster_smolvlm import MediaPolicy, SmolVLM
-from faster_smolvlm.cache import KVCache
 from faster_smolvlm.media import MediaError
 from faster_smolvlm.media.video_metadata import VideoMetadata
+from faster_smolvlm.modeling.kv_cache import KVCache
 from PIL import Image, ImageDraw
 
 from .video_clips import every_frame, write_clip

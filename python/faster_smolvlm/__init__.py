@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .checkpoint.configuration_smolvlm import SmolVLMConfig, SmolVLMTextConfig, SmolVLMVisionConfig
     from .generation import GenerationConfig, TextIteratorStreamer
     from .media import FrameSampling, MediaPolicy
-    from .modeling_idefics3 import Idefics3ForConditionalGeneration, Idefics3Model
-    from .modeling_smolvlm import (
+    from .modeling.modeling_idefics3 import Idefics3ForConditionalGeneration, Idefics3Model
+    from .modeling.modeling_smolvlm import (
         SmolVLMForConditionalGeneration,
         SmolVLMModel,
         SmolVLMPreTrainedModel,
@@ -44,8 +44,8 @@ _MODULES = {
     "pixels.image_processing_pil_smolvlm": ("SmolVLMImageProcessorPil",),
     "pixels.image_processing_smolvlm": ("SmolVLMImageProcessor", "SmolVLMImageProcessorFast"),
     "media": ("FrameSampling", "MediaPolicy"),
-    "modeling_idefics3": ("Idefics3ForConditionalGeneration", "Idefics3Model"),
-    "modeling_smolvlm": (
+    "modeling.modeling_idefics3": ("Idefics3ForConditionalGeneration", "Idefics3Model"),
+    "modeling.modeling_smolvlm": (
         "SmolVLMForConditionalGeneration",
         "SmolVLMModel",
         "SmolVLMPreTrainedModel",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .generation.stopping import FinishReason
-from .generation.text import IncrementalText, TokenBytes
+from .generation.token_bytes import IncrementalText, TokenBytes
 
 if TYPE_CHECKING:
     from .generation.loop import Decoding

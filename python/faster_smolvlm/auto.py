@@ -64,9 +64,9 @@ class AutoModelForImageTextToText(_Factory):
         """Return an `Idefics3ForConditionalGeneration` for such a config, else a `SmolVLMForConditionalGeneration`."""
         kind: Any
         if _is_idefics3(pretrained_model_name_or_path, kwargs, ("config.json",)):
-            from .modeling_idefics3 import Idefics3ForConditionalGeneration as kind  # noqa: N813
+            from .modeling.modeling_idefics3 import Idefics3ForConditionalGeneration as kind  # noqa: N813
         else:
-            from .modeling_smolvlm import SmolVLMForConditionalGeneration as kind  # noqa: N813
+            from .modeling.modeling_smolvlm import SmolVLMForConditionalGeneration as kind  # noqa: N813
         return kind.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> SmolVLM:
-    from .native.choice import ENGINE_VARIABLE, forced_engine
+    from .generation.choice import ENGINE_VARIABLE, forced_engine
     from .smolvlm import SmolVLM
 
     if forced_engine() == "torch":

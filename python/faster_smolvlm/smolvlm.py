@@ -15,13 +15,13 @@ import numpy as np
 
 from .answers import Call, Result, Stream, Timings
 from .batch_feature import BatchFeature
-from .generation.text import TokenBytes
+from .generation.choice import forced_engine
+from .generation.token_bytes import TokenBytes
 from .media import MediaError, MediaPolicy, load_image
-from .native.choice import forced_engine
 
 if TYPE_CHECKING:
     from .media.video import VideoReader
-    from .modeling_smolvlm import SmolVLMForConditionalGeneration
+    from .modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
     from .native import NativeSmolVLM
     from .processor.processing_smolvlm import SmolVLMProcessor
     from .text.placeholders import Clip
@@ -127,7 +127,7 @@ class SmolVLM:
                 processor = reading.result()
             return cls(native_model, processor, policy=policy, load_seconds=time.perf_counter() - start)
         processor = read_processor()
-        from .modeling_smolvlm import SmolVLMForConditionalGeneration
+        from .modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
 
         dtype = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
         model = SmolVLMForConditionalGeneration.from_pretrained(

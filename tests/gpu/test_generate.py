@@ -13,9 +13,10 @@ if not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
 from pathlib import Path
 
 import faster_smolvlm
-from faster_smolvlm import SmolVLMForConditionalGeneration, ops
-from faster_smolvlm.generation import mixin
-from faster_smolvlm.generation.torch_engine import TorchEngine
+from faster_smolvlm import SmolVLMForConditionalGeneration
+from faster_smolvlm.modeling import generate as mixin
+from faster_smolvlm.modeling import ops
+from faster_smolvlm.modeling.engines.eager import TorchEngine
 
 DEMO = Path(faster_smolvlm.__file__).with_name("demo")
 

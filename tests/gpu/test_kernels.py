@@ -14,7 +14,6 @@ if not torch.cuda.is_available():
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter is on: run `make test-gpu`", allow_module_level=True)
 
-from faster_smolvlm import reference
 from faster_smolvlm.kernels import (
     attention,
     decode_attention,
@@ -28,6 +27,7 @@ from faster_smolvlm.kernels import (
     rms_norm,
     rotary,
 )
+from faster_smolvlm.modeling import reference
 
 # Largest error over the norm of the result, against float64 on the same inputs: a rounding of the result, and those
 # in between that Transformers makes as well.

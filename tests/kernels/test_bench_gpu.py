@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from faster_smolvlm.decode_graph import DecodeGraph
+from faster_smolvlm.modeling.engines.decode_graph import DecodeGraph
 from test_decode_graph import RecordedCapture
 
 from benches import bench_gpu

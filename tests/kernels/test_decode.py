@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faster_smolvlm import reference
 from faster_smolvlm.kernels import decode_attention, down_decode, lm_head_argmax, mlp_decode, out_decode, qkv_decode
 from faster_smolvlm.kernels.launch import as_if, settings
+from faster_smolvlm.modeling import reference
 from kernel_checks import assert_close
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration, decode_graph
-from faster_smolvlm.decode_graph import DecodeGraph
-from faster_smolvlm.decode_weights import UnsupportedModelError, gather, quantize
-from faster_smolvlm.generation import graph_engine, mixin
+from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration
 from faster_smolvlm.kernels import launch
+from faster_smolvlm.modeling import generate as mixin
+from faster_smolvlm.modeling.engines import decode_graph
+from faster_smolvlm.modeling.engines import graph as graph_engine
+from faster_smolvlm.modeling.engines.decode_graph import DecodeGraph
+from faster_smolvlm.modeling.engines.decode_weights import UnsupportedModelError, gather, quantize
 
 WORDS = 61
 

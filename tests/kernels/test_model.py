@@ -7,10 +7,11 @@ from pathlib import Path
 import faster_smolvlm
 import pytest
 import torch
-from faster_smolvlm import SmolVLMForConditionalGeneration, ops
-from faster_smolvlm.decode_graph import DecodeGraph
+from faster_smolvlm import SmolVLMForConditionalGeneration
 from faster_smolvlm.kernels import matvec
 from faster_smolvlm.kernels.launch import next_power_of_2
+from faster_smolvlm.modeling import ops
+from faster_smolvlm.modeling.engines.decode_graph import DecodeGraph
 from test_decode_graph import RecordedCapture
 
 DEMO = Path(faster_smolvlm.__file__).with_name("demo")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faster_smolvlm import reference
 from faster_smolvlm.kernels import layer_norm, rms_norm
+from faster_smolvlm.modeling import reference
 from kernel_checks import assert_close
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]

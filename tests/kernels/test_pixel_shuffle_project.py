@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faster_smolvlm import reference
 from faster_smolvlm.kernels import pixel_shuffle_project
 from faster_smolvlm.kernels.launch import as_if
+from faster_smolvlm.modeling import reference
 from kernel_checks import assert_close
 
 

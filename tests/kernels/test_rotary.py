@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faster_smolvlm import reference
 from faster_smolvlm.kernels import rotary
+from faster_smolvlm.modeling import reference
 from kernel_checks import assert_close
 
 

@@ -247,7 +247,7 @@ def test_stop_strings(models: Any) -> None:
 
 
 def byte_level_bytes(token: int) -> bytes:
-    from faster_smolvlm.generation.text import TokenBytes
+    from faster_smolvlm.generation.token_bytes import TokenBytes
 
     return TokenBytes(byte_level_tokenizer())[token]
 
@@ -363,7 +363,7 @@ def test_closing_a_streamer_stops_the_call_and_frees_the_cache(models: Any) -> N
     import gc
     import weakref
 
-    from faster_smolvlm.cache import KVCache
+    from faster_smolvlm.modeling.kv_cache import KVCache
 
     made: list[Any] = []
 

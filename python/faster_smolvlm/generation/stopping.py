@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from .arrays import Array
 from .config import GenerationConfig
-from .text import TokenBytes
+from .token_bytes import TokenBytes
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 StoppingCriterion: TypeAlias = Callable[..., Any]

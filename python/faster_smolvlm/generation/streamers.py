@@ -5,7 +5,7 @@ from __future__ import annotations
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from .text import IncrementalText, TokenBytes
+from .token_bytes import IncrementalText, TokenBytes
 
 
 class Streamer(Protocol):

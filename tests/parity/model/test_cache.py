@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from faster_smolvlm import SmolVLMTextConfig
-from faster_smolvlm.cache import KVCache
+from faster_smolvlm.modeling.kv_cache import KVCache
 
 CONFIG = SmolVLMTextConfig(
     hidden_size=24, num_attention_heads=6, num_key_value_heads=2, head_dim=8, num_hidden_layers=2, vocab_size=10

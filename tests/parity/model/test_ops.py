@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from faster_smolvlm import ops, reference
+from faster_smolvlm.modeling import ops, reference
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

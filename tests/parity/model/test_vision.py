@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from faster_smolvlm import SmolVLMVisionConfig, SmolVLMVisionTransformer
-from faster_smolvlm.modeling_vision import SmolVLMVisionEmbeddings
-from faster_smolvlm.reference import pixel_shuffle
+from faster_smolvlm.modeling.modeling_vision import SmolVLMVisionEmbeddings
+from faster_smolvlm.modeling.reference import pixel_shuffle
 from transformers.models.smolvlm import modeling_smolvlm as theirs_module
 
 TOLERANCE = 1e-4

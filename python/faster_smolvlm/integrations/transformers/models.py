@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ... import ops
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
 from ...generation import GenerationConfig
-from ...modeling_smolvlm import SmolVLMForConditionalGeneration
-from ...native.choice import ServedBy
+from ...generation.choice import ServedBy
+from ...modeling import ops
+from ...modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
 from .notes import say_once
 from .positions import same_positions
 from .versions import version

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...modeling_vision import SmolVLMVisionEmbeddings
+from ...modeling.modeling_vision import SmolVLMVisionEmbeddings
 
 
 @cache

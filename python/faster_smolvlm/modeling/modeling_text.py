@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..checkpoint.configuration_smolvlm import SmolVLMTextConfig
 from . import ops, reference
 from .attention_mask import causal_mask
-from .cache import KVCache
-from .checkpoint.configuration_smolvlm import SmolVLMTextConfig
+from .kv_cache import KVCache
 from .modeling_outputs import BaseModelOutputWithPast
 
 INITIAL_CACHE_ROOM = 128

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.hub import Checkpoint
-from ..modeling_outputs import ModelOutput
-from ..native.choice import ServedBy, forced_engine
-from ..native.twin import NativeTwin
-from .beam import BeamSearch
-from .config import FILE_NAME, GenerationConfig, lengths, resolve
-from .graph_engine import make_engine
-from .inputs import ModelInputs, check_mask, check_prompts
-from .logits import LogitsProcessor, build_processors
-from .loop import Decoding
-from .native_engine import NativeTorchEngine, native_engine
-from .sampling import Sampler, make_generator
-from .stopping import StoppingCriterion, StopRules, build_stop_rules
-from .streamers import Streamer
-from .torch_engine import TorchEngine
+from ..generation.beam import BeamSearch
+from ..generation.choice import ServedBy, forced_engine
+from ..generation.config import FILE_NAME, GenerationConfig, lengths, resolve
+from ..generation.logits import LogitsProcessor, build_processors
+from ..generation.loop import Decoding
+from ..generation.sampling import Sampler, make_generator
+from ..generation.stopping import StoppingCriterion, StopRules, build_stop_rules
+from ..generation.streamers import Streamer
+from .engines.eager import TorchEngine
+from .engines.graph import make_engine
+from .engines.model_inputs import ModelInputs, check_mask, check_prompts
+from .engines.native import NativeTorchEngine, native_engine
+from .engines.native_twin import NativeTwin
+from .modeling_outputs import ModelOutput
 
 AnyEngine: TypeAlias = TorchEngine | NativeTorchEngine
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cache import KVCache
-from ..decode_graph import BUCKETS, MAX_ROWS, CaptureError, DecodeGraph, decode_graph
-from ..decode_weights import UnsupportedModelError
-from .inputs import ModelInputs
-from .torch_engine import FIRST_ROOM, TorchEngine
+from ..kv_cache import KVCache
+from .decode_graph import BUCKETS, MAX_ROWS, CaptureError, DecodeGraph, decode_graph
+from .decode_weights import UnsupportedModelError
+from .eager import FIRST_ROOM, TorchEngine
+from .model_inputs import ModelInputs
 
 _log = logging.getLogger(__name__)
 _BLOCK = 8

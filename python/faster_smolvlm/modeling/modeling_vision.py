@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from ..checkpoint.configuration_smolvlm import SmolVLMVisionConfig
 from . import ops, reference
 from .attention_mask import holds
-from .checkpoint.configuration_smolvlm import SmolVLMVisionConfig
 from .modeling_base import SmolVLMPreTrainedModel
 from .modeling_outputs import BaseModelOutputWithPooling
 

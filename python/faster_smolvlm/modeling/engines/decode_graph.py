@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .cache import KVCache
+from ..kv_cache import KVCache
 from .decode_weights import UnsupportedModelError, fingerprint, gather
 
 BUCKETS = (512, 1024, 2048, 4096, 8192)
@@ -100,8 +100,8 @@ class DecodeGraph:
         self._rotary = (torch.empty(0), torch.empty(0))
         self.cache: StaticCache | None = None
         device, dtype = model.device, model.dtype
-        from .kernels.launch import settings, supports_pdl
-        from .kernels.lm_head_argmax import head_blocks
+        from ...kernels.launch import settings, supports_pdl
+        from ...kernels.lm_head_argmax import head_blocks
 
         self._pdl = supports_pdl(device)
 
@@ -300,12 +300,12 @@ class DecodeGraph:
 
     def _launch(self, cache: StaticCache) -> None:
         """Launch one step: choose the token, embed it, run the layers and the head. Kernels only."""
-        from .kernels.decode_attention import decode_attention
-        from .kernels.down_decode import down_decode
-        from .kernels.lm_head_argmax import advance, lm_head_argmax
-        from .kernels.mlp_decode import mlp_decode
-        from .kernels.out_decode import out_decode
-        from .kernels.qkv_decode import qkv_decode
+        from ...kernels.decode_attention import decode_attention
+        from ...kernels.down_decode import down_decode
+        from ...kernels.lm_head_argmax import advance, lm_head_argmax
+        from ...kernels.mlp_decode import mlp_decode
+        from ...kernels.out_decode import out_decode
+        from ...kernels.qkv_decode import qkv_decode
 
         w, pdl, n = self._weights, self._pdl, cache.batch_size
         x, q, middle = self._x[:n], self._q[:n], self._middle[:n]

@@ -32,7 +32,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See `reference.rms_norm`."""
     if not _runs_kernel(x):
         return reference.rms_norm(x, weight, eps).contiguous()
-    from .kernels.rms_norm import rms_norm as kernel
+    from ..kernels.rms_norm import rms_norm as kernel
 
     return kernel(x, None, weight.contiguous(), eps)[0]
 
@@ -46,7 +46,7 @@ def _(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return the gradients of `rms_norm` for `x` and `weight`."""
     if _runs_kernel(x):
-        from .kernels.rms_norm import rms_norm_backward as kernel
+        from ..kernels.rms_norm import rms_norm_backward as kernel
 
         return kernel(grad, x, weight.contiguous(), eps)
     wide, dy = x.float(), grad.float()
@@ -79,7 +79,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     if not _runs_kernel(x):
         y, h = reference.add_rms_norm(x, residual, weight, eps)
         return y.contiguous(), h.contiguous()
-    from .kernels.rms_norm import rms_norm as kernel
+    from ..kernels.rms_norm import rms_norm as kernel
 
     return kernel(x, residual, weight.contiguous(), eps)
 
@@ -112,7 +112,7 @@ def add_layer_norm(
         h = x if residual is None else x + residual
         y = reference.layer_norm(h, weight, bias, eps).contiguous()
         return y, x.new_empty(0) if residual is None else h.contiguous()
-    from .kernels.layer_norm import layer_norm as kernel
+    from ..kernels.layer_norm import layer_norm as kernel
 
     y, h = kernel(x, residual, weight.contiguous(), bias.contiguous(), eps)
     return y, x.new_empty(0) if residual is None else h
@@ -154,7 +154,7 @@ def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor
             reference.rotate(query, wide_cos, wide_sin).contiguous(),
             reference.rotate(key, wide_cos, wide_sin).contiguous(),
         )
-    from .kernels.rotary import rotary as kernel
+    from ..kernels.rotary import rotary as kernel
 
     return kernel(_rows(query), _rows(key), cos.contiguous(), sin.contiguous())
 
@@ -184,7 +184,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, sc
     """
     if not _runs_kernel(query):
         return _attention_formula(query, key, value, keep, scale, causal)[0].contiguous()
-    from .kernels.attention import attention as kernel
+    from ..kernels.attention import attention as kernel
 
     keep = None if keep is None else _rows(keep)
     return kernel(_rows(query), _rows(key), _rows(value), keep, scale, causal)
@@ -241,7 +241,7 @@ def pixel_shuffle_project(x: Tensor, weight: Tensor, scale: int) -> Tensor:
     """See `reference.pixel_shuffle_project`."""
     if not _runs_kernel(x):
         return reference.pixel_shuffle_project(x, weight, scale)
-    from .kernels.pixel_shuffle_project import pixel_shuffle_project as kernel
+    from ..kernels.pixel_shuffle_project import pixel_shuffle_project as kernel
 
     return kernel(_rows(x), weight.contiguous(), scale)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checkpoint.configuration_smolvlm import SmolVLMTextConfig
+from ..checkpoint.configuration_smolvlm import SmolVLMTextConfig
 
 
 class KVCache:

@@ -103,7 +103,7 @@ def why_not_triton(device: torch.device, dtype: torch.dtype) -> str:
 
 def _probe(device: torch.device) -> str:
     try:
-        from .kernels.launch import UnsupportedArchitectureError, architecture
+        from ..kernels.launch import UnsupportedArchitectureError, architecture
     except ImportError as error:
         return f"triton cannot be imported ({error}); it comes with torch on Linux"
     try:

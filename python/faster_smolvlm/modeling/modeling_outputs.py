@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 if typing.TYPE_CHECKING:
-    from .cache import KVCache
+    from .kv_cache import KVCache
 
 
 class ModelOutput(dict[str, Any]):

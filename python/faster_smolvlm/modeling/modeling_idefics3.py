@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .checkpoint.configuration_idefics3 import Idefics3Config
+from ..checkpoint.configuration_idefics3 import Idefics3Config
 from .modeling_smolvlm import SmolVLMForConditionalGeneration, SmolVLMModel
 
 __all__ = ["Idefics3ForConditionalGeneration", "Idefics3Model"]

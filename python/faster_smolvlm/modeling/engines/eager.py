@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cache import KVCache
-from .inputs import ModelInputs
+from ..kv_cache import KVCache
+from .model_inputs import ModelInputs
 
 # A cache starts with room for this many new tokens at most and doubles when they are used up: a limit of thousands of
 # tokens, set to be safe, costs memory only where it is reached.

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._rust import weights_fingerprint
-from ..checkpoint.configuration_smolvlm import SmolVLMConfig
-from .model import MemoryTensor, NativeSmolVLM
+from ..._rust import weights_fingerprint
+from ...checkpoint.configuration_smolvlm import SmolVLMConfig
+from ...native.model import MemoryTensor, NativeSmolVLM
 
 HEAD, EMBEDDING = "lm_head.weight", "model.text_model.embed_tokens.weight"
 DTYPES = (torch.float32, torch.bfloat16)

@@ -8,21 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoint.configuration_smolvlm import SmolVLMConfig
+from ..generation import GenerationConfig
 from . import ops
 from .attention_mask import holds
-from .cache import KVCache
-from .checkpoint.configuration_smolvlm import SmolVLMConfig
-from .generation import GenerationConfig
-from .generation.mixin import GenerationMixin
+from .engines.native_twin import NativeTwin
+from .generate import GenerationMixin
+from .kv_cache import KVCache
 from .modeling_base import SmolVLMPreTrainedModel
-from .modeling_outputs import (
-    BaseModelOutputWithPooling,
-    SmolVLMBaseModelOutputWithPast,
-    SmolVLMCausalLMOutputWithPast,
-)
+from .modeling_outputs import BaseModelOutputWithPooling, SmolVLMBaseModelOutputWithPast, SmolVLMCausalLMOutputWithPast
 from .modeling_text import SmolVLMTextModel
 from .modeling_vision import SmolVLMVisionTransformer
-from .native.twin import NativeTwin
 
 __all__ = [
     "SmolVLMForConditionalGeneration",

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from ..native.lookup import LOOKUP_TOKENS
-from ..native.twin import DTYPES
-from .config import GenerationConfig
-from .inputs import ModelInputs
+from ...generation.config import GenerationConfig
+from ...native.lookup import LOOKUP_TOKENS
+from .model_inputs import ModelInputs
+from .native_twin import DTYPES
 
 if TYPE_CHECKING:
-    from ..native import NativeEngine
+    from ...native import NativeEngine
 
 ATTENTION = ("auto", "sdpa")
 """The attention implementations that leave open what computes."""
@@ -81,7 +81,7 @@ def native_engine(
     positions = rows * min(length + max_new_tokens + 1, limit)
     if positions > MOST_POSITIONS:
         return f"{rows} rows may take {positions} positions, the native engine holds {MOST_POSITIONS}"
-    from ..native import NativeEngine
+    from ...native import NativeEngine
 
     try:
         native = model._native.of(model.config, model.state_dict(keep_vars=True), num_threads=torch.get_num_threads())

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import hub, weights
+from ..checkpoint.config_base import PretrainedConfig
 from . import ops
-from .checkpoint import hub, weights
-from .checkpoint.config_base import PretrainedConfig
 from .modeling_outputs import ModelOutput
 
 if TYPE_CHECKING:
