@@ -32,7 +32,7 @@ def resident() -> int:
 
 def looped(path: Path) -> Iterator[tuple[float, Any]]:
     """The frames of a clip again and again, their times going on, none before its time as from a camera."""
-    from faster_smolvlm.watch import frames_of_file
+    from faster_smolvlm.vlm.watch import frames_of_file
 
     begun = time.monotonic()
     start = 0.0

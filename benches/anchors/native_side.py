@@ -11,7 +11,7 @@ from faster_smolvlm import SmolVLM
 from faster_smolvlm._rust import machine_limits
 from faster_smolvlm.native import NativeSmolVLM
 from faster_smolvlm.processor.processing_smolvlm import SmolVLMProcessor
-from faster_smolvlm.smolvlm import Result
+from faster_smolvlm.vlm.smolvlm import Result
 
 from .side import Float32, Run, Settings, clocked, normalized, prompt_ids
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .pixels.video_processing_smolvlm import SmolVLMVideoProcessor
     from .processor.processing_idefics3 import Idefics3Processor
     from .processor.processing_smolvlm import SmolVLMProcessor
-    from .smolvlm import SmolVLM
+    from .vlm.smolvlm import SmolVLM
 
 # Public name -> module that defines it. `SmolVLMImageProcessorFast` is an alias that warns, as in Transformers.
 _MODULES = {
@@ -53,7 +53,7 @@ _MODULES = {
     ),
     "processor.processing_idefics3": ("Idefics3Processor",),
     "processor.processing_smolvlm": ("SmolVLMProcessor",),
-    "smolvlm": ("SmolVLM",),
+    "vlm.smolvlm": ("SmolVLM",),
     "pixels.video_processing_smolvlm": ("SmolVLMVideoProcessor",),
 }
 __version__ = _rust.VERSION

@@ -16,8 +16,8 @@ from . import cli_bench
 from ._rust import VERSION
 
 if TYPE_CHECKING:
-    from .answers import Result, Timings
-    from .smolvlm import SmolVLM
+    from .vlm.answers import Result, Timings
+    from .vlm.smolvlm import SmolVLM
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"
 DEFAULT_PROMPT = "Describe the image."
@@ -126,7 +126,7 @@ def _load(name: str) -> SmolVLM:
     if sys.stderr.isatty():
         print(f"loading {name} …", end="", file=sys.stderr, flush=True)
     try:
-        from .smolvlm import SmolVLM
+        from .vlm.smolvlm import SmolVLM
 
         return SmolVLM.from_pretrained(name)
     finally:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .answers import Result
     from .checkpoint.configuration_smolvlm import SmolVLMConfig
-    from .smolvlm import SmolVLM
+    from .vlm.answers import Result
+    from .vlm.smolvlm import SmolVLM
 
 PROMPT = "Describe the image."
 PICTURE_SIZE = (1024, 768)
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _load(options: argparse.Namespace) -> SmolVLM:
     from .generation.choice import ENGINE_VARIABLE, forced_engine
-    from .smolvlm import SmolVLM
+    from .vlm.smolvlm import SmolVLM
 
     if forced_engine() == "torch":
         raise ValueError(f"bench measures the native engine, but {ENGINE_VARIABLE} asks for torch: unset it")

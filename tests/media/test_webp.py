@@ -11,7 +11,7 @@ import pytest
 from faster_smolvlm import FrameSampling, MediaPolicy, SmolVLMVideoProcessor
 from faster_smolvlm.media import MediaDecodeError, MediaLimitError
 from faster_smolvlm.media.video import VideoReader, load_video
-from faster_smolvlm.watch import frames_of_file
+from faster_smolvlm.vlm.watch import frames_of_file
 from PIL import Image, ImageSequence
 
 from ..video_clips import pictures

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .generation.stopping import FinishReason
-from .generation.token_bytes import IncrementalText, TokenBytes
+from ..generation.stopping import FinishReason
+from ..generation.token_bytes import IncrementalText, TokenBytes
 
 if TYPE_CHECKING:
-    from .generation.loop import Decoding
-    from .processor.processing_smolvlm import SmolVLMProcessor
+    from ..generation.loop import Decoding
+    from ..processor.processing_smolvlm import SmolVLMProcessor
 
 
 @dataclass(frozen=True)

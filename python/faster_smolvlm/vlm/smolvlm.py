@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from ..batch_feature import BatchFeature
+from ..generation.choice import forced_engine
+from ..generation.token_bytes import TokenBytes
+from ..media import MediaError, MediaPolicy, load_image
 from .answers import Call, Result, Stream, Timings
-from .batch_feature import BatchFeature
-from .generation.choice import forced_engine
-from .generation.token_bytes import TokenBytes
-from .media import MediaError, MediaPolicy, load_image
 
 if TYPE_CHECKING:
-    from .media.video import VideoReader
-    from .modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
-    from .native import NativeSmolVLM
-    from .processor.processing_smolvlm import SmolVLMProcessor
-    from .text.placeholders import Clip
+    from ..media.video import VideoReader
+    from ..modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
+    from ..native import NativeSmolVLM
+    from ..processor.processing_smolvlm import SmolVLMProcessor
+    from ..text.placeholders import Clip
     from .watch import Observation
 
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
@@ -95,7 +95,7 @@ class SmolVLM:
         }
 
         def read_processor() -> SmolVLMProcessor:
-            from .processor.processing_smolvlm import SmolVLMProcessor
+            from ..processor.processing_smolvlm import SmolVLMProcessor
 
             return SmolVLMProcessor.from_pretrained(pretrained_model_name_or_path, **files)
 
@@ -111,7 +111,7 @@ class SmolVLM:
         if given and not native:
             raise ValueError(f"{', '.join(given)}: for the native engine only, and torch serves here; leave it out.")
         if native:
-            from .native import NativeSmolVLM
+            from ..native import NativeSmolVLM
 
             # What the processor imports and its tokenizer take a sixth of a second, in which the weights can be packed.
             with ThreadPoolExecutor(1) as side:
@@ -127,7 +127,7 @@ class SmolVLM:
                 processor = reading.result()
             return cls(native_model, processor, policy=policy, load_seconds=time.perf_counter() - start)
         processor = read_processor()
-        from .modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
+        from ..modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
 
         dtype = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
         model = SmolVLMForConditionalGeneration.from_pretrained(
@@ -276,7 +276,7 @@ class SmolVLM:
         if sampling.get("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences is for model.generate(); repeat the prompt in a list instead.")
         if self.engine == "native":
-            from .native import start_generation
+            from ..native import start_generation
 
             tokenizer = self.processor.tokenizer
             sampling |= {"reuse": reuse, "progress": progress}
@@ -324,8 +324,8 @@ class SmolVLM:
 
     def answer_encoded(self, prompt: str, clip: Clip, features: Sequence[Any], sampling: Mapping[str, Any]) -> Result:
         """Answer a prompt about one clip whose frames are encoded already: one of `features` for each."""
-        from .text.expansion import PromptEncoder, prompt_parts
-        from .text.placeholders import MediaTokens
+        from ..text.expansion import PromptEncoder, prompt_parts
+        from ..text.placeholders import MediaTokens
 
         start = time.perf_counter()
         processor = self.processor
@@ -348,7 +348,7 @@ class SmolVLM:
 
     def _load(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Any], list[Any]]:
         """Return the messages in the form of the template, the pictures in them, decoded, and the clips."""
-        from .text import conversation
+        from ..text import conversation
 
         (normal,), batched = conversation.normalize(list(messages))
         if batched:
@@ -362,7 +362,7 @@ class SmolVLM:
 
     def _sample(self, clips: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the clips and how to sample them: files as the checkpoint says, of arrays every frame."""
-        from .media.video_inputs import is_source, metadata_of
+        from ..media.video_inputs import is_source, metadata_of
 
         files = [is_source(clip) for clip in clips]
         videos = self.processor.video_processor
@@ -372,7 +372,7 @@ class SmolVLM:
         if not any(files):
             return clips, {"media_policy": self.policy, "do_sample_frames": False}
         # One call samples either all clips or none, so the files become arrays first.
-        from .media.video import VideoReader
+        from ..media.video import VideoReader
 
         frames: list[Any] = []
         metadata = metadata_of(clips, None)

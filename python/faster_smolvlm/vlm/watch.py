@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _rust
-from .media import MediaPolicy
-from .media.video import VideoReader
-from .media.video_inputs import is_source
-from .text.placeholders import Clip
+from .. import _rust
+from ..media import MediaPolicy
+from ..media.video import VideoReader
+from ..media.video_inputs import is_source
+from ..text.placeholders import Clip
 
 if TYPE_CHECKING:
     from .answers import Result
