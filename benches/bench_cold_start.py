@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from faster_smolvlm import SmolVLMConfig
-from faster_smolvlm.cli_bench import photograph
+from faster_smolvlm.cli.bench import photograph
 from faster_smolvlm.native.random_weights import random_tensors
 
 IMPORT = "import faster_smolvlm"
 ANSWER = """
 import json, sys
 from faster_smolvlm import SmolVLM
-from faster_smolvlm.cli_bench import peak_memory
+from faster_smolvlm.cli.bench import peak_memory
 directory, picture, tokens, options = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 vlm = SmolVLM.from_pretrained(directory, device="cpu", **options)
 images = [picture] if picture else []

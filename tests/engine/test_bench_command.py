@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration, cli
-from faster_smolvlm.cli_bench import photograph
+from faster_smolvlm.cli.bench import photograph
 from faster_smolvlm.native.random_weights import random_tensors
 
 from .conftest import DEMO_DIRECTORY

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from . import cli_bench
-from ._rust import VERSION
+from .._rust import VERSION
+from . import bench as cli_bench
 
 if TYPE_CHECKING:
-    from .vlm.answers import Result, Timings
-    from .vlm.smolvlm import SmolVLM
+    from ..vlm.answers import Result, Timings
+    from ..vlm.smolvlm import SmolVLM
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"
 DEFAULT_PROMPT = "Describe the image."
@@ -126,7 +126,7 @@ def _load(name: str) -> SmolVLM:
     if sys.stderr.isatty():
         print(f"loading {name} …", end="", file=sys.stderr, flush=True)
     try:
-        from .vlm.smolvlm import SmolVLM
+        from ..vlm.smolvlm import SmolVLM
 
         return SmolVLM.from_pretrained(name)
     finally:

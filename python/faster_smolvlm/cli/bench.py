@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoint.configuration_smolvlm import SmolVLMConfig
-    from .vlm.answers import Result
-    from .vlm.smolvlm import SmolVLM
+    from ..checkpoint.configuration_smolvlm import SmolVLMConfig
+    from ..vlm.answers import Result
+    from ..vlm.smolvlm import SmolVLM
 
 PROMPT = "Describe the image."
 PICTURE_SIZE = (1024, 768)
@@ -22,7 +22,7 @@ PICTURE_SIZE = (1024, 768)
 
 def run(options: argparse.Namespace) -> int:
     """Load the model, ask `options.rounds` times, and print the medians."""
-    from ._rust import machine_limits
+    from .._rust import machine_limits
 
     vlm = _load(options)
     picture = options.picture or photograph()
@@ -38,19 +38,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> SmolVLM:
-    from .generation.choice import ENGINE_VARIABLE, forced_engine
-    from .vlm.smolvlm import SmolVLM
+    from ..generation.choice import ENGINE_VARIABLE, forced_engine
+    from ..vlm.smolvlm import SmolVLM
 
     if forced_engine() == "torch":
         raise ValueError(f"bench measures the native engine, but {ENGINE_VARIABLE} asks for torch: unset it")
     chosen = {"dtype": options.dtype, "quantization": options.quantization, "num_threads": options.threads}
     if not options.random_weights:
         return SmolVLM.from_pretrained(options.model, device="cpu", **chosen)
-    from .checkpoint import hub
-    from .checkpoint.configuration_smolvlm import SmolVLMConfig
-    from .native import NativeSmolVLM
-    from .native.random_weights import random_tensors
-    from .processor.processing_smolvlm import SmolVLMProcessor
+    from ..checkpoint import hub
+    from ..checkpoint.configuration_smolvlm import SmolVLMConfig
+    from ..native import NativeSmolVLM
+    from ..native.random_weights import random_tensors
+    from ..processor.processing_smolvlm import SmolVLMProcessor
 
     config = SmolVLMConfig.from_checkpoint(hub.checkpoint(options.model))
     tensors = random_tensors(config)
