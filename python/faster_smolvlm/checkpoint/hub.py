@@ -107,7 +107,7 @@ def checkpoint(
     if os.path.isdir(name):
         return Checkpoint(name, Path(name))
     if name == DEMO:
-        return Checkpoint(DEMO, Path(__file__).parent / "demo")
+        return Checkpoint(DEMO, Path(__file__).parents[1] / "demo")
     if os.path.exists(name):
         raise OSError(f"{name!r} is a file; pass the directory of the checkpoint.")
     return Checkpoint(
