@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from .checkpoint.hub import checkpoint
+from .pixels.backends import image_processor_class
 from .pixels.image_processing_base import HUB
 from .text.tokenizer_config import read_optional_json
 
@@ -68,28 +69,6 @@ class AutoModelForImageTextToText(_Factory):
         else:
             from .modeling.modeling_smolvlm import SmolVLMForConditionalGeneration as kind  # noqa: N813
         return kind.from_pretrained(pretrained_model_name_or_path, **kwargs)
-
-
-def image_processor_class(backend: str | None = None, use_fast: bool | None = None, model_type: str = "smolvlm") -> Any:
-    """Return the image processor class of a backend: "torchvision" (the default) or "pil" (`use_fast=False`).
-
-    Raises ValueError for another backend.
-    """
-    if backend is None:
-        backend = "pil" if use_fast is False else "torchvision"
-    if backend not in ("torchvision", "pil"):
-        raise ValueError(f"backend must be 'torchvision' or 'pil', got {backend!r}")
-    if model_type == "idefics3":
-        from .pixels import image_processing_idefics3 as idefics3
-
-        return idefics3.Idefics3ImageProcessor if backend == "torchvision" else idefics3.Idefics3ImageProcessorPil
-    if backend == "torchvision":
-        from .pixels.image_processing_smolvlm import SmolVLMImageProcessor
-
-        return SmolVLMImageProcessor
-    from .pixels.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-
-    return SmolVLMImageProcessorPil
 
 
 def _is_idefics3(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], names: tuple[str, ...]) -> bool:

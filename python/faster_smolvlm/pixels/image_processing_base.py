@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -19,8 +18,10 @@ from .. import _rust
 from ..batch_feature import BatchFeature
 from ..checkpoint.hub import checkpoint
 from ..media import MediaLimitError, MediaPolicy, load_image
+from ..media.nesting import nest_pictures
 from .arithmetic import Arithmetic, Array, Formula
-from .planes import PillowPixels, is_plain_rgb, nest, to_planes, warn_if_scaled
+from .plan import ImagePlan
+from .planes import PillowPixels, is_plain_rgb, to_planes, warn_if_scaled
 from .settings import NAMES, check_complete, plain, standardize, target, validate
 from .size import SizeDict
 
@@ -30,27 +31,6 @@ HUB = ("revision", "token", "cache_dir", "local_files_only")
 _FILE = "preprocessor_config.json"
 # Tables of one process-wide set of settings are small (3 kB); different ones are few.
 _TABLES = 32
-
-
-@dataclass(frozen=True)
-class ImagePlan:
-    """The grid of a picture: `rows` × `cols` tiles and a global view, or one frame where both are 0."""
-
-    rows: int
-    cols: int
-    frames: int
-    image_seq_len: int
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens that the picture takes in the prompt. The tokenizers of the family have places up to 6 × 6.
-
-        Raises ValueError for larger grids: how their text is cut depends on the tokenizer.
-        """
-        if max(self.rows, self.cols) > 6:
-            raise ValueError(f"a grid of {self.rows} × {self.cols} has no place tokens; encode the prompt to count it")
-        # A tile has two marks in front, a row of tiles a line break behind; the global view stands between three marks.
-        return self.frames * self.image_seq_len + 2 * self.rows * self.cols + self.rows + 3
 
 
 class SmolVLMImageProcessorBase:
@@ -117,7 +97,7 @@ class SmolVLMImageProcessorBase:
         settings = {name: kwargs.get(name, getattr(self, name, None)) for name in NAMES}
         settings = standardize(settings)
         check_complete(settings)
-        samples = nest(self.fetch_images(images))
+        samples = nest_pictures(self.fetch_images(images))
         planes = [
             [self._planes(image, settings, f"image {column} of sample {row}") for column, image in enumerate(sample)]
             for row, sample in enumerate(samples)

@@ -6,15 +6,14 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..checkpoint.hub import Checkpoint, checkpoint
+from ..pixels.backends import image_processor_class
+from ..pixels.protocols import VideoProcessor
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
 from ..text.tokenizer_config import read_optional_json
 from .arguments import IMAGES, VIDEOS
-
-if TYPE_CHECKING:
-    from .processing_smolvlm import SmolVLMProcessor
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,6 +26,16 @@ _OWN = ("image_seq_len", "chat_template")
 _IGNORED = frozenset({"trust_remote_code", "force_download", "use_fast", "_from_auto", "resume_download", "proxies"})
 
 
+class Savable(Protocol):
+    """A processor whose files are written."""
+
+    tokenizer: SmolVLMTokenizer
+    chat_template: str | dict[str, str] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what processor_config.json holds."""
+
+
 def read_processor(
     name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], model_type: str = "smolvlm"
 ) -> dict[str, Any]:
@@ -34,8 +43,6 @@ def read_processor(
 
     That of `model_type` "smolvlm" has a video processor, that of "idefics3" has none.
     """
-    from ..auto import image_processor_class
-
     rest = {key: value for key, value in kwargs.items() if key not in _IGNORED}
     hub = {key: rest.pop(key) for key in _HUB if key in rest}
     source = checkpoint(name_or_dir, **hub)
@@ -57,12 +64,13 @@ def read_processor(
     }
 
 
-def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> Any:
+def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> VideoProcessor | None:
     try:
         from ..pixels.video_processing_smolvlm import SmolVLMVideoProcessor
     except ModuleNotFoundError:
         return None
-    return SmolVLMVideoProcessor.from_pretrained(name_or_dir, **kwargs)
+    found: VideoProcessor = SmolVLMVideoProcessor.from_pretrained(name_or_dir, **kwargs)
+    return found
 
 
 def _chat_template(source: Checkpoint) -> str | dict[str, str] | None:
@@ -87,7 +95,7 @@ def _chat_template(source: Checkpoint) -> str | dict[str, str] | None:
     return templates["default"] if list(templates) == ["default"] else templates or None
 
 
-def write_processor(processor: SmolVLMProcessor, save_directory: str | os.PathLike[str]) -> list[str]:
+def write_processor(processor: Savable, save_directory: str | os.PathLike[str]) -> list[str]:
     """Write processor_config.json, the tokenizer's files and the chat templates; return the first's path."""
     folder = Path(save_directory)
     folder.mkdir(parents=True, exist_ok=True)

@@ -365,8 +365,8 @@ class SmolVLM:
         from ..media.video_inputs import is_source, metadata_of
 
         files = [is_source(clip) for clip in clips]
-        videos = self.processor.video_processor
-        limits = {"num_frames": videos.num_frames or _NUM_FRAMES, "fps": videos.fps or _FPS}
+        videos = self.processor.require_video_processor()
+        limits: dict[str, Any] = {"num_frames": videos.num_frames or _NUM_FRAMES, "fps": videos.fps or _FPS}
         if all(files):
             return clips, {"media_policy": self.policy, "do_sample_frames": True, **limits}
         if not any(files):
