@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .checkpoint.hub import checkpoint
-from .pixels.image_processing_base import HUB
-from .text.tokenizer_config import read_optional_json
+from .checkpoint.hub import checkpoint, split_hub_options
+from .checkpoint.json_files import read_optional_json
 
 # In the order in which Transformers looks.
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
@@ -94,7 +93,7 @@ def image_processor_class(backend: str | None = None, use_fast: bool | None = No
 
 def _is_idefics3(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], names: tuple[str, ...]) -> bool:
     """Whether the first of the files that says what it is for is of Idefics3."""
-    source = checkpoint(name_or_dir, **{name: kwargs[name] for name in HUB if name in kwargs})
+    source = checkpoint(name_or_dir, **split_hub_options(kwargs)[0])
     for name in names:
         settings = read_optional_json(source.find(name))
         said = settings.get("processor_class") or settings.get("model_type") or settings.get("image_processor_type")

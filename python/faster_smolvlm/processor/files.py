@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint.hub import Checkpoint, checkpoint
+from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
+from ..checkpoint.json_files import json_text, read_optional_json
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
-from ..text.tokenizer_config import read_optional_json
 from .arguments import IMAGES, VIDEOS
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-_HUB = ("revision", "token", "cache_dir", "local_files_only")
 _TOKENIZER = frozenset(
     {"padding_side", "truncation_side", "model_max_length", "bos_token", "eos_token", "pad_token", "unk_token"}
 )
@@ -36,9 +34,8 @@ def read_processor(
     """
     from ..auto import image_processor_class
 
-    rest = {key: value for key, value in kwargs.items() if key not in _IGNORED}
-    hub = {key: rest.pop(key) for key in _HUB if key in rest}
-    source = checkpoint(name_or_dir, **hub)
+    hub_options, rest = split_hub_options({key: value for key, value in kwargs.items() if key not in _IGNORED})
+    source = checkpoint(name_or_dir, **hub_options)
     settings = read_optional_json(source.find("processor_config.json"))
     own = {key: rest.pop(key) for key in _OWN if key in rest}
     image_class = image_processor_class(rest.pop("backend", None), kwargs.get("use_fast"), model_type)
@@ -48,9 +45,13 @@ def read_processor(
     for key in rest.keys() - images.keys() - videos.keys():
         _LOG.warning("Keyword argument `%s` is not known to the processor and will be ignored.", key)
     return {
-        "image_processor": image_class.from_pretrained(name_or_dir, **hub, **images),
+        "image_processor": image_class.from_pretrained(name_or_dir, **hub_options, **images),
         "tokenizer": SmolVLMTokenizer.from_pretrained(source, **tokenizer),
-        **({"video_processor": _video_processor(name_or_dir, {**hub, **videos})} if model_type == "smolvlm" else {}),
+        **(
+            {"video_processor": _video_processor(name_or_dir, {**hub_options, **videos})}
+            if model_type == "smolvlm"
+            else {}
+        ),
         "chat_template": settings.get("chat_template") or _chat_template(source),
         **({"image_seq_len": settings["image_seq_len"]} if "image_seq_len" in settings else {}),
         **own,
@@ -94,7 +95,7 @@ def write_processor(processor: SmolVLMProcessor, save_directory: str | os.PathLi
     processor.tokenizer.save_pretrained(folder)
     _write_chat_templates(folder, processor.chat_template)
     path = folder / "processor_config.json"
-    path.write_text(json.dumps(processor.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json_text(processor.to_dict()), encoding="utf-8")
     return [str(path)]
 
 
