@@ -1,7 +1,8 @@
-"""The image processor classes by family and backend."""
+"""Which image processor class stands for a backend."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -9,26 +10,21 @@ if TYPE_CHECKING:
     from .image_processing_base import SmolVLMImageProcessorBase
 
 BACKENDS = ("torchvision", "pil")
-# Module and class; a module is imported when its class is asked for.
-_CLASSES = {
-    ("smolvlm", "torchvision"): ("image_processing_smolvlm", "SmolVLMImageProcessor"),
-    ("smolvlm", "pil"): ("image_processing_pil_smolvlm", "SmolVLMImageProcessorPil"),
-    ("idefics3", "torchvision"): ("image_processing_idefics3", "Idefics3ImageProcessor"),
-    ("idefics3", "pil"): ("image_processing_idefics3", "Idefics3ImageProcessorPil"),
-}
+"""With whose arithmetic the pixels are made; the first is the default."""
 
 
 def image_processor_class(
-    backend: str | None = None, use_fast: bool | None = None, model_type: str = "smolvlm"
+    classes: Mapping[str, str], backend: str | None = None, use_fast: bool | None = None
 ) -> type[SmolVLMImageProcessorBase]:
-    """Return the image processor class of a backend: "torchvision" (the default) or "pil" (`use_fast=False`).
+    """Return the class of a backend: "torchvision" (the default) or "pil" (also `use_fast=False`).
 
-    Raises ValueError for another backend.
+    `classes` are a family's: backend to "module.Class", the module one of this folder; see
+    `SmolVLMProcessor.image_processors`. Raises ValueError for another backend.
     """
     if backend is None:
         backend = "pil" if use_fast is False else "torchvision"
     if backend not in BACKENDS:
         raise ValueError(f"backend must be 'torchvision' or 'pil', got {backend!r}")
-    module, name = _CLASSES[model_type, backend]
+    module, _, name = classes[backend].rpartition(".")
     found: type[SmolVLMImageProcessorBase] = getattr(import_module(f".{module}", __package__), name)
     return found

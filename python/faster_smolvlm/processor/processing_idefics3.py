@@ -24,6 +24,10 @@ class Idefics3Processor(SmolVLMProcessor):
     """
 
     model_type = "idefics3"
+    image_processors = {  # noqa: RUF012
+        "torchvision": "image_processing_idefics3.Idefics3ImageProcessor",
+        "pil": "image_processing_idefics3.Idefics3ImageProcessorPil",
+    }
     unused_input_names = ("rows", "cols")
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..batch_feature import BatchFeature
@@ -34,6 +34,11 @@ class SmolVLMProcessor:
     """
 
     model_type: ClassVar[str] = "smolvlm"
+    # Backend to the image processor's class, in a module of pixels/.
+    image_processors: ClassVar[Mapping[str, str]] = {
+        "torchvision": "image_processing_smolvlm.SmolVLMImageProcessor",
+        "pil": "image_processing_pil_smolvlm.SmolVLMImageProcessorPil",
+    }
     unused_input_names: ClassVar[tuple[str, ...]] = ("rows", "cols", "video_metadata")
 
     def __init__(
@@ -81,7 +86,7 @@ class SmolVLMProcessor:
         chooses the image processor; other names go to the part that knows them (`size=…`, `padding_side="left"`,
         `image_seq_len=…`). Raises OSError for a missing or broken file.
         """
-        return cls(**read_processor(pretrained_model_name_or_path, kwargs, cls.model_type))
+        return cls(**read_processor(cls, pretrained_model_name_or_path, kwargs))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
         """Write the files that `from_pretrained`, here and in Transformers, reads."""
