@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint.hub import checkpoint
+from .checkpoint.hub import checkpoint, split_hub_options
+from .checkpoint.json_files import read_optional_json
 from .families import FAMILIES, Family, family_named
 from .pixels.backends import image_processor_class
-from .pixels.image_processing_base import HUB
-from .text.tokenizer_config import read_optional_json
 
 if TYPE_CHECKING:
     from .modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
@@ -83,7 +82,7 @@ class AutoModelForImageTextToText(_Factory):
 
 def _family(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], files: Iterable[str]) -> Family:
     """Return the family that the first of `files` to name one names; the first family if none does."""
-    source = checkpoint(name_or_dir, **{name: kwargs[name] for name in HUB if name in kwargs})
+    source = checkpoint(name_or_dir, **split_hub_options(kwargs)[0])
     for file in files:
         settings = read_optional_json(source.find(file))
         name = next((settings[key] for key in _KEYS if settings.get(key)), None)

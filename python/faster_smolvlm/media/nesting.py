@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .video_inputs import is_source
+from .image import is_pil_image
+from .video_inputs import is_image, is_source
 
 
 def nest_images(images: Any) -> list[list[Any]]:
@@ -21,6 +22,34 @@ def nest_images(images: Any) -> list[list[Any]]:
     if images and _ndim(images[0]) == 4:
         return [_images_of(sample) for sample in images]
     return [list(images)]
+
+
+def nest_pictures(images: Any) -> list[list[Any]]:
+    """Return decoded pictures as samples: one picture or a flat list is one sample, a list of lists a batch.
+
+    An array with four dimensions is a sample. Raises ValueError for any other shape, and where there is no picture.
+    """
+    nested = _nest_decoded(images)
+    if not any(len(sample) for sample in nested):
+        raise ValueError("No images found in the batch; pass at least one picture.")
+    return nested
+
+
+def _nest_decoded(images: Any) -> list[list[Any]]:
+    if isinstance(images, (list, tuple)):
+        if all(isinstance(sample, (list, tuple)) and all(map(is_image, sample)) for sample in images):
+            return [list(sample) for sample in images]
+        if all(map(is_image, images)):
+            if is_pil_image(images[0]) or images[0].ndim == 3:
+                return [list(images)]
+            if images[0].ndim == 4:
+                return [list(image) for image in images]
+    elif is_image(images):
+        if is_pil_image(images) or images.ndim == 3:
+            return [[images]]
+        if images.ndim == 4:
+            return [list(images)]
+    raise ValueError("Invalid input type. Must be a single image, a list of images, or a list of batches of images.")
 
 
 def count_videos(videos: Any) -> int:

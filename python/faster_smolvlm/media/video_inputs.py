@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ..pixels.planes import is_image
 from .image import is_array, is_pil_image
 from .video_metadata import VideoMetadata
 
@@ -76,6 +75,11 @@ def _inferred(clip: Any) -> VideoMetadata:
 def is_source(value: Any) -> bool:
     """Whether a clip has to be read from a file, URL or bytes."""
     return isinstance(value, (str, bytes, os.PathLike)) or (hasattr(value, "read") and hasattr(value, "seek"))
+
+
+def is_image(value: Any) -> bool:
+    """Whether `value` is a PIL image, a NumPy array or a torch tensor."""
+    return is_pil_image(value) or is_array(value)
 
 
 def _is_frame(value: Any) -> bool:
