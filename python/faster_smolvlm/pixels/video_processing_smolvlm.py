@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -15,7 +14,8 @@ import numpy as np
 
 from .. import _rust
 from ..batch_feature import BatchFeature
-from ..checkpoint.hub import checkpoint
+from ..checkpoint.hub import HubOptions, checkpoint, split_hub_options
+from ..checkpoint.json_files import json_text, read_json
 from ..media import MediaPolicy
 from ..media.image import load_frames
 from ..media.kinds import is_source
@@ -25,7 +25,7 @@ from ..media.video import Sampler, VideoReader
 from ..media.video_metadata import VideoMetadata
 from .arithmetic import Array
 from .clip_frames import FramePixels, check_output
-from .image_processing_base import HUB, naming, read_settings
+from .image_processing_base import naming
 from .image_processing_smolvlm import wrapper
 from .settings import check_complete, plain, standardize, validate
 from .size import SizeDict, size_dict
@@ -223,7 +223,7 @@ class SmolVLMVideoProcessor:
 
     def to_json_string(self) -> str:
         """Return the settings as JSON."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        return json_text(self.to_dict())
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
         """Write the settings as JSON."""
@@ -246,10 +246,10 @@ class SmolVLMVideoProcessor:
         preprocessor_config.json. Other arguments are ignored, and returned beside the processor with
         `return_unused_kwargs=True`. Raises OSError where the files are missing.
         """
-        hub = {name: kwargs.pop(name) for name in HUB if name in kwargs}
+        hub_options, kwargs = split_hub_options(kwargs)
         for ignored in ("force_download", "proxies", "_from_auto", "_from_pipeline", "use_fast", "trust_remote_code"):
             kwargs.pop(ignored, None)
-        settings = _find_settings(os.fspath(pretrained_model_name_or_path), kwargs.pop("subfolder", ""), hub)
+        settings = _find_settings(os.fspath(pretrained_model_name_or_path), kwargs.pop("subfolder", ""), hub_options)
         return cls.from_dict(settings, **kwargs)
 
     @classmethod
@@ -263,7 +263,7 @@ class SmolVLMVideoProcessor:
     @classmethod
     def from_json_file(cls: type[Self], json_file: str | os.PathLike[str]) -> Self:
         """Make a processor from a JSON file."""
-        return cls(**read_settings(Path(json_file)))
+        return cls(**read_json(Path(json_file)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
@@ -302,13 +302,13 @@ def _as_given(clip: Array) -> Array:
     return clip.astype(np.uint8) if np.array_equal(clip, clip.astype(np.uint8)) else clip
 
 
-def _find_settings(name: str, folder: str, hub: dict[str, Any]) -> dict[str, Any]:
+def _find_settings(name: str, folder: str, hub_options: HubOptions) -> dict[str, Any]:
     if os.path.isfile(name):
-        return read_settings(Path(name))
-    source = checkpoint(name, **hub)
+        return read_json(Path(name))
+    source = checkpoint(name, **hub_options)
     path = source.find(os.path.join(folder, "processor_config.json"))
-    if path is not None and "video_processor" in (nested := read_settings(path)):
+    if path is not None and "video_processor" in (nested := read_json(path)):
         settings: dict[str, Any] = nested["video_processor"]
         return settings
     path = source.find(os.path.join(folder, _FILE))
-    return read_settings(path or source.require(os.path.join(folder, "preprocessor_config.json")))
+    return read_json(path or source.require(os.path.join(folder, "preprocessor_config.json")))

@@ -11,7 +11,8 @@ from typing import Any
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from ..batch_feature import BatchFeature
-from ..checkpoint.hub import Checkpoint, checkpoint
+from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
+from ..checkpoint.json_files import read_optional_json
 from .control_tokens import encode_marked
 from .padding import PaddingStrategy, TruncationStrategy, as_tensors, pad_sequences
 from .tokenizer_config import (
@@ -19,7 +20,6 @@ from .tokenizer_config import (
     added_token,
     chat_template_of,
     read_backend,
-    read_optional_json,
     side,
     special_tokens,
     to_json,
@@ -108,29 +108,18 @@ class SmolVLMTokenizer:
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str] | Checkpoint,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        **overrides: Any,
+        **options: Any,
     ) -> SmolVLMTokenizer:
         """Read tokenizer.json and tokenizer_config.json of a directory or hub repository.
 
-        `overrides` replace entries of tokenizer_config.json (`padding_side="left"`). Raises OSError for a missing or
-        broken file.
+        `options` are those of `HubOptions`; the others replace entries of tokenizer_config.json
+        (`padding_side="left"`). Raises OSError for a missing or broken file.
         """
-        source = (
-            pretrained_model_name_or_path
-            if isinstance(pretrained_model_name_or_path, Checkpoint)
-            else checkpoint(
-                pretrained_model_name_or_path,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-            )
-        )
+        hub_options, overrides = split_hub_options(options)
+        if isinstance(pretrained_model_name_or_path, Checkpoint):
+            source = pretrained_model_name_or_path
+        else:
+            source = checkpoint(pretrained_model_name_or_path, **hub_options)
         backend = read_backend(source.require("tokenizer.json"))
         config = read_optional_json(source.find("tokenizer_config.json"))
         if "added_tokens_decoder" not in config:

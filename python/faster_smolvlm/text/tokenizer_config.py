@@ -8,8 +8,6 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from ..checkpoint.config_base import read_json
-
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -64,11 +62,6 @@ def read_backend(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises a plain Exception
         raise OSError(f"{path} is not a tokenizer of the tokenizers library: {error}") from error
-
-
-def read_optional_json(path: Path | None) -> dict[str, Any]:
-    """Return the JSON object in a file, {} for no file; a broken one is an OSError that names it."""
-    return {} if path is None else read_json(path)
 
 
 def to_json(config: dict[str, Any]) -> str:
