@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -19,8 +18,10 @@ from ..batch_feature import BatchFeature
 from ..checkpoint.hub import checkpoint, split_hub_options
 from ..checkpoint.json_files import json_text, read_json
 from ..media import MediaLimitError, MediaPolicy, load_image
+from ..media.nesting import nest_pictures
 from .arithmetic import Arithmetic, Array, Formula
-from .planes import PillowPixels, is_plain_rgb, nest, to_planes, warn_if_scaled
+from .plan import ImagePlan
+from .planes import PillowPixels, is_plain_rgb, to_planes, warn_if_scaled
 from .settings import NAMES, check_complete, plain, standardize, target, validate
 from .size import SizeDict
 
@@ -29,27 +30,6 @@ Self = TypeVar("Self", bound="SmolVLMImageProcessorBase")
 _FILE = "preprocessor_config.json"
 # Tables of one process-wide set of settings are small (3 kB); different ones are few.
 _TABLES = 32
-
-
-@dataclass(frozen=True)
-class ImagePlan:
-    """The grid of a picture: `rows` × `cols` tiles and a global view, or one frame where both are 0."""
-
-    rows: int
-    cols: int
-    frames: int
-    image_seq_len: int
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens that the picture takes in the prompt. The tokenizers of the family have places up to 6 × 6.
-
-        Raises ValueError for larger grids: how their text is cut depends on the tokenizer.
-        """
-        if max(self.rows, self.cols) > 6:
-            raise ValueError(f"a grid of {self.rows} × {self.cols} has no place tokens; encode the prompt to count it")
-        # A tile has two marks in front, a row of tiles a line break behind; the global view stands between three marks.
-        return self.frames * self.image_seq_len + 2 * self.rows * self.cols + self.rows + 3
 
 
 class SmolVLMImageProcessorBase:
@@ -105,7 +85,7 @@ class SmolVLMImageProcessorBase:
 
         `images` is a picture, a list of pictures (one sample) or a list of lists (a batch); a picture is a PIL
         image, an array or tensor (height, width, channels) or (channels, height, width), a path, URL, data URI, base64
-        string or bytes. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
+        string, bytes or a binary file. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
         `pixel_attention_mask`, int64 (batch, frames, tile, tile), 1 where a frame is, and with `return_row_col_info`
         the nested lists `rows` and `cols`. `return_tensors` is "pt", "np" or None.
 
@@ -116,7 +96,7 @@ class SmolVLMImageProcessorBase:
         settings = {name: kwargs.get(name, getattr(self, name, None)) for name in NAMES}
         settings = standardize(settings)
         check_complete(settings)
-        samples = nest(self.fetch_images(images))
+        samples = nest_pictures(self.fetch_images(images))
         planes = [
             [self._planes(image, settings, f"image {column} of sample {row}") for column, image in enumerate(sample)]
             for row, sample in enumerate(samples)
@@ -124,7 +104,7 @@ class SmolVLMImageProcessorBase:
         return self._preprocess(planes, settings)
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Replace paths, URLs, data URIs, base64 strings and bytes, at any depth, by decoded pictures."""
+        """Replace sources (paths, URLs, bytes, files …), at any depth, by decoded pictures."""
         if not isinstance(image_url_or_urls, (list, tuple)):
             return load_image(image_url_or_urls, self.media_policy)
         return [self._fetch(item, index) for index, item in enumerate(image_url_or_urls)]

@@ -6,16 +6,14 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
 from ..checkpoint.json_files import json_text, read_optional_json
 from ..pixels.backends import image_processor_class
+from ..pixels.protocols import VideoProcessor
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
 from .arguments import IMAGES, VIDEOS
-
-if TYPE_CHECKING:
-    from .processing_smolvlm import SmolVLMProcessor
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,6 +33,16 @@ class ProcessorClass(Protocol):
     @classmethod
     def get_attributes(cls) -> list[str]:
         """The names of the parts."""
+
+
+class Savable(Protocol):
+    """A processor whose files are written."""
+
+    tokenizer: SmolVLMTokenizer
+    chat_template: str | dict[str, str] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what processor_config.json holds."""
 
 
 def read_processor(
@@ -62,12 +70,13 @@ def read_processor(
     }
 
 
-def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> Any:
+def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> VideoProcessor | None:
     try:
         from ..pixels.video_processing_smolvlm import SmolVLMVideoProcessor
     except ModuleNotFoundError:
         return None
-    return SmolVLMVideoProcessor.from_pretrained(name_or_dir, **kwargs)
+    found: VideoProcessor = SmolVLMVideoProcessor.from_pretrained(name_or_dir, **kwargs)
+    return found
 
 
 def _chat_template(source: Checkpoint) -> str | dict[str, str] | None:
@@ -92,7 +101,7 @@ def _chat_template(source: Checkpoint) -> str | dict[str, str] | None:
     return templates["default"] if list(templates) == ["default"] else templates or None
 
 
-def write_processor(processor: SmolVLMProcessor, save_directory: str | os.PathLike[str]) -> list[str]:
+def write_processor(processor: Savable, save_directory: str | os.PathLike[str]) -> list[str]:
     """Write processor_config.json, the tokenizer's files and the chat templates; return the first's path."""
     folder = Path(save_directory)
     folder.mkdir(parents=True, exist_ok=True)

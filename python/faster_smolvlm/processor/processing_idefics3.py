@@ -9,6 +9,7 @@ import numpy as np
 
 from ..batch_feature import BatchFeature
 from ..media.nesting import nest_images
+from ..pixels.protocols import ImageProcessor
 from ..text.expansion import PromptPart
 from ..text.placeholders import image_prompt
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
@@ -31,7 +32,7 @@ class Idefics3Processor(SmolVLMProcessor):
 
     def __init__(
         self,
-        image_processor: Any,
+        image_processor: ImageProcessor,
         tokenizer: SmolVLMTokenizer,
         image_seq_len: int = 169,
         chat_template: str | dict[str, str] | None = None,

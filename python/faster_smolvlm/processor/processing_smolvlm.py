@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from ..batch_feature import BatchFeature
 from ..media.nesting import count_videos, nest_images
+from ..pixels.protocols import ImageProcessor, VideoProcessor
 from ..text import chat_template as chat_rendering
 from ..text import conversation as chat
 from ..text.control_tokens import mark, without_marked
@@ -42,9 +43,9 @@ class SmolVLMProcessor:
 
     def __init__(
         self,
-        image_processor: Any,
+        image_processor: ImageProcessor,
         tokenizer: SmolVLMTokenizer,
-        video_processor: Any = None,
+        video_processor: VideoProcessor | None = None,
         image_seq_len: int = 169,
         chat_template: str | dict[str, str] | None = None,
         **kwargs: Any,
@@ -108,6 +109,12 @@ class SmolVLMProcessor:
         names = [name for part in parts if part is not None for name in part.model_input_names]
         return [name for name in names if name not in self.unused_input_names]
 
+    def require_video_processor(self) -> VideoProcessor:
+        """Return the video processor; raises NotImplementedError if there is none."""
+        if self.video_processor is None:
+            raise NotImplementedError("this processor has no video processor: it takes pictures and text only")
+        return self.video_processor
+
     # The call
 
     def __call__(
@@ -135,8 +142,8 @@ class SmolVLMProcessor:
         arguments = self._arguments(kwargs)
         sanitize = bool(arguments["own"].get("sanitize_control_tokens"))
         self._check_counts(list(map(without_marked, texts)) if texts and sanitize else texts, nested, videos)
-        if videos is not None and self.video_processor is None:
-            raise NotImplementedError("this processor has no video processor: it takes pictures and text only")
+        if videos is not None:
+            self.require_video_processor()
 
         pictures, grids = self._process_images(nested, arguments["images_kwargs"])
         clips_pixels, clips = self._process_videos(videos, arguments["videos_kwargs"])
@@ -153,6 +160,16 @@ class SmolVLMProcessor:
             tensor_type=arguments["text_kwargs"].get("return_tensors"),
             skip=("text_replacement_offsets", "offset_mapping"),
         )
+
+    def encode_text(
+        self, texts: Sequence[str], *, grids: Sequence[Grid] = (), clips: Sequence[Clip] = (), **options: Any
+    ) -> dict[str, Any]:
+        """Return the ids of texts whose pictures and clips are known by their size only, and what `options` ask for.
+
+        `grids` (rows, cols) and `clips` stand behind the placeholders of the texts, in order; `options` are the text
+        arguments of a call. Nothing is padded or converted to tensors unless they say so.
+        """
+        return self._encode(list(texts), prompt_parts(texts, self._media_tokens, grids, clips), options)
 
     def _nest(self, images: Any, texts: list[str] | None) -> list[list[Any]]:
         """Return the pictures of each prompt."""
@@ -206,7 +223,7 @@ class SmolVLMProcessor:
         """Return the pixels, and when the frames of each clip were taken."""
         if videos is None:
             return {}, []
-        features = dict(self.video_processor(videos, **{**kwargs, "return_metadata": True}))
+        features = dict(self.require_video_processor()(videos, **{**kwargs, "return_metadata": True}))
         metadata = features.pop("video_metadata")
         padded = max(len(frames) for frames in features["pixel_values"])
         return features, [self._clip(entry, padded) for entry in metadata]
