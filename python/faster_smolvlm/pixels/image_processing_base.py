@@ -85,7 +85,7 @@ class SmolVLMImageProcessorBase:
 
         `images` is a picture, a list of pictures (one sample) or a list of lists (a batch); a picture is a PIL
         image, an array or tensor (height, width, channels) or (channels, height, width), a path, URL, data URI, base64
-        string or bytes. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
+        string, bytes or a binary file. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
         `pixel_attention_mask`, int64 (batch, frames, tile, tile), 1 where a frame is, and with `return_row_col_info`
         the nested lists `rows` and `cols`. `return_tensors` is "pt", "np" or None.
 
@@ -104,7 +104,7 @@ class SmolVLMImageProcessorBase:
         return self._preprocess(planes, settings)
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Replace paths, URLs, data URIs, base64 strings and bytes, at any depth, by decoded pictures."""
+        """Replace sources (paths, URLs, bytes, files …), at any depth, by decoded pictures."""
         if not isinstance(image_url_or_urls, (list, tuple)):
             return load_image(image_url_or_urls, self.media_policy)
         return [self._fetch(item, index) for index, item in enumerate(image_url_or_urls)]

@@ -9,27 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from ..media.image import is_pil_image, is_tensor
+from ..media.kinds import LAST, channel_layout, is_pil_image, is_tensor
 from .arithmetic import Array, BFloat16
 from .settings import plain
 
 _LOG = logging.getLogger(__name__)
-FIRST, LAST = "channels_first", "channels_last"
 
 
 def infer_layout(shape: tuple[int, ...], channels: tuple[int, ...] = (1, 3, 4)) -> str:
     """Which of three dimensions holds the channels; the first wins where both could."""
-    first, last = shape[0] in channels, shape[-1] in channels
-    if first and last:
+    if shape[0] in channels and shape[-1] in channels:
         _LOG.warning(
             "The channel dimension is ambiguous. Got image shape %s. Assuming channels are the first dimension. "
             "Use the input_data_format parameter to assign the channel dimension.",
             tuple(shape),
         )
-    if first:
-        return FIRST
-    if last:
-        return LAST
+    layout = channel_layout(shape, channels)
+    if layout is not None:
+        return layout
     raise ValueError(f"Unable to infer channel dimension format: none of (1, 3, 4) channels in shape {tuple(shape)}")
 
 

@@ -16,10 +16,12 @@ from .. import _rust
 from ..batch_feature import BatchFeature
 from ..checkpoint.hub import HubOptions, checkpoint, split_hub_options
 from ..checkpoint.json_files import json_text, read_json
-from ..media import MediaPolicy, load_image
+from ..media import MediaPolicy
+from ..media.image import load_frames
+from ..media.kinds import is_source
+from ..media.nesting import clip_layout, flatten_videos, metadata_of
 from ..media.sampling import FrameSampling
 from ..media.video import Sampler, VideoReader
-from ..media.video_inputs import flatten_videos, infer_layout, is_source, metadata_of
 from ..media.video_metadata import VideoMetadata
 from .arithmetic import Array
 from .clip_frames import FramePixels, check_output
@@ -96,11 +98,11 @@ class SmolVLMVideoProcessor:
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """Return the frames of `videos`.
 
-        `videos` is a clip or a list of clips; a clip is a path, URL, data URI or bytes, an array or tensor (frames,
-        height, width, channels) or (frames, channels, height, width) with 1 or 3 channels, or a list of pictures. With
-        `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each by `sample_frames`; arrays
-        need `video_metadata` for that; a `frame_sampling` chooses in its place. The result holds `pixel_values`,
-        float32 (clips, frames, 3, height, width), where clips shorter than the longest end in frames of zeros,
+        `videos` is a clip or a list of clips; a clip is a path, URL, data URI, base64 string, bytes or a binary file,
+        an array or tensor (frames, height, width, channels) or (frames, channels, height, width) with 1 or 3 channels,
+        or a list of pictures. With `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each
+        by `sample_frames`; arrays need `video_metadata` for that; a `frame_sampling` chooses in its place. The result
+        holds `pixel_values`, float32 (clips, frames, 3, height, width), clips shorter than the longest padded by zeros,
         `pixel_attention_mask`, int64 (clips, frames, height, width), 1 in those frames too, and with `return_metadata`
         the list `video_metadata`. `return_tensors` is "pt", "np" or None (lists). Clips that are read from files are
         turned upright; a sample aspect ratio is not applied (see `VideoReader`).
@@ -151,7 +153,7 @@ class SmolVLMVideoProcessor:
                 raise ValueError(
                     "Sampling frames from a list of images is not supported! Set `do_sample_frames=False`."
                 )
-            return to_pixels.of_array(_load_frames(clip, settings["media_policy"]), "channels_last", pool), metadata
+            return to_pixels.of_array(load_frames(clip, settings["media_policy"]), "channels_last", pool), metadata
         if sample:
             if sampling is None:
                 metadata.frames_indices = self.sample_frames(metadata, **limits)
@@ -161,7 +163,7 @@ class SmolVLMVideoProcessor:
                 metadata.frames_indices = sampling.choose([i / (metadata.fps or 1) for i in range(len(clip))])
             clip = clip[metadata.frames_indices]
         given = settings["input_data_format"]
-        layout = infer_layout(clip) if given is None else str(getattr(given, "value", given))
+        layout = clip_layout(clip) if given is None else str(getattr(given, "value", given))
         return to_pixels.of_array(clip, layout, pool), metadata
 
     def sampler(
@@ -298,13 +300,6 @@ def _pack(clips: list[Array], settings: dict[str, Any]) -> dict[str, Any]:
 def _as_given(clip: Array) -> Array:
     """uint8 frames that are neither rescaled nor normalised stay uint8."""
     return clip.astype(np.uint8) if np.array_equal(clip, clip.astype(np.uint8)) else clip
-
-
-def _load_frames(paths: list[str], policy: MediaPolicy) -> list[Array]:
-    frames = [np.asarray(load_image(path, policy)) for path in paths]
-    if len({frame.shape for frame in frames}) > 1:
-        raise ValueError(f"the frames of a video must have one size, got {sorted({f.shape[:2] for f in frames})}")
-    return frames
 
 
 def _find_settings(name: str, folder: str, hub_options: HubOptions) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ..batch_feature import BatchFeature
 from ..generation.choice import forced_engine
 from ..generation.token_bytes import TokenBytes
 from ..media import MediaError, MediaPolicy, load_image
+from ..media.kinds import is_source
 from .answers import Call, Result, Stream, Timings
 
 if TYPE_CHECKING:
@@ -357,7 +358,7 @@ class SmolVLM:
 
     def _sample(self, clips: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the clips and how to sample them: files as the checkpoint says, of arrays every frame."""
-        from ..media.video_inputs import is_source, metadata_of
+        from ..media.nesting import metadata_of
 
         files = [is_source(clip) for clip in clips]
         videos = self.processor.require_video_processor()
@@ -413,5 +414,5 @@ def _conversation(prompt: str, images: Any, videos: Any) -> list[dict[str, Any]]
 
 
 def _list(media: Any) -> Sequence[Any]:
-    single = isinstance(media, (str, bytes, os.PathLike)) or not isinstance(media, Sequence)
+    single = is_source(media) or not isinstance(media, Sequence)
     return [media] if single else media

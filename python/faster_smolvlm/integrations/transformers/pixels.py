@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers.image_processing_utils import BatchFeature
 
 from ...media import MediaPolicy
-from ...media.image import is_array, is_pil_image
+from ...media.kinds import is_array, is_pil_image
 from ...pixels.image_processing_base import SmolVLMImageProcessorBase
 from ...pixels.settings import NAMES
 
