@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers.image_processing_utils import BatchFeature
 
     from ...media.video import Sampler
-    from ...media.video_stream import VideoSource
+    from ...media.video_file import VideoSource
 
     # The frames and the `VideoMetadata` of a clip; of a list of clips, all frames and all metadata.
     Fetched = tuple[object, object] | list[tuple[object, ...]]
