@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use faster_smolvlm_core::engine::checkpoint::Checkpoint;
-use faster_smolvlm_core::engine::kernels::{ISA_VARIABLE, Packing, select};
-use faster_smolvlm_core::engine::linear::{
+use faster_smolvlm_core::machine::memory::{Buffer, Shared};
+use faster_smolvlm_core::machine::team::Pool;
+use faster_smolvlm_core::model::checkpoint::Checkpoint;
+use faster_smolvlm_core::model::kernels::{ISA_VARIABLE, Packing, select};
+use faster_smolvlm_core::model::linear::{
     Activations, Input, Linear, LinearScratch, Order, Quantized, task_panels,
 };
-use faster_smolvlm_core::engine::memory::{Buffer, Shared};
-use faster_smolvlm_core::engine::pool::Pool;
-use faster_smolvlm_core::engine::{
+use faster_smolvlm_core::model::{
     Dtype, Engine, Frame, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig,
     VisionConfig, limits,
 };

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+mod engine;
+
+pub use engine::{EngineError, Result};
+
 /// What went wrong, a variant per cause.
 #[allow(missing_docs)] // the fields are the numbers that the message shows
 #[derive(Debug, Clone, PartialEq, Eq)]

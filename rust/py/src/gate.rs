@@ -1,7 +1,7 @@
 //! The one door between Python and the core: let go of the interpreter, and map the error.
 
 use faster_smolvlm_core::Error;
-use faster_smolvlm_core::engine::EngineError;
+use faster_smolvlm_core::error::EngineError;
 use pyo3::exceptions::{
     PyMemoryError, PyNotImplementedError, PyOSError, PyRuntimeError, PyValueError,
 };

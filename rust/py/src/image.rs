@@ -1,12 +1,13 @@
 //! Bindings of the image half of the core.
 
 use faster_smolvlm_core::Error;
-use faster_smolvlm_core::geometry::{Layout, Settings, Target};
-use faster_smolvlm_core::image::{Image, ImageView, Picture};
-use faster_smolvlm_core::preprocess::{Pixels, preprocess_batch};
-use faster_smolvlm_core::resize::{Arithmetic, Filter, Real, resize, resize_float};
-use faster_smolvlm_core::stream::convert::{Conversion, Formula, Value};
-use faster_smolvlm_core::stream::kernels::Kernels;
+use faster_smolvlm_core::pixels::definition::{Real, resize, resize_float};
+use faster_smolvlm_core::pixels::kernels::Kernels;
+use faster_smolvlm_core::pixels::layout::{Layout, Settings, Target};
+use faster_smolvlm_core::pixels::picture::{Image, ImageView, Picture};
+use faster_smolvlm_core::pixels::preprocess::{Pixels, preprocess_batch};
+use faster_smolvlm_core::pixels::stream::convert::{Conversion, Formula, Value};
+use faster_smolvlm_core::pixels::windows::{Arithmetic, Filter};
 use numpy::{
     Element, IntoPyArray, PyArray3, PyReadonlyArray2, PyReadonlyArray3, PyReadwriteArray4,
 };
@@ -307,5 +308,5 @@ pub(crate) fn kernel_names() -> Vec<&'static str> {
 /// Threads that pictures are spread over.
 #[pyfunction]
 pub(crate) fn image_threads() -> usize {
-    faster_smolvlm_core::threads::count()
+    faster_smolvlm_core::machine::picture_threads::count()
 }

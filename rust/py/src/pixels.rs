@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_void};
 use std::ops::Range;
 
 use faster_smolvlm_core::Error;
-use faster_smolvlm_core::image::{Band, Bands, ImageView, Picture, StridedView, Strides};
+use faster_smolvlm_core::pixels::picture::{Band, Bands, ImageView, Picture, StridedView, Strides};
 use numpy::{PyReadonlyArray3, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
