@@ -43,10 +43,7 @@ impl fmt::Display for FrameError {
                 f,
                 "num_frames={asked} exceeds total_num_frames={total}; set num_frames or fps to a smaller value"
             ),
-            Self::OutOfRange { index, total } => write!(
-                f,
-                "frame index {index} is outside a video of {total} frames"
-            ),
+            Self::OutOfRange { index, total } => write!(f, "frame index {index} is outside a video of {total} frames"),
         }
     }
 }
@@ -69,12 +66,7 @@ pub struct Clip {
 ///
 /// The returned indices are ascending and distinct. Seconds are compared with `max_frames * fps` because the model
 /// was trained with that comparison.
-pub fn sample(
-    clip: Clip,
-    max_frames: u64,
-    fps: f64,
-    skip_secs: f64,
-) -> Result<Vec<u64>, FrameError> {
+pub fn sample(clip: Clip, max_frames: u64, fps: f64, skip_secs: f64) -> Result<Vec<u64>, FrameError> {
     if clip.total == 0 {
         return Err(FrameError::Empty);
     }
@@ -98,9 +90,7 @@ pub fn uniform(total: u64, n: u64) -> Result<Vec<u64>, FrameError> {
     if n > total {
         return Err(FrameError::TooMany { asked: n, total });
     }
-    Ok((0..n)
-        .map(|i| (i as u128 * total as u128 / n as u128) as u64)
-        .collect())
+    Ok((0..n).map(|i| (i as u128 * total as u128 / n as u128) as u64).collect())
 }
 
 /// `fps` frames per second of a video of constant frame rate, at least one frame.
@@ -108,10 +98,7 @@ pub fn at_rate(total: u64, video_fps: f64, fps: f64) -> Result<Vec<u64>, FrameEr
     if total == 0 {
         return Err(FrameError::Empty);
     }
-    let n = finite(
-        "total_num_frames / video fps * fps",
-        total as f64 / video_fps * fps,
-    )?;
+    let n = finite("total_num_frames / video fps * fps", total as f64 / video_fps * fps)?;
     uniform(total, (n as u64).max(1))
 }
 
@@ -122,10 +109,7 @@ pub fn at_times(times: &[f64], fps: f64) -> Result<Vec<u64>, FrameError> {
         return Err(FrameError::Empty);
     };
     positive("fps", fps)?;
-    finite(
-        "fps * duration",
-        (finite("time", last)? - finite("time", first)?) * fps,
-    )?;
+    finite("fps * duration", (finite("time", last)? - finite("time", first)?) * fps)?;
     let tick_from = |time: f64| ((time - first) * fps - SAME_TIME).ceil();
     let ticks = ((last - first) * fps + SAME_TIME).floor() + 1.0;
     let mut indices = Vec::new();
@@ -143,11 +127,7 @@ pub fn explicit(total: u64, indices: &[i64]) -> Result<Vec<u64>, FrameError> {
     let mut chosen = indices
         .iter()
         .map(|&index| {
-            let from_start = if index < 0 {
-                index as i128 + total as i128
-            } else {
-                index as i128
-            };
+            let from_start = if index < 0 { index as i128 + total as i128 } else { index as i128 };
             if (0..total as i128).contains(&from_start) {
                 Ok(from_start as u64)
             } else {
@@ -165,11 +145,7 @@ pub fn key_frames(keys: &[u64], max_frames: u64) -> Result<Vec<u64>, FrameError>
     if keys.is_empty() {
         return Err(FrameError::Empty);
     }
-    let chosen = linspace(
-        0,
-        keys.len() as u64 - 1,
-        max_frames.clamp(1, keys.len() as u64),
-    );
+    let chosen = linspace(0, keys.len() as u64 - 1, max_frames.clamp(1, keys.len() as u64));
     Ok(chosen.into_iter().map(|i| keys[i as usize]).collect())
 }
 
@@ -184,11 +160,7 @@ fn linspace(start: u64, end: u64, n: u64) -> Vec<u64> {
     let step = (end - start) as f64 / (n - 1) as f64;
     let mut indices = Vec::with_capacity(n as usize);
     for i in 0..n {
-        let index = if i == n - 1 {
-            end
-        } else {
-            (i as f64 * step + start as f64).floor() as u64
-        };
+        let index = if i == n - 1 { end } else { (i as f64 * step + start as f64).floor() as u64 };
         if indices.last() != Some(&index) {
             indices.push(index);
         }
@@ -200,19 +172,11 @@ fn linspace(start: u64, end: u64, n: u64) -> Vec<u64> {
 const SAME_TIME: f64 = 1e-6;
 
 fn finite(name: &'static str, value: f64) -> Result<f64, FrameError> {
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(FrameError::Number { name, value })
-    }
+    if value.is_finite() { Ok(value) } else { Err(FrameError::Number { name, value }) }
 }
 
 fn positive(name: &'static str, value: f64) -> Result<f64, FrameError> {
-    if value.is_finite() && value > 0.0 {
-        Ok(value)
-    } else {
-        Err(FrameError::Number { name, value })
-    }
+    if value.is_finite() && value > 0.0 { Ok(value) } else { Err(FrameError::Number { name, value }) }
 }
 
 /// What to take from a source whose length is not known.
@@ -281,17 +245,12 @@ impl Stream {
         let start = *self.start.get_or_insert(finite("time", time)?);
         let admitted = match &self.policy {
             Policy::Uniform => true,
-            Policy::Rate(fps) => {
-                (finite("time", time)? - start) * fps + SAME_TIME >= self.candidates as f64
-            }
+            Policy::Rate(fps) => (finite("time", time)? - start) * fps + SAME_TIME >= self.candidates as f64,
             Policy::Explicit(indices) => indices.binary_search(&index).is_ok(),
             Policy::KeyFrames => is_key,
         };
         self.seen += 1;
-        let nothing = Verdict {
-            keep: false,
-            release: Vec::new(),
-        };
+        let nothing = Verdict { keep: false, release: Vec::new() };
         if !admitted {
             return Ok(nothing);
         }
@@ -306,9 +265,7 @@ impl Stream {
         }
         self.held.push(index);
         let mut release = Vec::new();
-        if self.held.len() as u64 >= 2 * self.max_frames
-            && !matches!(self.policy, Policy::Explicit(_))
-        {
+        if self.held.len() as u64 >= 2 * self.max_frames && !matches!(self.policy, Policy::Explicit(_)) {
             let mut position = 0;
             self.held.retain(|&index| {
                 position += 1;
@@ -329,10 +286,7 @@ impl Stream {
         if let Policy::Explicit(indices) = &self.policy
             && let Some(&missing) = indices.iter().find(|&&index| index >= self.seen)
         {
-            return Err(FrameError::OutOfRange {
-                index: missing as i64,
-                total: self.seen,
-            });
+            return Err(FrameError::OutOfRange { index: missing as i64, total: self.seen });
         }
         if matches!(self.policy, Policy::Explicit(_)) {
             return Ok(self.held.clone());
@@ -346,25 +300,15 @@ mod tests {
     use super::*;
 
     const fn clip(total: u64, fps: f64, duration: f64) -> Clip {
-        Clip {
-            total,
-            fps,
-            duration,
-        }
+        Clip { total, fps, duration }
     }
 
     #[test]
     fn the_rule_of_the_model() {
         let of = |n, f, c| sample(c, n, f, 1.0).expect("valid");
-        assert_eq!(
-            of(64, 1.0, clip(300, 30.0, 10.0)),
-            [0, 33, 66, 99, 132, 166, 199, 232, 265, 299]
-        );
+        assert_eq!(of(64, 1.0, clip(300, 30.0, 10.0)), [0, 33, 66, 99, 132, 166, 199, 232, 265, 299]);
         assert_eq!(of(4, 1.0, clip(300, 30.0, 10.0)), [30, 110, 190, 270]);
-        assert_eq!(
-            of(8, 1.0, clip(300, 30.0, 10.0)),
-            [0, 42, 85, 128, 170, 213, 256, 299]
-        );
+        assert_eq!(of(8, 1.0, clip(300, 30.0, 10.0)), [0, 42, 85, 128, 170, 213, 256, 299]);
         assert_eq!(of(8, 0.5, clip(300, 30.0, 10.0)), [30, 90, 150, 210, 270]);
         assert_eq!(of(64, 1.0, clip(75, 30.0, 2.5)), [0, 74]);
         assert_eq!(of(64, 1.0, clip(10, 30.0, 0.33)), [0]);
@@ -372,25 +316,10 @@ mod tests {
 
     #[test]
     fn nothing_to_choose_from_is_an_error() {
-        assert_eq!(
-            sample(clip(0, 30.0, 0.0), 4, 1.0, 1.0),
-            Err(FrameError::Empty)
-        );
-        assert!(matches!(
-            sample(clip(9, 30.0, f64::NAN), 4, 1.0, 1.0),
-            Err(FrameError::Number { .. })
-        ));
-        assert_eq!(
-            uniform(3, 4),
-            Err(FrameError::TooMany { asked: 4, total: 3 })
-        );
-        assert_eq!(
-            explicit(3, &[-4]),
-            Err(FrameError::OutOfRange {
-                index: -4,
-                total: 3
-            })
-        );
+        assert_eq!(sample(clip(0, 30.0, 0.0), 4, 1.0, 1.0), Err(FrameError::Empty));
+        assert!(matches!(sample(clip(9, 30.0, f64::NAN), 4, 1.0, 1.0), Err(FrameError::Number { .. })));
+        assert_eq!(uniform(3, 4), Err(FrameError::TooMany { asked: 4, total: 3 }));
+        assert_eq!(explicit(3, &[-4]), Err(FrameError::OutOfRange { index: -4, total: 3 }));
     }
 
     #[test]
@@ -425,10 +354,7 @@ mod tests {
     fn a_gap_in_time_is_not_followed_by_a_burst() {
         let mut stream = Stream::new(Policy::Rate(1.0), 100).expect("valid");
         let times = [0.0, 0.5, 1.0, 10.0, 10.1, 10.2, 11.0];
-        let kept: Vec<bool> = times
-            .iter()
-            .map(|&t| stream.offer(t, false).expect("valid").keep)
-            .collect();
+        let kept: Vec<bool> = times.iter().map(|&t| stream.offer(t, false).expect("valid").keep).collect();
         assert_eq!(kept, [true, false, true, true, false, false, true]);
     }
 }

@@ -5,12 +5,11 @@ use std::sync::{Mutex, MutexGuard};
 use faster_smolvlm_core::error::EngineError;
 use faster_smolvlm_core::machine::fingerprint;
 use faster_smolvlm_core::model::{
-    Checkpoint, Dtype, Engine, Frame, LoadOptions, MemoryTensor, ModelConfig, Output, STEP_ROWS,
-    StepInput, TextConfig, VisionConfig, checkpoint::Memory, limits, linear::packed_file::Outcome,
+    Checkpoint, Dtype, Engine, Frame, LoadOptions, MemoryTensor, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig,
+    VisionConfig, checkpoint::Memory, limits, linear::packed_file::Outcome,
 };
 use numpy::{
-    PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3,
-    PyUntypedArrayMethods,
+    PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3, PyUntypedArrayMethods,
 };
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
@@ -23,9 +22,7 @@ fn dtype(name: &str) -> PyResult<Dtype> {
         "float32" => Ok(Dtype::Float32),
         "bfloat16" => Ok(Dtype::Bfloat16),
         "int8" => Ok(Dtype::Int8),
-        _ => Err(PyValueError::new_err(format!(
-            "dtype must be float32, bfloat16 or int8, got {name:?}"
-        ))),
+        _ => Err(PyValueError::new_err(format!("dtype must be float32, bfloat16 or int8, got {name:?}"))),
     }
 }
 
@@ -56,19 +53,12 @@ fn packed(outcome: &Outcome) -> (&'static str, String) {
 }
 
 fn field<'py, T: FromPyObjectOwned<'py>>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<T> {
-    let value = config
-        .get_item(name)?
-        .ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
-    value
-        .extract::<T>()
-        .map_err(Into::<PyErr>::into)
-        .map_err(|e| PyValueError::new_err(format!("{name}: {e}")))
+    let value = config.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
+    value.extract::<T>().map_err(Into::<PyErr>::into).map_err(|e| PyValueError::new_err(format!("{name}: {e}")))
 }
 
 fn part<'py>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyDict>> {
-    let value = config
-        .get_item(name)?
-        .ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
+    let value = config.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
     Ok(value.cast_into::<PyDict>()?)
 }
 
@@ -119,15 +109,9 @@ unsafe impl Sync for PythonBytes {}
 impl PythonBytes {
     fn new(array: &Bound<'_, PyArray1<u8>>) -> PyResult<Self> {
         if !array.is_c_contiguous() {
-            return Err(PyValueError::new_err(
-                "the bytes of a tensor must lie in a row",
-            ));
+            return Err(PyValueError::new_err("the bytes of a tensor must lie in a row"));
         }
-        Ok(Self {
-            start: array.data(),
-            len: array.len(),
-            _owner: array.clone().unbind(),
-        })
+        Ok(Self { start: array.data(), len: array.len(), _owner: array.clone().unbind() })
     }
 }
 
@@ -156,12 +140,7 @@ fn memory_tensor((name, dtype, shape, bytes): PythonTensor<'_>) -> PyResult<Memo
         }
     };
     let bytes: Memory = Box::new(PythonBytes::new(&bytes)?);
-    Ok(MemoryTensor {
-        name,
-        dtype,
-        shape,
-        bytes,
-    })
+    Ok(MemoryTensor { name, dtype, shape, bytes })
 }
 
 /// Arrays of a step as they come from Python.
@@ -233,9 +212,7 @@ impl NativeModel {
         let hidden = arrays.features.as_array().shape()[1];
         if hidden != self.hidden_size {
             let expected = self.hidden_size;
-            return Err(PyValueError::new_err(format!(
-                "features are {hidden} wide, expected {expected}"
-            )));
+            return Err(PyValueError::new_err(format!("features are {hidden} wide, expected {expected}")));
         }
         let input = StepInput {
             sequences: &arrays.sequences,
@@ -286,16 +263,8 @@ impl NativeModel {
         cache_positions: usize,
     ) -> PyResult<Self> {
         let options = load_options(dtype, kv_dtype, num_threads, cache_positions, None)?;
-        let tensors = tensors
-            .into_iter()
-            .map(memory_tensor)
-            .collect::<PyResult<Vec<_>>>()?;
-        Self::load(
-            py,
-            move || Checkpoint::from_memory(tensors),
-            config,
-            &options,
-        )
+        let tensors = tensors.into_iter().map(memory_tensor).collect::<PyResult<Vec<_>>>()?;
+        Self::load(py, move || Checkpoint::from_memory(tensors), config, &options)
     }
 
     /// Encodes one frame: float32 [channels, height, width] and bool [patch rows, patch columns] to image tokens,
@@ -307,12 +276,7 @@ impl NativeModel {
         patch_mask: PyReadonlyArray2<'py, bool>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let (height, width) = (pixels.as_array().shape()[1], pixels.as_array().shape()[2]);
-        let frame = Frame {
-            pixels: pixels.as_slice()?,
-            height,
-            width,
-            patch_mask: patch_mask.as_slice()?,
-        };
+        let frame = Frame { pixels: pixels.as_slice()?, height, width, patch_mask: patch_mask.as_slice()? };
         let tokens = self.run(py, |engine| engine.image_tokens(height, width))?;
         let out = PyArray2::zeros(py, [tokens, self.hidden_size], false);
         let mut writer = out.readwrite();
@@ -335,14 +299,7 @@ impl NativeModel {
         wanted: Vec<usize>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let out = PyArray2::zeros(py, [wanted.len(), self.vocab_size], false);
-        let arrays = StepArrays {
-            sequences,
-            lengths,
-            ids,
-            features,
-            feature_rows,
-            wanted,
-        };
+        let arrays = StepArrays { sequences, lengths, ids, features, feature_rows, wanted };
         let mut writer = out.readwrite();
         self.step(py, &arrays, Output::Logits(writer.as_slice_mut()?))?;
         drop(writer);
@@ -362,14 +319,7 @@ impl NativeModel {
         wanted: Vec<usize>,
     ) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let out = PyArray1::zeros(py, [wanted.len()], false);
-        let arrays = StepArrays {
-            sequences,
-            lengths,
-            ids,
-            features,
-            feature_rows,
-            wanted,
-        };
+        let arrays = StepArrays { sequences, lengths, ids, features, feature_rows, wanted };
         let mut writer = out.readwrite();
         self.step(py, &arrays, Output::Argmax(writer.as_slice_mut()?))?;
         drop(writer);
@@ -410,11 +360,7 @@ impl NativeModel {
     fn cache_pages(&self, py: Python<'_>) -> PyResult<(usize, usize, usize)> {
         self.run(py, |engine| {
             let cache = engine.cache();
-            Ok((
-                cache.free_pages(),
-                cache.pages(),
-                faster_smolvlm_core::model::kv::PAGE,
-            ))
+            Ok((cache.free_pages(), cache.pages(), faster_smolvlm_core::model::kv::PAGE))
         })
     }
 }
@@ -429,15 +375,8 @@ pub fn machine_limits(py: Python<'_>, num_threads: usize) -> PyResult<(f64, f64,
 
 /// A hash of the arrays, one after the other, to notice that one of them changed.
 #[pyfunction]
-pub fn weights_fingerprint(
-    py: Python<'_>,
-    arrays: Vec<Bound<'_, PyArray1<u8>>>,
-    num_threads: usize,
-) -> PyResult<u64> {
-    let arrays = arrays
-        .iter()
-        .map(PythonBytes::new)
-        .collect::<PyResult<Vec<_>>>()?;
+pub fn weights_fingerprint(py: Python<'_>, arrays: Vec<Bound<'_, PyArray1<u8>>>, num_threads: usize) -> PyResult<u64> {
+    let arrays = arrays.iter().map(PythonBytes::new).collect::<PyResult<Vec<_>>>()?;
     let slices: Vec<&[u8]> = arrays.iter().map(AsRef::as_ref).collect();
     Ok(py.detach(|| fingerprint::fingerprint(&slices, num_threads)))
 }

@@ -18,17 +18,7 @@ pub fn sample_frames(
     fps: f64,
     skip_secs: f64,
 ) -> PyResult<Vec<u64>> {
-    video::sample(
-        Clip {
-            total,
-            fps: video_fps,
-            duration,
-        },
-        max_frames,
-        fps,
-        skip_secs,
-    )
-    .map_err(to_py)
+    video::sample(Clip { total, fps: video_fps, duration }, max_frames, fps, skip_secs).map_err(to_py)
 }
 
 /// `n` frames at equal distance, from the first.
@@ -72,26 +62,17 @@ impl FrameStream {
     /// Every frame is a candidate, or `fps` per second, or those of `indices`, or the key frames (`keys_only`).
     #[new]
     #[pyo3(signature = (max_frames, *, fps = None, indices = None, keys_only = false))]
-    fn new(
-        max_frames: u64,
-        fps: Option<f64>,
-        indices: Option<Vec<u64>>,
-        keys_only: bool,
-    ) -> PyResult<Self> {
+    fn new(max_frames: u64, fps: Option<f64>, indices: Option<Vec<u64>>, keys_only: bool) -> PyResult<Self> {
         let policy = match (fps, indices, keys_only) {
             (None, None, false) => Policy::Uniform,
             (Some(fps), None, false) => Policy::Rate(fps),
             (None, Some(indices), false) => Policy::Explicit(indices),
             (None, None, true) => Policy::KeyFrames,
             _ => {
-                return Err(PyValueError::new_err(
-                    "pass at most one of fps, indices and keys_only",
-                ));
+                return Err(PyValueError::new_err("pass at most one of fps, indices and keys_only"));
             }
         };
-        Ok(Self {
-            stream: video::Stream::new(policy, max_frames).map_err(to_py)?,
-        })
+        Ok(Self { stream: video::Stream::new(policy, max_frames).map_err(to_py)? })
     }
 
     /// Offer the next frame; returns whether to keep it, and the indices of frames that are no longer needed.

@@ -93,27 +93,14 @@ impl fmt::Display for EngineError {
                 f,
                 "the checkpoint has no tensor {name}; expected a SmolVLM or Idefics3 checkpoint with the tensor names of Transformers"
             ),
-            Self::Shape {
-                name,
-                given,
-                expected,
-            } => {
-                write!(
-                    f,
-                    "tensor {name} has shape {given:?}, the configuration implies {expected:?}"
-                )
+            Self::Shape { name, given, expected } => {
+                write!(f, "tensor {name} has shape {given:?}, the configuration implies {expected:?}")
             }
             Self::Dtype { name, given } => {
-                write!(
-                    f,
-                    "tensor {name} has dtype {given}; the engine reads F32, F16 and BF16"
-                )
+                write!(f, "tensor {name} has dtype {given}; the engine reads F32, F16 and BF16")
             }
             Self::NotFinite { name, row } => {
-                write!(
-                    f,
-                    "tensor {name} holds NaN or infinity in row {row}; the checkpoint is damaged"
-                )
+                write!(f, "tensor {name} holds NaN or infinity in row {row}; the checkpoint is damaged")
             }
             Self::Config(reason) => write!(f, "configuration: {reason}"),
             Self::Memory { bytes } => {
@@ -124,15 +111,9 @@ impl fmt::Display for EngineError {
                 "the sequence would be {given} tokens long, the model's position limit is {limit}; shorten the prompt or generate less"
             ),
             Self::Token { id, vocab_size } => {
-                write!(
-                    f,
-                    "token id {id} is outside the vocabulary of {vocab_size} tokens"
-                )
+                write!(f, "token id {id} is outside the vocabulary of {vocab_size} tokens")
             }
-            Self::Sequence { id } => write!(
-                f,
-                "there is no sequence {id}; it was released or never opened"
-            ),
+            Self::Sequence { id } => write!(f, "there is no sequence {id}; it was released or never opened"),
             Self::CacheFull { needed, free } => write!(
                 f,
                 "the key/value cache has {free} free pages, {needed} are needed; release sequences or load with a larger cache"

@@ -21,12 +21,9 @@ pub fn fingerprint(arrays: &[&[u8]], threads: usize) -> u64 {
             });
         }
     });
-    let lengths = arrays.iter().fold(arrays.len() as u64, |seed, a| {
-        xxh3_64_with_seed(&(a.len() as u64).to_le_bytes(), seed)
-    });
-    hashes.iter().fold(lengths, |seed, hash| {
-        xxh3_64_with_seed(&hash.to_le_bytes(), seed)
-    })
+    let lengths =
+        arrays.iter().fold(arrays.len() as u64, |seed, a| xxh3_64_with_seed(&(a.len() as u64).to_le_bytes(), seed));
+    hashes.iter().fold(lengths, |seed, hash| xxh3_64_with_seed(&hash.to_le_bytes(), seed))
 }
 
 #[cfg(test)]

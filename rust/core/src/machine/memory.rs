@@ -27,37 +27,19 @@ pub struct Buffer<T: Plain> {
 impl<T: Plain> Buffer<T> {
     /// Maps `len` zeroed elements.
     pub fn zeroed(len: usize) -> Result<Self> {
-        let refuse = || EngineError::Memory {
-            bytes: len.saturating_mul(size_of::<T>()),
-        };
+        let refuse = || EngineError::Memory { bytes: len.saturating_mul(size_of::<T>()) };
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(refuse)?.max(1);
         // Large maps start on a huge-page boundary, or the kernel could use huge pages for none of their ends.
         let slack = if bytes >= HUGE_PAGE { HUGE_PAGE } else { 0 };
-        let size = bytes
-            .checked_add(slack)
-            .filter(|&b| b <= isize::MAX as usize)
-            .ok_or_else(refuse)?;
-        let map = MmapOptions::new()
-            .len(size)
-            .no_reserve_swap()
-            .map_anon()
-            .map_err(|_| refuse())?;
-        let offset = if slack > 0 {
-            map.as_ptr().align_offset(HUGE_PAGE)
-        } else {
-            0
-        };
+        let size = bytes.checked_add(slack).filter(|&b| b <= isize::MAX as usize).ok_or_else(refuse)?;
+        let map = MmapOptions::new().len(size).no_reserve_swap().map_anon().map_err(|_| refuse())?;
+        let offset = if slack > 0 { map.as_ptr().align_offset(HUGE_PAGE) } else { 0 };
         #[cfg(target_os = "linux")]
         if slack > 0 {
             // Advice only: a kernel without huge pages keeps the small ones.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
-        Ok(Self {
-            map,
-            offset,
-            len,
-            kind: PhantomData,
-        })
+        Ok(Self { map, offset, len, kind: PhantomData })
     }
 }
 
@@ -72,9 +54,7 @@ impl<T: Plain> Deref for Buffer<T> {
 impl<T: Plain> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and `&mut self` makes the borrow the only one.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.offset).cast(), self.len)
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.offset).cast(), self.len) }
     }
 }
 
@@ -94,11 +74,7 @@ unsafe impl<T: Send> Sync for Shared<'_, T> {}
 impl<'a, T> Shared<'a, T> {
     /// Takes the slice over for the lifetime `'a`.
     pub fn new(slice: &'a mut [T]) -> Self {
-        Self {
-            start: slice.as_mut_ptr(),
-            len: slice.len(),
-            owner: PhantomData,
-        }
+        Self { start: slice.as_mut_ptr(), len: slice.len(), owner: PhantomData }
     }
 
     /// Number of elements.
@@ -113,11 +89,7 @@ impl<'a, T> Shared<'a, T> {
     /// No thread may write any element of `range` while the borrow lives.
     #[inline]
     pub unsafe fn part(&self, range: Range<usize>) -> &'a [T] {
-        assert!(
-            range.start <= range.end && range.end <= self.len,
-            "part {range:?} of {} elements",
-            self.len
-        );
+        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {} elements", self.len);
         // SAFETY: inside the slice by the line above, not written meanwhile by the caller's promise.
         unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.len()) }
     }
@@ -129,11 +101,7 @@ impl<'a, T> Shared<'a, T> {
     #[inline]
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn part_mut(&self, range: Range<usize>) -> &'a mut [T] {
-        assert!(
-            range.start <= range.end && range.end <= self.len,
-            "part {range:?} of {} elements",
-            self.len
-        );
+        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {} elements", self.len);
         // SAFETY: inside the slice by the line above, the only borrow by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
@@ -142,11 +110,7 @@ impl<'a, T> Shared<'a, T> {
 impl<'a> Shared<'a, f32> {
     /// The same memory as numbers of half the size.
     pub fn halves(self) -> Shared<'a, u16> {
-        Shared {
-            start: self.start.cast(),
-            len: 2 * self.len,
-            owner: PhantomData,
-        }
+        Shared { start: self.start.cast(), len: 2 * self.len, owner: PhantomData }
     }
 }
 
@@ -167,13 +131,7 @@ mod tests {
 
     #[test]
     fn impossible_memory_is_refused() {
-        assert!(matches!(
-            Buffer::<f32>::zeroed(usize::MAX / 2),
-            Err(EngineError::Memory { .. })
-        ));
-        assert!(matches!(
-            Buffer::<u8>::zeroed(1 << 60),
-            Err(EngineError::Memory { .. })
-        ));
+        assert!(matches!(Buffer::<f32>::zeroed(usize::MAX / 2), Err(EngineError::Memory { .. })));
+        assert!(matches!(Buffer::<u8>::zeroed(1 << 60), Err(EngineError::Memory { .. })));
     }
 }

@@ -30,20 +30,15 @@ static FREE: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
 impl Buffer {
     /// At least `bytes` bytes, used before if there are such.
     pub fn new(bytes: usize) -> Result<Self, Error> {
-        let capacity = bytes
-            .max(1)
-            .checked_next_multiple_of(ALIGNMENT)
-            .ok_or(Error::NoMemory { bytes })?;
+        let capacity = bytes.max(1).checked_next_multiple_of(ALIGNMENT).ok_or(Error::NoMemory { bytes })?;
         // Whoever finds the list taken does without: after a fork its holder may not exist.
         if let Ok(mut free) = FREE.try_lock() {
-            let fits =
-                |buffer: &Buffer| (capacity..=capacity + capacity / 4).contains(&buffer.capacity);
+            let fits = |buffer: &Buffer| (capacity..=capacity + capacity / 4).contains(&buffer.capacity);
             if let Some(at) = free.iter().position(fits) {
                 return Ok(free.swap_remove(at));
             }
         }
-        let layout =
-            Layout::from_size_align(capacity, ALIGNMENT).map_err(|_| Error::NoMemory { bytes })?;
+        let layout = Layout::from_size_align(capacity, ALIGNMENT).map_err(|_| Error::NoMemory { bytes })?;
         // SAFETY: the size is not zero.
         let start = NonNull::new(unsafe { alloc(layout) }).ok_or(Error::NoMemory { bytes })?;
         #[cfg(target_os = "linux")]
@@ -65,10 +60,7 @@ impl Drop for Buffer {
         if let Ok(mut free) = FREE.try_lock() {
             let waiting: usize = free.iter().map(|buffer| buffer.capacity).sum();
             if waiting + self.capacity <= kept() {
-                free.push(Self {
-                    start: self.start,
-                    capacity: self.capacity,
-                });
+                free.push(Self { start: self.start, capacity: self.capacity });
                 return;
             }
         }
@@ -78,8 +70,7 @@ impl Drop for Buffer {
 
 /// Bytes that wait to be used again.
 pub fn waiting() -> usize {
-    FREE.try_lock()
-        .map_or(0, |free| free.iter().map(|buffer| buffer.capacity).sum())
+    FREE.try_lock().map_or(0, |free| free.iter().map(|buffer| buffer.capacity).sum())
 }
 
 /// Give all memory that waits back to the system.
@@ -94,20 +85,10 @@ pub fn trim() {
 
 fn release(start: NonNull<u8>, capacity: usize) {
     // SAFETY: `new` allocated it with this layout, and its owner is giving it up.
-    unsafe {
-        dealloc(
-            start.as_ptr(),
-            Layout::from_size_align_unchecked(capacity, ALIGNMENT),
-        )
-    }
+    unsafe { dealloc(start.as_ptr(), Layout::from_size_align_unchecked(capacity, ALIGNMENT)) }
 }
 
 fn kept() -> usize {
     static KEPT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-    *KEPT.get_or_init(|| {
-        std::env::var(VARIABLE)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(DEFAULT_KEPT)
-    })
+    *KEPT.get_or_init(|| std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_KEPT))
 }

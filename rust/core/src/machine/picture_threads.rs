@@ -65,24 +65,11 @@ fn pool() -> &'static Pool {
 
 fn make(process: u32) -> Pool {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let asked = std::env::var(VARIABLE)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .filter(|&count| count > 0);
+    let asked = std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).filter(|&count| count > 0);
     let count: usize = asked.unwrap_or(cores.min(DEFAULT_LIMIT));
     let workers = (count > 1)
-        .then(|| {
-            ThreadPoolBuilder::new()
-                .num_threads(count)
-                .thread_name(|i| format!("smolvlm-{i}"))
-                .build()
-                .ok()
-        })
+        .then(|| ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("smolvlm-{i}")).build().ok())
         .flatten();
     let count = if workers.is_some() { count } else { 1 };
-    Pool {
-        process,
-        workers,
-        count,
-    }
+    Pool { process, workers, count }
 }

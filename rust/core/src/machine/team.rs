@@ -65,20 +65,11 @@ impl Worker<'_> {
     /// Runs `task` once for each of `0..tasks`, on whichever threads are free, and returns when all are done.
     /// Every thread of the job must make the same calls in the same order.
     pub fn for_each(&mut self, tasks: usize, mut task: impl FnMut(usize)) {
-        let (s, first, last) = (
-            self.state,
-            self.phase << TASK_BITS,
-            (self.phase << TASK_BITS) + tasks as u64,
-        );
+        let (s, first, last) = (self.state, self.phase << TASK_BITS, (self.phase << TASK_BITS) + tasks as u64);
         debug_assert!((tasks as u64) < TASK_MASK);
         let mut next = s.claim.0.load(Ordering::Relaxed);
         while next < last {
-            match s.claim.0.compare_exchange_weak(
-                next,
-                next + 1,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
+            match s.claim.0.compare_exchange_weak(next, next + 1, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
                     if catch_unwind(AssertUnwindSafe(|| task((next - first) as usize))).is_err() {
                         s.panicked.store(true, Ordering::Relaxed);
@@ -95,12 +86,7 @@ impl Worker<'_> {
             self.stalled += since.elapsed();
         }
         // Whoever is first opens the next phase; for the others this fails.
-        let _ = s.claim.0.compare_exchange(
-            last,
-            self.phase << TASK_BITS,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
+        let _ = s.claim.0.compare_exchange(last, self.phase << TASK_BITS, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
@@ -135,29 +121,18 @@ impl Pool {
     /// Starts `threads - 1` threads; the caller of [`Pool::run`] is the first.
     pub fn new(threads: usize) -> Result<Self> {
         if threads == 0 || threads > 1024 {
-            return Err(EngineError::Input(format!(
-                "num_threads must lie between 1 and 1024, got {threads}"
-            )));
+            return Err(EngineError::Input(format!("num_threads must lie between 1 and 1024, got {threads}")));
         }
         let state = Arc::new(State::default());
         state.active.store(threads, Ordering::Relaxed);
-        let mut pool = Self {
-            state,
-            threads: Vec::new(),
-            process: std::process::id(),
-            phase: 0,
-            done: 0,
-            rest: 0,
-            next_rest: 0,
-        };
+        let mut pool =
+            Self { state, threads: Vec::new(), process: std::process::id(), phase: 0, done: 0, rest: 0, next_rest: 0 };
         for index in 1..threads {
             let state = Arc::clone(&pool.state);
             let handle = thread::Builder::new()
                 .name(format!("smolvlm-{index}"))
                 .spawn(move || serve(&state, index))
-                .map_err(|e| {
-                    EngineError::Input(format!("could not start thread {index} of {threads}: {e}"))
-                })?;
+                .map_err(|e| EngineError::Input(format!("could not start thread {index} of {threads}: {e}")))?;
             pool.threads.push(handle);
         }
         Ok(pool)
@@ -170,19 +145,13 @@ impl Pool {
 
     /// Lets only the first `threads` take part in the jobs to come.
     pub fn set_active(&mut self, threads: usize) {
-        self.state
-            .active
-            .store(threads.clamp(1, self.threads()), Ordering::Relaxed);
+        self.state.active.store(threads.clamp(1, self.threads()), Ordering::Relaxed);
     }
 
     /// Runs `work` on every thread; a thread that wakes late joins in, or misses the job if it is over.
     pub fn run(&mut self, work: impl Fn(&mut Worker<'_>) + Sync) -> Result<()> {
         let s = &*self.state;
-        let mut job = Job {
-            work: &work,
-            phase: self.phase,
-            done: self.done,
-        };
+        let mut job = Job { work: &work, phase: self.phase, done: self.done };
         // The threads do not exist in a forked child: there the caller works alone.
         let alone = self.threads.is_empty() || self.rest > 0 || self.process != std::process::id();
         self.rest = self.rest.saturating_sub(1);
@@ -190,21 +159,11 @@ impl Pool {
         if !alone {
             s.job.store((&raw mut job).cast(), Ordering::Relaxed);
             s.gate.0.fetch_add(JOB | OPEN, Ordering::AcqRel);
-            for thread in self
-                .threads
-                .iter()
-                .take(s.active.load(Ordering::Relaxed) - 1)
-            {
+            for thread in self.threads.iter().take(s.active.load(Ordering::Relaxed) - 1) {
                 thread.thread().unpark();
             }
         }
-        let mut worker = Worker {
-            index: 0,
-            state: s,
-            phase: job.phase,
-            done: job.done,
-            stalled: Duration::ZERO,
-        };
+        let mut worker = Worker { index: 0, state: s, phase: job.phase, done: job.done, stalled: Duration::ZERO };
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut worker)));
         if !alone {
             s.gate.0.fetch_and(!OPEN, Ordering::AcqRel);
@@ -226,9 +185,7 @@ impl Pool {
             self.phase = (s.claim.0.load(Ordering::Acquire) >> TASK_BITS) + 1;
             s.claim.0.store(self.phase << TASK_BITS, Ordering::Release);
             self.done = s.done.0.load(Ordering::Acquire);
-            return Err(EngineError::Internal(
-                "a task panicked; the message above says where".into(),
-            ));
+            return Err(EngineError::Internal("a task panicked; the message above says where".into()));
         }
         Ok(())
     }
@@ -253,25 +210,13 @@ fn serve(s: &State, index: usize) {
     let mut spins = 0;
     loop {
         let gate = s.gate.0.load(Ordering::Acquire);
-        let fresh =
-            gate & OPEN != 0 && gate / JOB != last_job && index < s.active.load(Ordering::Relaxed);
-        if fresh
-            && s.gate
-                .0
-                .compare_exchange(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
-        {
+        let fresh = gate & OPEN != 0 && gate / JOB != last_job && index < s.active.load(Ordering::Relaxed);
+        if fresh && s.gate.0.compare_exchange(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             last_job = gate / JOB;
             // SAFETY: the job lives on the stack of `run`, which stored it before it opened the gate and does not
             // return before every thread that went in has come out again.
             let job = unsafe { &*s.job.load(Ordering::Relaxed).cast::<Job<'_>>() };
-            let mut worker = Worker {
-                index,
-                state: s,
-                phase: job.phase,
-                done: job.done,
-                stalled: Duration::ZERO,
-            };
+            let mut worker = Worker { index, state: s, phase: job.phase, done: job.done, stalled: Duration::ZERO };
             if catch_unwind(AssertUnwindSafe(|| (job.work)(&mut worker))).is_err() {
                 s.panicked.store(true, Ordering::Relaxed);
             }
@@ -302,8 +247,7 @@ mod tests {
         for threads in [1, 2, 3, 5] {
             let mut pool = Pool::new(threads).expect("threads");
             for round in 0..200 {
-                let counts: Vec<AtomicUsize> =
-                    (0..37 + round % 5).map(|_| AtomicUsize::new(0)).collect();
+                let counts: Vec<AtomicUsize> = (0..37 + round % 5).map(|_| AtomicUsize::new(0)).collect();
                 pool.run(|w| {
                     for phase in 0..4 {
                         w.for_each(counts.len(), |i| {
@@ -335,15 +279,10 @@ mod tests {
         assert!(Pool::new(0).is_err());
         let mut pool = Pool::new(3).expect("threads");
         pool.set_active(1);
-        pool.run(|w| w.for_each(3, |_| assert_eq!(w_index(), 0)))
-            .expect("only the caller works");
+        pool.run(|w| w.for_each(3, |_| assert_eq!(w_index(), 0))).expect("only the caller works");
     }
 
     fn w_index() -> usize {
-        usize::from(
-            thread::current()
-                .name()
-                .is_some_and(|n| n.starts_with("smolvlm-")),
-        )
+        usize::from(thread::current().name().is_some_and(|n| n.starts_with("smolvlm-")))
     }
 }

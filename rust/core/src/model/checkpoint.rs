@@ -68,16 +68,9 @@ pub struct Tensor<'a> {
 impl Checkpoint {
     /// Maps the files and reads their headers.
     pub fn open(paths: &[String]) -> Result<Self> {
-        let mut checkpoint = Self {
-            paths: paths.to_vec(),
-            sources: Vec::new(),
-            entries: HashMap::new(),
-        };
+        let mut checkpoint = Self { paths: paths.to_vec(), sources: Vec::new(), entries: HashMap::new() };
         for path in paths {
-            let refuse = |reason: String| EngineError::File {
-                path: path.clone(),
-                reason,
-            };
+            let refuse = |reason: String| EngineError::File { path: path.clone(), reason };
             let file = File::open(path).map_err(|e| refuse(e.to_string()))?;
             // SAFETY: the map is only read; as with every mapped file, nobody may cut the file short meanwhile.
             let map = unsafe { Mmap::map(&file) }.map_err(|e| refuse(e.to_string()))?;
@@ -99,11 +92,7 @@ impl Checkpoint {
 
     /// Takes tensors that lie in memory. They are read while a model is loaded, its embeddings also afterwards.
     pub fn from_memory(tensors: Vec<MemoryTensor>) -> Result<Self> {
-        let mut checkpoint = Self {
-            paths: Vec::new(),
-            sources: Vec::new(),
-            entries: HashMap::new(),
-        };
+        let mut checkpoint = Self { paths: Vec::new(), sources: Vec::new(), entries: HashMap::new() };
         for tensor in tensors {
             let given = (*tensor.bytes).as_ref().len();
             let values: usize = tensor.shape.iter().product();
@@ -114,12 +103,8 @@ impl Checkpoint {
                     tensor.name
                 )));
             }
-            let entry = Entry {
-                source: checkpoint.sources.len(),
-                bytes: 0..given,
-                dtype: tensor.dtype,
-                shape: tensor.shape,
-            };
+            let entry =
+                Entry { source: checkpoint.sources.len(), bytes: 0..given, dtype: tensor.dtype, shape: tensor.shape };
             checkpoint.entries.insert(tensor.name, entry);
             checkpoint.sources.push(Source::Memory(tensor.bytes));
         }
@@ -154,42 +139,24 @@ impl Checkpoint {
     /// The tensor called `name`, with or without the leading `model.`, if it is there.
     pub fn find(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor<'_>>> {
         let short = name.strip_prefix("model.").unwrap_or(name);
-        let Some((name, entry)) = self
-            .entries
-            .get_key_value(name)
-            .or_else(|| self.entries.get_key_value(short))
-        else {
+        let Some((name, entry)) = self.entries.get_key_value(name).or_else(|| self.entries.get_key_value(short)) else {
             return Ok(None);
         };
         if entry.shape != shape {
             let (given, expected) = (entry.shape.clone(), shape.to_vec());
-            return Err(EngineError::Shape {
-                name: name.clone(),
-                given,
-                expected,
-            });
+            return Err(EngineError::Shape { name: name.clone(), given, expected });
         }
         if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(EngineError::Dtype {
-                name: name.clone(),
-                given: format!("{:?}", entry.dtype),
-            });
+            return Err(EngineError::Dtype { name: name.clone(), given: format!("{:?}", entry.dtype) });
         }
         let bytes = &self.sources[entry.source].bytes()[entry.bytes.clone()];
         let columns = shape[1..].iter().product();
-        Ok(Some(Tensor {
-            name,
-            bytes,
-            dtype: entry.dtype,
-            rows: shape[0],
-            columns,
-        }))
+        Ok(Some(Tensor { name, bytes, dtype: entry.dtype, rows: shape[0], columns }))
     }
 
     /// The tensor called `name`, or an error that names it.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
-        self.find(name, shape)?
-            .ok_or_else(|| EngineError::MissingTensor { name: name.into() })
+        self.find(name, shape)?.ok_or_else(|| EngineError::MissingTensor { name: name.into() })
     }
 
     /// A small tensor as float32, all values finite.
@@ -236,10 +203,7 @@ impl Tensor<'_> {
         if !out.iter().fold(false, |any, x| any | bad(x)) {
             return Ok(());
         }
-        Err(EngineError::NotFinite {
-            name: self.name.into(),
-            row,
-        })
+        Err(EngineError::NotFinite { name: self.name.into(), row })
     }
 }
 
@@ -247,11 +211,7 @@ impl Tensor<'_> {
 fn half_to_single(half: u16) -> f32 {
     let (sign, magnitude) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff));
     let scaled = f32::from_bits(magnitude << 13) * f32::from_bits((254 - 15) << 23);
-    let value = if magnitude >= 0x7c00 {
-        f32::from_bits(magnitude << 13 | 0x7f80_0000)
-    } else {
-        scaled
-    };
+    let value = if magnitude >= 0x7c00 { f32::from_bits(magnitude << 13 | 0x7f80_0000) } else { scaled };
     f32::from_bits(value.to_bits() | sign)
 }
 
@@ -261,19 +221,9 @@ mod tests {
 
     #[test]
     fn halves() {
-        let cases = [
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x0001, 5.960_464_5e-8),
-            (0x7bff, 65504.0),
-            (0x8000, -0.0),
-        ];
+        let cases = [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 5.960_464_5e-8), (0x7bff, 65504.0), (0x8000, -0.0)];
         for (half, single) in cases {
-            assert_eq!(
-                half_to_single(half).to_bits(),
-                f32::to_bits(single),
-                "{half:#06x}"
-            );
+            assert_eq!(half_to_single(half).to_bits(), f32::to_bits(single), "{half:#06x}");
         }
         assert_eq!(half_to_single(0x7c00), f32::INFINITY);
         assert!(half_to_single(0x7e01).is_nan());

@@ -79,109 +79,47 @@ impl ModelConfig {
         let (v, t) = (&self.vision, &self.text);
         let sizes = [
             ("vision_config.hidden_size", v.hidden_size, 1 << 16),
-            (
-                "vision_config.intermediate_size",
-                v.intermediate_size,
-                1 << 18,
-            ),
-            (
-                "vision_config.num_hidden_layers",
-                v.num_hidden_layers,
-                1 << 10,
-            ),
-            (
-                "vision_config.num_attention_heads",
-                v.num_attention_heads,
-                1 << 10,
-            ),
+            ("vision_config.intermediate_size", v.intermediate_size, 1 << 18),
+            ("vision_config.num_hidden_layers", v.num_hidden_layers, 1 << 10),
+            ("vision_config.num_attention_heads", v.num_attention_heads, 1 << 10),
             ("vision_config.num_channels", v.num_channels, 1 << 4),
             ("vision_config.image_size", v.image_size, 1 << 13),
             ("vision_config.patch_size", v.patch_size, 1 << 10),
             ("text_config.hidden_size", t.hidden_size, 1 << 16),
-            (
-                "text_config.intermediate_size",
-                t.intermediate_size,
-                1 << 18,
-            ),
-            (
-                "text_config.num_hidden_layers",
-                t.num_hidden_layers,
-                1 << 10,
-            ),
-            (
-                "text_config.num_attention_heads",
-                t.num_attention_heads,
-                1 << 10,
-            ),
-            (
-                "text_config.num_key_value_heads",
-                t.num_key_value_heads,
-                1 << 10,
-            ),
+            ("text_config.intermediate_size", t.intermediate_size, 1 << 18),
+            ("text_config.num_hidden_layers", t.num_hidden_layers, 1 << 10),
+            ("text_config.num_attention_heads", t.num_attention_heads, 1 << 10),
+            ("text_config.num_key_value_heads", t.num_key_value_heads, 1 << 10),
             ("text_config.head_dim", t.head_dim, 1 << 10),
             ("text_config.vocab_size", t.vocab_size, 1 << 22),
-            (
-                "text_config.max_position_embeddings",
-                t.max_position_embeddings,
-                1 << 20,
-            ),
+            ("text_config.max_position_embeddings", t.max_position_embeddings, 1 << 20),
             ("scale_factor", self.scale_factor, 1 << 6),
         ];
         for (name, given, most) in sizes {
             if given == 0 || given > most {
-                return Err(EngineError::Config(format!(
-                    "{name} is {given}, expected 1 to {most}"
-                )));
+                return Err(EngineError::Config(format!("{name} is {given}, expected 1 to {most}")));
             }
         }
         let demand = |holds: bool, reason: String| {
-            if holds {
-                Ok(())
-            } else {
-                Err(EngineError::Config(reason))
-            }
+            if holds { Ok(()) } else { Err(EngineError::Config(reason)) }
         };
         demand(
             v.hidden_size % v.num_attention_heads == 0,
-            format!(
-                "vision hidden_size {} is no multiple of its {} heads",
-                v.hidden_size, v.num_attention_heads
-            ),
+            format!("vision hidden_size {} is no multiple of its {} heads", v.hidden_size, v.num_attention_heads),
         )?;
         demand(
             v.image_size >= v.patch_size,
-            format!(
-                "image_size {} is smaller than patch_size {}",
-                v.image_size, v.patch_size
-            ),
+            format!("image_size {} is smaller than patch_size {}", v.image_size, v.patch_size),
         )?;
         demand(
             t.num_attention_heads % t.num_key_value_heads == 0,
-            format!(
-                "{} query heads are no multiple of {} key heads",
-                t.num_attention_heads, t.num_key_value_heads
-            ),
+            format!("{} query heads are no multiple of {} key heads", t.num_attention_heads, t.num_key_value_heads),
         )?;
         let group = t.num_attention_heads / t.num_key_value_heads;
-        demand(
-            group <= QUERY_ROWS,
-            format!("{group} query heads per key head, at most {QUERY_ROWS} are supported"),
-        )?;
-        demand(
-            t.head_dim % 2 == 0,
-            format!(
-                "head_dim {} is odd; rotary embedding needs pairs",
-                t.head_dim
-            ),
-        )?;
-        demand(
-            t.rope_theta.is_finite() && t.rope_theta > 0.0,
-            format!("rope_theta is {}", t.rope_theta),
-        )?;
-        for (name, eps) in [
-            ("layer_norm_eps", v.layer_norm_eps),
-            ("rms_norm_eps", t.rms_norm_eps),
-        ] {
+        demand(group <= QUERY_ROWS, format!("{group} query heads per key head, at most {QUERY_ROWS} are supported"))?;
+        demand(t.head_dim % 2 == 0, format!("head_dim {} is odd; rotary embedding needs pairs", t.head_dim))?;
+        demand(t.rope_theta.is_finite() && t.rope_theta > 0.0, format!("rope_theta is {}", t.rope_theta))?;
+        for (name, eps) in [("layer_norm_eps", v.layer_norm_eps), ("rms_norm_eps", t.rms_norm_eps)] {
             demand(eps.is_finite() && eps >= 0.0, format!("{name} is {eps}"))?;
         }
         Ok(())

@@ -63,9 +63,9 @@ fn load_weights(
     let Some(folder) = &options.packed_cache else {
         return load(Packer::new(dtype, pool));
     };
-    let identity = checkpoint.identity().ok_or_else(|| {
-        EngineError::Config("packed weights are kept for checkpoints in files only".into())
-    })?;
+    let identity = checkpoint
+        .identity()
+        .ok_or_else(|| EngineError::Config("packed weights are kept for checkpoints in files only".into()))?;
     let key = packed_file::key(&identity, &format!("{config:?}"), [vision, text]);
     let path = folder.join(format!("{key:016x}.packed"));
     let kept = match Packer::kept(dtype, pool, &path, key) {
@@ -110,32 +110,20 @@ impl Engine {
     }
 
     /// Checks and packs the tensors that `open` gives; it is called once everything else holds.
-    pub fn new(
-        open: impl FnOnce() -> Result<Checkpoint>,
-        config: ModelConfig,
-        options: &LoadOptions,
-    ) -> Result<Self> {
+    pub fn new(open: impl FnOnce() -> Result<Checkpoint>, config: ModelConfig, options: &LoadOptions) -> Result<Self> {
         config.validate()?;
         if options.kv_dtype == Dtype::Int8 {
-            return Err(EngineError::Config(
-                "keys and values are stored as float32 or bfloat16".into(),
-            ));
+            return Err(EngineError::Config("keys and values are stored as float32 or bfloat16".into()));
         }
         let isa = std::env::var(ISA_VARIABLE).ok();
         let kernels = select(isa.as_deref())?;
         let mut pool = Pool::new(options.threads)?;
         let checkpoint = open()?;
         let t = &config.text;
-        let layout = PageLayout::new(
-            options.kv_dtype,
-            t.num_hidden_layers,
-            t.num_key_value_heads,
-            t.head_dim,
-        );
+        let layout = PageLayout::new(options.kv_dtype, t.num_hidden_layers, t.num_key_value_heads, t.head_dim);
         let cache = KvCache::new(layout, options.cache_positions, t.max_position_embeddings)?;
         checkpoint.tensor(EMBEDDING, &[t.vocab_size, t.hidden_size])?;
-        let (vision, text, packed) =
-            load_weights(&config, &checkpoint, options, kernels, &mut pool)?;
+        let (vision, text, packed) = load_weights(&config, &checkpoint, options, kernels, &mut pool)?;
         let text_buffers = TextBuffers::new(t, cache.layout(), text.head_tasks(), options.threads)?;
         let kv_dtype = options.kv_dtype;
         Ok(Self {
@@ -196,27 +184,15 @@ impl Engine {
     /// Writes the image tokens of one frame to `out`.
     pub fn encode(&mut self, frame: &Frame<'_>, out: &mut [f32]) -> Result<()> {
         let (rows, columns, _) = self.vision.frame_size(frame.height, frame.width)?;
-        if self
-            .vision_buffers
-            .as_ref()
-            .is_none_or(|b| b.patches() < rows * columns)
-        {
+        if self.vision_buffers.as_ref().is_none_or(|b| b.patches() < rows * columns) {
             self.vision_buffers = None;
-            let buffers = VisionBuffers::new(
-                &self.config,
-                self.kv_dtype,
-                rows * columns,
-                self.pool.threads(),
-            )?;
+            let buffers = VisionBuffers::new(&self.config, self.kv_dtype, rows * columns, self.pool.threads())?;
             self.vision_buffers = Some(buffers);
         }
         let Some(buffers) = &mut self.vision_buffers else {
-            return Err(EngineError::Internal(
-                "the vision buffers were just made".into(),
-            ));
+            return Err(EngineError::Internal("the vision buffers were just made".into()));
         };
-        self.vision
-            .encode(self.kernels, &mut self.pool, buffers, frame, out)
+        self.vision.encode(self.kernels, &mut self.pool, buffers, frame, out)
     }
 
     /// Takes tokens through the text stack. On an error no sequence has changed.
@@ -224,68 +200,37 @@ impl Engine {
         self.check(input, &output)?;
         self.cache.reserve(input.sequences, input.lengths)?;
         let hidden = self.config.text.hidden_size;
-        let table = self
-            .checkpoint
-            .tensor(EMBEDDING, &[self.config.text.vocab_size, hidden])?;
+        let table = self.checkpoint.tensor(EMBEDDING, &[self.config.text.vocab_size, hidden])?;
         let rows = self.text_buffers.hidden().chunks_exact_mut(hidden);
         for ((row, &id), &feature) in rows.zip(input.ids).zip(input.feature_rows) {
             match usize::try_from(feature) {
-                Ok(feature) => {
-                    row.copy_from_slice(&input.features[feature * hidden..(feature + 1) * hidden])
-                }
+                Ok(feature) => row.copy_from_slice(&input.features[feature * hidden..(feature + 1) * hidden]),
                 Err(_) => table.read(id as usize, row),
             }
         }
         let (pages, sequences) = self.cache.view(self.kernels);
         let mut row = 0;
         let mut segments = Vec::with_capacity(input.sequences.len());
-        for (id, &rows) in input
-            .sequences
-            .iter()
-            .zip(input.lengths)
-            .filter(|(_, rows)| **rows > 0)
-        {
+        for (id, &rows) in input.sequences.iter().zip(input.lengths).filter(|(_, rows)| **rows > 0) {
             let sequence = sequences.get(id).ok_or(EngineError::Sequence { id: *id })?;
-            segments.push(Segment {
-                pages: sequence.pages.clone(),
-                position: sequence.length,
-                row,
-                rows,
-            });
+            segments.push(Segment { pages: sequence.pages.clone(), position: sequence.length, row, rows });
             row += rows;
         }
         let (pool, buffers) = (&mut self.pool, &mut self.text_buffers);
-        self.text.step(
-            self.kernels,
-            pool,
-            buffers,
-            pages,
-            &segments,
-            input.wanted,
-            output,
-        )?;
+        self.text.step(self.kernels, pool, buffers, pages, &segments, input.wanted, output)?;
         self.cache.advance(input.sequences, input.lengths);
         Ok(())
     }
 
     fn check(&self, input: &StepInput<'_>, output: &Output<'_>) -> Result<()> {
         let refuse = |reason: String| Err(EngineError::Input(reason));
-        let rows = input
-            .lengths
-            .iter()
-            .fold(0_usize, |n, l| n.saturating_add(*l));
+        let rows = input.lengths.iter().fold(0_usize, |n, l| n.saturating_add(*l));
         if input.sequences.len() != input.lengths.len() {
-            return refuse(format!(
-                "{} sequences, but {} lengths",
-                input.sequences.len(),
-                input.lengths.len()
-            ));
+            return refuse(format!("{} sequences, but {} lengths", input.sequences.len(), input.lengths.len()));
         }
         if rows != input.ids.len() || rows != input.feature_rows.len() {
             let (ids, features) = (input.ids.len(), input.feature_rows.len());
-            return refuse(format!(
-                "lengths add up to {rows}, but there are {ids} ids and {features} feature rows"
-            ));
+            return refuse(format!("lengths add up to {rows}, but there are {ids} ids and {features} feature rows"));
         }
         if rows == 0 || rows > STEP_ROWS {
             return refuse(format!("a step takes 1 to {STEP_ROWS} tokens, got {rows}"));
@@ -302,18 +247,14 @@ impl Engine {
             }
         }
         if let Some(token) = input.wanted.iter().find(|token| **token >= rows) {
-            return refuse(format!(
-                "output of token {token} is wanted, the step has {rows}"
-            ));
+            return refuse(format!("output of token {token} is wanted, the step has {rows}"));
         }
         let (given, expected) = match output {
             Output::Logits(logits) => (logits.len(), input.wanted.len() * vocab_size),
             Output::Argmax(best) => (best.len(), input.wanted.len()),
         };
         if given != expected || input.wanted.len() > STEP_ROWS {
-            return refuse(format!(
-                "the output holds {given} elements, {expected} are wanted"
-            ));
+            return refuse(format!("the output holds {given} elements, {expected} are wanted"));
         }
         Ok(())
     }

@@ -30,18 +30,13 @@ pub fn measure(threads: usize) -> Result<Limits> {
     let mut pool = Pool::new(threads)?;
     let mut memory = Buffer::<u8>::zeroed(BYTES)?;
     memory.fill(1);
-    let mut limits = Limits {
-        read_bytes: 0.0,
-        flops: 0.0,
-        bfloat16_flops: kernels.burn_bfloat16.map(|_| 0.0),
-    };
+    let mut limits = Limits { read_bytes: 0.0, flops: 0.0, bfloat16_flops: kernels.burn_bfloat16.map(|_| 0.0) };
     for _ in 0..TRIES {
         let start = Instant::now();
         pool.run(|worker| {
             worker.for_each(BYTES / PIECE, |i| {
                 // Several streams at once, as the kernels read: one alone does not fill the memory's queues.
-                let (streams, _) =
-                    memory[i * PIECE..(i + 1) * PIECE].as_chunks::<{ PIECE / STREAMS }>();
+                let (streams, _) = memory[i * PIECE..(i + 1) * PIECE].as_chunks::<{ PIECE / STREAMS }>();
                 let mut sum = 0_u64;
                 for at in (0..PIECE / STREAMS).step_by(64) {
                     for stream in streams {
@@ -53,9 +48,7 @@ pub fn measure(threads: usize) -> Result<Limits> {
                 std::hint::black_box(sum);
             });
         })?;
-        limits.read_bytes = limits
-            .read_bytes
-            .max(BYTES as f64 / start.elapsed().as_secs_f64());
+        limits.read_bytes = limits.read_bytes.max(BYTES as f64 / start.elapsed().as_secs_f64());
         limits.flops = limits.flops.max(rate(&mut pool, threads, kernels.burn)?);
         if let Some((best, burn)) = limits.bfloat16_flops.as_mut().zip(kernels.burn_bfloat16) {
             *best = best.max(rate(&mut pool, threads, burn)?);

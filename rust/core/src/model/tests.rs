@@ -46,33 +46,18 @@ fn checkpoint() -> Checkpoint {
     let config = config();
     let (v, t) = (&config.vision, &config.text);
     let (h, m, p) = (v.hidden_size, v.intermediate_size, v.patch_size);
-    let (q, kv) = (
-        t.num_attention_heads * t.head_dim,
-        t.num_key_value_heads * t.head_dim,
-    );
+    let (q, kv) = (t.num_attention_heads * t.head_dim, t.num_key_value_heads * t.head_dim);
     let f = t.intermediate_size;
     let vision = "vision_model";
     let mut shapes = vec![
-        (
-            "text_model.embed_tokens.weight".to_string(),
-            vec![VOCABULARY, HIDDEN],
-        ),
+        ("text_model.embed_tokens.weight".to_string(), vec![VOCABULARY, HIDDEN]),
         ("text_model.norm.weight".into(), vec![HIDDEN]),
         (format!("{vision}.post_layernorm.weight"), vec![h]),
         (format!("{vision}.post_layernorm.bias"), vec![h]),
-        (
-            format!("{vision}.embeddings.patch_embedding.weight"),
-            vec![h, v.num_channels, p, p],
-        ),
+        (format!("{vision}.embeddings.patch_embedding.weight"), vec![h, v.num_channels, p, p]),
         (format!("{vision}.embeddings.patch_embedding.bias"), vec![h]),
-        (
-            format!("{vision}.embeddings.position_embedding.weight"),
-            vec![v.grid() * v.grid(), h],
-        ),
-        (
-            "connector.modality_projection.proj.weight".into(),
-            vec![HIDDEN, 4 * h],
-        ),
+        (format!("{vision}.embeddings.position_embedding.weight"), vec![v.grid() * v.grid(), h]),
+        ("connector.modality_projection.proj.weight".into(), vec![HIDDEN, 4 * h]),
     ];
     for layer in 0..v.num_hidden_layers {
         for (part, outputs, inputs) in [
@@ -109,16 +94,8 @@ fn checkpoint() -> Checkpoint {
     }
     let tensors = shapes.into_iter().enumerate().map(|(seed, (name, shape))| {
         let count = shape.iter().product();
-        let bytes: Vec<u8> = numbers(seed)
-            .take(count)
-            .flat_map(f32::to_le_bytes)
-            .collect();
-        MemoryTensor {
-            name: format!("model.{name}"),
-            dtype: safetensors::Dtype::F32,
-            shape,
-            bytes: Box::new(bytes),
-        }
+        let bytes: Vec<u8> = numbers(seed).take(count).flat_map(f32::to_le_bytes).collect();
+        MemoryTensor { name: format!("model.{name}"), dtype: safetensors::Dtype::F32, shape, bytes: Box::new(bytes) }
     });
     Checkpoint::from_memory(tensors.collect()).expect("consistent")
 }
@@ -131,18 +108,10 @@ fn step(engine: &mut Engine, sequences: &[(u64, &[i64])], features: &[f32]) -> V
     let rows: Vec<_> = tokens.clone().map(|t| (-t).max(0) - 1).collect();
     let tokens: Vec<_> = tokens.map(|t| t.max(0)).collect();
     let wanted: Vec<_> = (0..tokens.len()).collect();
-    let input = StepInput {
-        sequences: &ids,
-        lengths: &lengths,
-        ids: &tokens,
-        features,
-        feature_rows: &rows,
-        wanted: &wanted,
-    };
+    let input =
+        StepInput { sequences: &ids, lengths: &lengths, ids: &tokens, features, feature_rows: &rows, wanted: &wanted };
     let mut logits = vec![0.0; tokens.len() * VOCABULARY];
-    engine
-        .step(&input, Output::Logits(&mut logits))
-        .expect("a step");
+    engine.step(&input, Output::Logits(&mut logits)).expect("a step");
     logits
 }
 
@@ -164,30 +133,19 @@ fn answers(dtype: Dtype, threads: usize) -> Vec<f32> {
     visible[50..].fill(false);
     let tokens = engine.image_tokens(SIDE, SIDE).expect("a good size");
     let mut features = vec![0.0; tokens * HIDDEN];
-    let frame = Frame {
-        pixels: &pixels,
-        height: SIDE,
-        width: SIDE,
-        patch_mask: &visible,
-    };
+    let frame = Frame { pixels: &pixels, height: SIDE, width: SIDE, patch_mask: &visible };
     engine.encode(&frame, &mut features).expect("encodes");
     let mut all = features.clone();
 
-    let prompt: Vec<i64> = (1..=tokens as i64)
-        .map(|row| -row)
-        .chain((0..300).map(|i| i * 31 % VOCABULARY as i64))
-        .collect();
+    let prompt: Vec<i64> =
+        (1..=tokens as i64).map(|row| -row).chain((0..300).map(|i| i * 31 % VOCABULARY as i64)).collect();
     let first = engine.cache().open();
     let cut = 131;
     all.extend(step(&mut engine, &[(first, &prompt[..cut])], &features));
     all.extend(step(&mut engine, &[(first, &prompt[cut..])], &features));
     let second = engine.cache().fork(first, 277).expect("long enough");
     let third = engine.cache().open();
-    let sides: [(u64, &[i64]); 3] = [
-        (first, &[5]),
-        (second, &[6, 7, 8]),
-        (third, &prompt[20..60]),
-    ];
+    let sides: [(u64, &[i64]); 3] = [(first, &[5]), (second, &[6, 7, 8]), (third, &prompt[20..60])];
     all.extend(step(&mut engine, &sides, &features));
     engine.cache().close(first).expect("open");
     engine.cache().truncate(second, 100).expect("long enough");

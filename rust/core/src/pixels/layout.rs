@@ -52,9 +52,7 @@ impl Layout {
             return Err(Error::EmptyImage { height, width });
         }
         if settings.tile == 0 {
-            return Err(Error::ZeroSetting {
-                name: "the tile size",
-            });
+            return Err(Error::ZeroSetting { name: "the tile size" });
         }
         let Target::LongestEdge(edge) = settings.target else {
             return Self::towards(height, width, settings.target, settings);
@@ -63,46 +61,20 @@ impl Layout {
         let target = if small { Target::Keep } else { settings.target };
         let mut layout = Self::towards(height, width, target, settings)?;
         let mut longest = layout.rows.max(layout.cols);
-        while longest > 1
-            && settings
-                .max_tiles
-                .is_some_and(|budget| layout.rows * layout.cols > budget)
-        {
+        while longest > 1 && settings.max_tiles.is_some_and(|budget| layout.rows * layout.cols > budget) {
             longest -= 1;
-            layout = Self::towards(
-                height,
-                width,
-                Target::LongestEdge(longest * settings.tile),
-                settings,
-            )?;
+            layout = Self::towards(height, width, Target::LongestEdge(longest * settings.tile), settings)?;
         }
         Ok(layout)
     }
 
-    fn towards(
-        height: usize,
-        width: usize,
-        target: Target,
-        settings: &Settings,
-    ) -> Result<Self, Error> {
+    fn towards(height: usize, width: usize, target: Target, settings: &Settings) -> Result<Self, Error> {
         let stage_a = stage_a(height, width, target)?;
         let tile = settings.tile;
-        let stage_b = if settings.split {
-            stage_b(stage_a.0, stage_a.1, tile)
-        } else {
-            (tile, tile)
-        };
-        let (rows, cols) = if stage_b.0 > tile || stage_b.1 > tile {
-            (stage_b.0 / tile, stage_b.1 / tile)
-        } else {
-            (0, 0)
-        };
-        Ok(Self {
-            stage_a,
-            stage_b,
-            rows,
-            cols,
-        })
+        let stage_b = if settings.split { stage_b(stage_a.0, stage_a.1, tile) } else { (tile, tile) };
+        let (rows, cols) =
+            if stage_b.0 > tile || stage_b.1 > tile { (stage_b.0 / tile, stage_b.1 / tile) } else { (0, 0) };
+        Ok(Self { stage_a, stage_b, rows, cols })
     }
 
     /// Frames that the picture yields: its tiles and the global view, or one.
@@ -116,9 +88,7 @@ fn stage_a(height: usize, width: usize, target: Target) -> Result<(usize, usize)
         Target::Keep => Ok((height, width)),
         Target::Exact { height, width } if height > 0 && width > 0 => Ok((height, width)),
         Target::Exact { height, width } => Err(Error::EmptyTarget { height, width }),
-        Target::LongestEdge(0) => Err(Error::ZeroSetting {
-            name: "the longest edge",
-        }),
+        Target::LongestEdge(0) => Err(Error::ZeroSetting { name: "the longest edge" }),
         Target::LongestEdge(edge) => Ok(longest_edge(height, width, edge)),
     }
 }
@@ -160,23 +130,15 @@ mod tests {
     use super::*;
 
     fn layout(height: usize, width: usize, edge: usize, tile: usize) -> Layout {
-        let settings = Settings {
-            target: Target::LongestEdge(edge),
-            tile,
-            split: true,
-            upscale: true,
-            max_tiles: None,
-        };
+        let settings =
+            Settings { target: Target::LongestEdge(edge), tile, split: true, upscale: true, max_tiles: None };
         Layout::new(height, width, &settings).expect("valid sizes")
     }
 
     #[test]
     fn known_sizes() {
         let full_hd = layout(1080, 1920, 2048, 512);
-        assert_eq!(
-            (full_hd.stage_a, full_hd.stage_b),
-            ((1152, 2048), (1536, 2048))
-        );
+        assert_eq!((full_hd.stage_a, full_hd.stage_b), ((1152, 2048), (1536, 2048)));
         assert_eq!((full_hd.rows, full_hd.cols, full_hd.frames()), (3, 4, 13));
         assert_eq!(layout(1, 1, 2048, 512).frames(), 17);
         assert_eq!(layout(10_000, 1, 2048, 512).stage_b, (2048, 512));
@@ -206,38 +168,10 @@ mod tests {
 
     #[test]
     fn zero_is_an_error() {
-        let settings = Settings {
-            target: Target::LongestEdge(2048),
-            tile: 512,
-            split: true,
-            upscale: true,
-            max_tiles: None,
-        };
-        assert!(matches!(
-            Layout::new(0, 5, &settings),
-            Err(Error::EmptyImage { .. })
-        ));
-        assert!(
-            Layout::new(
-                5,
-                5,
-                &Settings {
-                    tile: 0,
-                    ..settings
-                }
-            )
-            .is_err()
-        );
-        assert!(
-            Layout::new(
-                5,
-                5,
-                &Settings {
-                    target: Target::LongestEdge(0),
-                    ..settings
-                }
-            )
-            .is_err()
-        );
+        let settings =
+            Settings { target: Target::LongestEdge(2048), tile: 512, split: true, upscale: true, max_tiles: None };
+        assert!(matches!(Layout::new(0, 5, &settings), Err(Error::EmptyImage { .. })));
+        assert!(Layout::new(5, 5, &Settings { tile: 0, ..settings }).is_err());
+        assert!(Layout::new(5, 5, &Settings { target: Target::LongestEdge(0), ..settings }).is_err());
     }
 }

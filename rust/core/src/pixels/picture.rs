@@ -20,19 +20,9 @@ impl<'a, T> ImageView<'a, T> {
             return Err(Error::EmptyImage { height, width });
         }
         if data.len() != volume(height, width, channels)? {
-            return Err(Error::ImageLength {
-                given: data.len(),
-                height,
-                width,
-                channels,
-            });
+            return Err(Error::ImageLength { given: data.len(), height, width, channels });
         }
-        Ok(Self {
-            data,
-            height,
-            width,
-            channels,
-        })
+        Ok(Self { data, height, width, channels })
     }
 
     /// Rows.
@@ -100,26 +90,12 @@ impl<'a> StridedView<'a> {
         let needed = last(height, strides.row)
             .zip(last(width, strides.pixel))
             .zip(last(channels, strides.channel))
-            .and_then(|((row, pixel), channel)| {
-                row.checked_add(pixel)?.checked_add(channel)?.checked_add(1)
-            });
-        let interleaved =
-            strides.channel == 1 && (channels..=Self::MAX_PIXEL).contains(&strides.pixel);
+            .and_then(|((row, pixel), channel)| row.checked_add(pixel)?.checked_add(channel)?.checked_add(1));
+        let interleaved = strides.channel == 1 && (channels..=Self::MAX_PIXEL).contains(&strides.pixel);
         if needed.is_none_or(|needed| needed > data.len()) || !(interleaved || strides.pixel == 1) {
-            return Err(Error::ImageLength {
-                given: data.len(),
-                height,
-                width,
-                channels,
-            });
+            return Err(Error::ImageLength { given: data.len(), height, width, channels });
         }
-        Ok(Self {
-            data,
-            height,
-            width,
-            channels,
-            strides,
-        })
+        Ok(Self { data, height, width, channels, strides })
     }
 
     /// Rows.
@@ -154,11 +130,7 @@ impl<'a> StridedView<'a> {
             let pixels = image.row_mut(y).chunks_exact_mut(self.channels);
             for (x, pixel) in pixels.enumerate() {
                 for (channel, value) in pixel.iter_mut().enumerate() {
-                    let Strides {
-                        row,
-                        pixel,
-                        channel: next,
-                    } = self.strides;
+                    let Strides { row, pixel, channel: next } = self.strides;
                     *value = self.data[y * row + x * pixel + channel * next];
                 }
             }
@@ -174,11 +146,7 @@ impl<'a> From<ImageView<'a>> for StridedView<'a> {
             height: image.height,
             width: image.width,
             channels: image.channels,
-            strides: Strides {
-                row: image.width * image.channels,
-                pixel: image.channels,
-                channel: 1,
-            },
+            strides: Strides { row: image.width * image.channels, pixel: image.channels, channel: 1 },
         }
     }
 }
@@ -257,22 +225,12 @@ impl<T: Copy + Default> Image<T> {
         if height == 0 || width == 0 {
             return Err(Error::EmptyTarget { height, width });
         }
-        Ok(Self {
-            data: vec![T::default(); volume(height, width, channels)?],
-            height,
-            width,
-            channels,
-        })
+        Ok(Self { data: vec![T::default(); volume(height, width, channels)?], height, width, channels })
     }
 
     /// Borrow the whole picture.
     pub fn view(&self) -> ImageView<'_, T> {
-        ImageView {
-            data: &self.data,
-            height: self.height,
-            width: self.width,
-            channels: self.channels,
-        }
+        ImageView { data: &self.data, height: self.height, width: self.width, channels: self.channels }
     }
 
     /// The values of row `y`, to be written.
@@ -290,12 +248,7 @@ impl<T: Copy + Default> Image<T> {
 impl<T: Copy> ImageView<'_, T> {
     /// Copy the pixels.
     pub fn to_image(&self) -> Image<T> {
-        Image {
-            data: self.data.to_vec(),
-            height: self.height,
-            width: self.width,
-            channels: self.channels,
-        }
+        Image { data: self.data.to_vec(), height: self.height, width: self.width, channels: self.channels }
     }
 }
 
@@ -304,11 +257,7 @@ fn volume(height: usize, width: usize, channels: usize) -> Result<usize, Error> 
         .checked_mul(width)
         .and_then(|pixels| pixels.checked_mul(channels))
         .filter(|&values| values <= isize::MAX as usize / 8)
-        .ok_or(Error::TooLarge {
-            height,
-            width,
-            channels,
-        })
+        .ok_or(Error::TooLarge { height, width, channels })
 }
 
 #[cfg(test)]
@@ -318,21 +267,9 @@ mod tests {
     #[test]
     fn sizes_are_checked() {
         assert!(ImageView::new(&[0u8; 12], 2, 2, 3).is_ok());
-        assert!(matches!(
-            ImageView::new(&[0u8; 11], 2, 2, 3),
-            Err(Error::ImageLength { given: 11, .. })
-        ));
-        assert!(matches!(
-            ImageView::<u8>::new(&[], 0, 2, 3),
-            Err(Error::EmptyImage { .. })
-        ));
-        assert!(matches!(
-            ImageView::new(&[0u8], usize::MAX, 2, 3),
-            Err(Error::TooLarge { .. })
-        ));
-        assert!(matches!(
-            Image::<u8>::zeros(1 << 40, 1 << 40, 3),
-            Err(Error::TooLarge { .. })
-        ));
+        assert!(matches!(ImageView::new(&[0u8; 11], 2, 2, 3), Err(Error::ImageLength { given: 11, .. })));
+        assert!(matches!(ImageView::<u8>::new(&[], 0, 2, 3), Err(Error::EmptyImage { .. })));
+        assert!(matches!(ImageView::new(&[0u8], usize::MAX, 2, 3), Err(Error::TooLarge { .. })));
+        assert!(matches!(Image::<u8>::zeros(1 << 40, 1 << 40, 3), Err(Error::TooLarge { .. })));
     }
 }

@@ -30,20 +30,12 @@ pub struct Pixels<'a> {
 }
 
 /// Write the frames of each picture into its part of the output, spread over the threads of the pool.
-pub fn preprocess_batch<V: Value>(
-    jobs: Vec<(Picture<'_>, &mut [V])>,
-    pixels: &Pixels<'_>,
-) -> Result<(), Error> {
+pub fn preprocess_batch<V: Value>(jobs: Vec<(Picture<'_>, &mut [V])>, pixels: &Pixels<'_>) -> Result<(), Error> {
     let threads = picture_threads::count();
     if threads == 1 || jobs.len() < threads {
-        return jobs
-            .into_iter()
-            .try_for_each(|(image, out)| preprocess(image, pixels, out, threads));
+        return jobs.into_iter().try_for_each(|(image, out)| preprocess(image, pixels, out, threads));
     }
-    picture_threads::install(|| {
-        jobs.into_par_iter()
-            .try_for_each(|(image, out)| preprocess(image, pixels, out, 1))
-    })
+    picture_threads::install(|| jobs.into_par_iter().try_for_each(|(image, out)| preprocess(image, pixels, out, 1)))
 }
 
 /// Write the frames of `image` (tiles row by row, then the global view) as (frames, channels, tile, tile) into `out`.
@@ -57,29 +49,17 @@ pub fn preprocess<V: Value>(
     let tile = pixels.settings.tile;
     let needed = layout.frames() * image.channels() * tile * tile;
     if out.len() != needed {
-        return Err(Error::OutputLength {
-            given: out.len(),
-            needed,
-        });
+        return Err(Error::OutputLength { given: out.len(), needed });
     }
     if pixels.conversions.len() != image.channels() {
-        return Err(Error::TableLength {
-            given: 256 * pixels.conversions.len(),
-            channels: image.channels(),
-        });
+        return Err(Error::TableLength { given: 256 * pixels.conversions.len(), channels: image.channels() });
     }
-    if let (Some(kernels), Some(conversions)) =
-        (pixels.kernels, pixels.conversions.first_chunk::<3>())
+    if let (Some(kernels), Some(conversions)) = (pixels.kernels, pixels.conversions.first_chunk::<3>())
         && pixels.filter != Filter::Nearest
         && image.channels() == 3
     {
         let size = (image.height(), image.width());
-        let key = Key {
-            size,
-            settings: pixels.settings,
-            filter: pixels.filter,
-            arithmetic: pixels.arithmetic,
-        };
+        let key = Key { size, settings: pixels.settings, filter: pixels.filter, arithmetic: pixels.arithmetic };
         let plan = Plan::cached(&key)?;
         return stream::preprocess(image, &plan, tile, conversions, out, kernels, threads);
     }
@@ -87,12 +67,7 @@ pub fn preprocess<V: Value>(
 }
 
 /// The definition: one whole picture after the other, in plain loops.
-fn scalar<V: Value>(
-    image: ImageView<'_>,
-    layout: &Layout,
-    pixels: &Pixels<'_>,
-    out: &mut [V],
-) -> Result<(), Error> {
+fn scalar<V: Value>(image: ImageView<'_>, layout: &Layout, pixels: &Pixels<'_>, out: &mut [V]) -> Result<(), Error> {
     let tile = pixels.settings.tile;
     let to = |image: ImageView<'_>, (height, width): (usize, usize)| -> Result<Image, Error> {
         resize(image, height, width, pixels.filter, pixels.arithmetic)
@@ -105,11 +80,7 @@ fn scalar<V: Value>(
         let corner = (index / layout.cols * tile, index % layout.cols * tile);
         convert_tile(stage_b.view(), corner, tile, pixels.conversions, tile_out);
     }
-    let global = if tiles.is_empty() {
-        stage_b
-    } else {
-        to(stage_b.view(), (tile, tile))?
-    };
+    let global = if tiles.is_empty() { stage_b } else { to(stage_b.view(), (tile, tile))? };
     convert_tile(global.view(), (0, 0), tile, pixels.conversions, last);
     Ok(())
 }

@@ -126,24 +126,12 @@ pub struct Pass {
 
 impl Pass {
     /// The pass that takes `inputs` pixels to `outputs`.
-    pub fn new(
-        inputs: usize,
-        outputs: usize,
-        filter: Filter,
-        arithmetic: Arithmetic,
-    ) -> Result<Self, Error> {
+    pub fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
         if arithmetic == Arithmetic::Torch && matches!(filter, Filter::Box | Filter::Hamming) {
-            return Err(Error::UnsupportedFilter {
-                filter: if filter == Filter::Box {
-                    "box"
-                } else {
-                    "Hamming"
-                },
-            });
+            return Err(Error::UnsupportedFilter { filter: if filter == Filter::Box { "box" } else { "Hamming" } });
         }
-        let exact: Vec<(usize, Vec<f64>)> = (0..outputs)
-            .map(|output| exact_window(output, inputs, outputs, filter))
-            .collect();
+        let exact: Vec<(usize, Vec<f64>)> =
+            (0..outputs).map(|output| exact_window(output, inputs, outputs, filter)).collect();
         let precision = match arithmetic {
             Arithmetic::Pillow => 22,
             Arithmetic::Torch => torch_precision(exact.iter().flat_map(|(_, weights)| weights)),
@@ -152,10 +140,7 @@ impl Pass {
         let fixed = |weight: f64| (weight * one + if weight < 0.0 { -0.5 } else { 0.5 }) as i32;
         let windows = exact
             .into_iter()
-            .map(|(first, weights)| Window {
-                first,
-                weights: weights.into_iter().map(fixed).collect(),
-            })
+            .map(|(first, weights)| Window { first, weights: weights.into_iter().map(fixed).collect() })
             .collect();
         Ok(Self { windows, precision })
     }
@@ -165,9 +150,7 @@ impl Pass {
 fn torch_precision<'a>(weights: impl Iterator<Item = &'a f64>) -> u32 {
     let largest = weights.fold(0.0, |largest: f64, &weight| largest.max(weight));
     let fits = |precision: u32| ((0.5 + largest * f64::from(1u32 << precision)) as i64) < 1 << 15;
-    (0..22)
-        .find(|&precision| !fits(precision + 1))
-        .unwrap_or(22)
+    (0..22).find(|&precision| !fits(precision + 1)).unwrap_or(22)
 }
 
 /// The first input and the weights of one output, in float64; they add up to 1.
@@ -179,9 +162,7 @@ fn exact_window(output: usize, inputs: usize, outputs: usize, filter: Filter) ->
     let first = (center - support + 0.5).max(0.0) as usize;
     let end = ((center + support + 0.5) as usize).min(inputs);
     let shrink = 1.0 / stretch;
-    let mut weights: Vec<f64> = (first..end)
-        .map(|input| filter.at((input as f64 - center + 0.5) * shrink))
-        .collect();
+    let mut weights: Vec<f64> = (first..end).map(|input| filter.at((input as f64 - center + 0.5) * shrink)).collect();
     let sum: f64 = weights.iter().sum();
     if sum != 0.0 {
         weights.iter_mut().for_each(|weight| *weight /= sum);

@@ -4,8 +4,8 @@
 //! instruction set with fused multiply-add must give; [`KERNELS`] rounds twice, since a machine without the
 //! instruction would take a library call for each.
 use super::{
-    BLOCK, Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, Kernels, PANEL, Product,
-    QUANTIZED_MAX, ROW_BLOCK, RUN, SCALE_BYTES, TILE_BYTES, TILE_STEPS, quantized_index,
+    BLOCK, Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, Kernels, PANEL, Product, QUANTIZED_MAX, ROW_BLOCK, RUN,
+    SCALE_BYTES, TILE_BYTES, TILE_STEPS, quantized_index,
 };
 
 /// Kernels for machines with no instruction set that has a file of its own.
@@ -169,11 +169,7 @@ pub fn integer_product<const FUSED: bool>(p: IntegerProduct<'_>) {
 pub fn widen(panel: &[u8], input_scales: &[f32], out: &mut [u8]) {
     const LINE: usize = 2 * PANEL;
     let lines = out.chunks_mut(GROUP / 2 * 2 * LINE);
-    for ((group, out), input_scales) in panel
-        .chunks(GROUP_BYTES)
-        .zip(lines)
-        .zip(input_scales.chunks(GROUP))
-    {
+    for ((group, out), input_scales) in panel.chunks(GROUP_BYTES).zip(lines).zip(input_scales.chunks(GROUP)) {
         let scales: [f32; LINE] = std::array::from_fn(|i| group_scale(group, 0, i / 2));
         let weights = group[SCALE_BYTES..].as_chunks::<LINE>().0;
         let out = out.as_chunks_mut::<{ 2 * LINE }>().0;
@@ -199,10 +195,7 @@ pub fn place_pairs(row: &[i16], index: usize, block: &mut [i16]) {
 /// Puts a row into a block of tiles: 64 steps at a time, in units of two bytes.
 #[inline(always)]
 pub fn place_tiles(row: &[i16], index: usize, block: &mut [i16]) {
-    for (tile, row) in block
-        .chunks_exact_mut(TILE_BYTES / 2)
-        .zip(row.chunks(TILE_STEPS))
-    {
+    for (tile, row) in block.chunks_exact_mut(TILE_BYTES / 2).zip(row.chunks(TILE_STEPS)) {
         let mut steps = [0; TILE_STEPS];
         steps[..row.len()].copy_from_slice(row);
         let (upper, lower) = tile.split_at_mut(TILE_BYTES / 4);
@@ -266,14 +259,7 @@ pub fn exp2<const FUSED: bool>(x: f32) -> f32 {
     let shifted = x + ROUND;
     let f = x - (shifted - ROUND);
     let mut y = 0.000_154_614_45;
-    for c in [
-        0.001_340_042_8,
-        0.009_618_057,
-        0.055_503_27,
-        0.240_226_5,
-        std::f32::consts::LN_2,
-        1.0,
-    ] {
+    for c in [0.001_340_042_8, 0.009_618_057, 0.055_503_27, 0.240_226_5, std::f32::consts::LN_2, 1.0] {
         y = madd::<FUSED>(y, f, c);
     }
     f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23))
@@ -345,13 +331,7 @@ pub fn rms_norm<const FUSED: bool>(x: &[f32], weight: &[f32], eps: f32, out: &mu
 }
 
 #[inline(always)]
-pub fn layer_norm<const FUSED: bool>(
-    x: &[f32],
-    weight: &[f32],
-    bias: &[f32],
-    eps: f32,
-    out: &mut [f32],
-) {
+pub fn layer_norm<const FUSED: bool>(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     let n = x.len() as f32;
     let mean = sum(x, |x, lane| lane + x) / n;
     let squares = sum(x, |x, lane| madd::<FUSED>(x - mean, x - mean, lane));
@@ -401,12 +381,7 @@ pub fn softmax<const FUSED: bool>(scores: &mut [f32]) -> (f32, f32) {
 }
 
 #[inline(always)]
-pub fn merge<const FUSED: bool>(
-    state: &mut (f32, f32),
-    out: &mut [f32],
-    block: (f32, f32),
-    block_out: &[f32],
-) {
+pub fn merge<const FUSED: bool>(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]) {
     if state.1 == 0.0 {
         *state = block;
         out.copy_from_slice(block_out);

@@ -123,11 +123,7 @@ pub struct Packing {
 
 impl From<Dtype> for Packing {
     fn from(dtype: Dtype) -> Self {
-        Self {
-            dtype,
-            integers: Integers::Pairs,
-            widened: false,
-        }
+        Self { dtype, integers: Integers::Pairs, widened: false }
     }
 }
 
@@ -135,15 +131,7 @@ impl Packing {
     /// Weights that these kernels multiply, for a layer that always has many rows if `many`.
     pub fn new(dtype: Dtype, kernels: &Kernels, many: bool) -> Self {
         let widened = many && dtype == Dtype::Int8 && kernels.integers == Integers::Tiles;
-        Self {
-            dtype,
-            integers: if widened {
-                Integers::Pairs
-            } else {
-                kernels.integers
-            },
-            widened,
-        }
+        Self { dtype, integers: if widened { Integers::Pairs } else { kernels.integers }, widened }
     }
 
     /// Whether the activations are rounded to bfloat16 before the weights are multiplied with them.
@@ -408,18 +396,13 @@ pub fn available() -> Vec<&'static Kernels> {
 
 /// The instruction set called `name`, or the preferred one when there is no name.
 pub fn select(name: Option<&str>) -> Result<&'static Kernels> {
-    let wanted =
-        |(kernels, available): &Set| name.is_none_or(|name| kernels.name == name) && available();
-    all()
-        .into_iter()
-        .find(wanted)
-        .map(|(kernels, _)| kernels)
-        .ok_or_else(|| {
-            let names: Vec<_> = available().iter().map(|k| k.name).collect();
-            EngineError::Config(format!(
-                "{ISA_VARIABLE}={}: this machine has {}",
-                name.unwrap_or_default(),
-                names.join(", ")
-            ))
-        })
+    let wanted = |(kernels, available): &Set| name.is_none_or(|name| kernels.name == name) && available();
+    all().into_iter().find(wanted).map(|(kernels, _)| kernels).ok_or_else(|| {
+        let names: Vec<_> = available().iter().map(|k| k.name).collect();
+        EngineError::Config(format!(
+            "{ISA_VARIABLE}={}: this machine has {}",
+            name.unwrap_or_default(),
+            names.join(", ")
+        ))
+    })
 }

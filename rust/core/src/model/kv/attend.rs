@@ -27,21 +27,12 @@ pub struct PageLayout {
 impl PageLayout {
     /// Pages for `layers` layers of `heads` heads.
     pub fn new(dtype: Dtype, layers: usize, heads: usize, head_dim: usize) -> Self {
-        Self {
-            dtype,
-            heads,
-            head_dim,
-            layers,
-            page: PAGE,
-        }
+        Self { dtype, heads, head_dim, layers, page: PAGE }
     }
 
     /// The same with pages of a whole block of keys, for what is written at once and shared with nobody.
     pub fn large(self) -> Self {
-        Self {
-            page: BLOCK,
-            ..self
-        }
+        Self { page: BLOCK, ..self }
     }
 
     /// Positions of a page.
@@ -136,16 +127,8 @@ pub struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     /// Pages of `layout` in `bytes`.
-    pub fn new(
-        kernels: &'static Kernels,
-        layout: &'a PageLayout,
-        bytes: &'a mut Buffer<u8>,
-    ) -> Self {
-        Self {
-            kernels,
-            layout,
-            bytes: Shared::new(bytes),
-        }
+    pub fn new(kernels: &'static Kernels, layout: &'a PageLayout, bytes: &'a mut Buffer<u8>) -> Self {
+        Self { kernels, layout, bytes: Shared::new(bytes) }
     }
 
     /// Writes the key and value of one position of one head. Only pages of bfloat16 take rows that are that; `room`
@@ -179,10 +162,7 @@ impl<'a> Pages<'a> {
                 for (step, x) in panel.chunks_exact_mut(4 * PANEL).zip(key) {
                     step[4 * column..4 * column + 4].copy_from_slice(&x.to_le_bytes());
                 }
-                for (panel, x) in values
-                    .chunks_exact_mut(l.dtype.panel_bytes(l.page))
-                    .zip(value.chunks(PANEL))
-                {
+                for (panel, x) in values.chunks_exact_mut(l.dtype.panel_bytes(l.page)).zip(value.chunks(PANEL)) {
                     for (to, x) in panel[4 * slot * PANEL..].chunks_exact_mut(4).zip(x) {
                         to.copy_from_slice(&x.to_le_bytes());
                     }
@@ -195,10 +175,7 @@ impl<'a> Pages<'a> {
                     pair[4 * column..4 * column + 4].copy_from_slice(&both.to_le_bytes());
                 }
                 let value = self.rounded(value, room);
-                for (panel, x) in values
-                    .chunks_exact_mut(l.dtype.panel_bytes(l.page))
-                    .zip(value.chunks(PANEL))
-                {
+                for (panel, x) in values.chunks_exact_mut(l.dtype.panel_bytes(l.page)).zip(value.chunks(PANEL)) {
                     let pair = panel[4 * (slot / 2) * PANEL..].as_chunks_mut().0;
                     for (to, &x) in pair.iter_mut().zip(x) {
                         // The odd one comes after its even one. Until then a zero lies in its place: an odd number of
@@ -232,11 +209,7 @@ impl<'a> Pages<'a> {
 
     /// Query rows of a task that may have any number, up to [`QUERY_ROWS`].
     pub fn query_rows(&self) -> usize {
-        if self.multiplies_bfloat16() {
-            BFLOAT16_QUERY_ROWS
-        } else {
-            QUERY_ROWS
-        }
+        if self.multiplies_bfloat16() { BFLOAT16_QUERY_ROWS } else { QUERY_ROWS }
     }
 
     /// Whether keys, values and queries are multiplied as bfloat16.
@@ -266,14 +239,7 @@ impl<'a> Pages<'a> {
     ///
     /// # Safety
     /// No thread may write this layer and head of these pages meanwhile.
-    pub unsafe fn attend(
-        &self,
-        table: &[u32],
-        layer: usize,
-        head: usize,
-        rows: usize,
-        s: &mut AttentionScratch,
-    ) {
+    pub unsafe fn attend(&self, table: &[u32], layer: usize, head: usize, rows: usize, s: &mut AttentionScratch) {
         let keys = s.limits[..rows].iter().copied().max().unwrap_or(0);
         let width = self.layout.padded_dim();
         s.states[..rows].fill((f32::NEG_INFINITY, 0.0));
@@ -285,12 +251,7 @@ impl<'a> Pages<'a> {
                 if state.1 > 0.0 {
                     let part = row * width..(row + 1) * width;
                     let block_out = &s.block_outputs[part.clone()];
-                    (self.kernels.merge)(
-                        &mut s.states[row],
-                        &mut s.outputs[part],
-                        state,
-                        block_out,
-                    );
+                    (self.kernels.merge)(&mut s.states[row], &mut s.outputs[part], state, block_out);
                 }
             }
         }
@@ -319,32 +280,16 @@ impl<'a> Pages<'a> {
         };
         let (l, first) = (self.layout, block * BLOCK);
         let seen = |limit: usize| limit.saturating_sub(first).min(BLOCK);
-        let keys = s.limits[..rows]
-            .iter()
-            .copied()
-            .map(seen)
-            .max()
-            .unwrap_or(0);
+        let keys = s.limits[..rows].iter().copied().map(seen).max().unwrap_or(0);
         let pages = || {
-            table[first / l.page..]
-                .iter()
-                .take(keys.div_ceil(l.page))
-                .enumerate()
-                .map(|(i, &page)| {
-                    let start = l.head_start(page, layer, head);
-                    // SAFETY: by the caller's promise.
-                    let bytes = unsafe { self.bytes.part(start..start + l.head_bytes()) };
-                    (
-                        i * l.page,
-                        (keys - i * l.page).min(l.page),
-                        bytes.split_at(l.key_bytes()),
-                    )
-                })
+            table[first / l.page..].iter().take(keys.div_ceil(l.page)).enumerate().map(|(i, &page)| {
+                let start = l.head_start(page, layer, head);
+                // SAFETY: by the caller's promise.
+                let bytes = unsafe { self.bytes.part(start..start + l.head_bytes()) };
+                (i * l.page, (keys - i * l.page).min(l.page), bytes.split_at(l.key_bytes()))
+            })
         };
-        let bfloat16_product = self
-            .kernels
-            .bfloat16_product
-            .filter(|_| self.multiplies_bfloat16());
+        let bfloat16_product = self.kernels.bfloat16_product.filter(|_| self.multiplies_bfloat16());
         for (at, count, (k, _)) in pages() {
             let (w_stride, panels) = (l.dtype.panel_bytes(l.head_dim), count.div_ceil(PANEL));
             let out = &mut s.scores[at..];
@@ -379,11 +324,8 @@ impl<'a> Pages<'a> {
         }
         for (row, scores) in s.scores.chunks_exact_mut(BLOCK).take(rows).enumerate() {
             let visible = seen(s.limits[row]);
-            states[row] = if visible > 0 {
-                (self.kernels.softmax)(&mut scores[..visible])
-            } else {
-                (f32::NEG_INFINITY, 0.0)
-            };
+            states[row] =
+                if visible > 0 { (self.kernels.softmax)(&mut scores[..visible]) } else { (f32::NEG_INFINITY, 0.0) };
             // An odd number of keys is padded with one more that weighs nothing.
             let end = keys.next_multiple_of(2);
             scores[visible..end].fill(0.0);

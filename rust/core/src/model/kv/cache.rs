@@ -31,28 +31,15 @@ impl KvCache {
     pub fn new(layout: PageLayout, positions: usize, limit: usize) -> Result<Self> {
         let pages = positions.div_ceil(PAGE);
         if pages == 0 {
-            return Err(EngineError::Config(
-                "the cache must hold at least one position, got 0".into(),
-            ));
+            return Err(EngineError::Config("the cache must hold at least one position, got 0".into()));
         }
         if pages > u32::MAX as usize {
             return Err(EngineError::Memory { bytes: usize::MAX });
         }
-        let size = layout
-            .page_bytes()
-            .checked_mul(pages)
-            .ok_or(EngineError::Memory { bytes: usize::MAX })?;
+        let size = layout.page_bytes().checked_mul(pages).ok_or(EngineError::Memory { bytes: usize::MAX })?;
         let bytes = Buffer::zeroed(size)?;
         let free = (0..pages as u32).rev().collect();
-        Ok(Self {
-            layout,
-            bytes,
-            users: vec![0; pages],
-            free,
-            sequences: HashMap::new(),
-            next_id: 1,
-            limit,
-        })
+        Ok(Self { layout, bytes, users: vec![0; pages], free, sequences: HashMap::new(), next_id: 1, limit })
     }
 
     /// Makes room for at least `positions` positions in all; the sequences stay as they are.
@@ -93,10 +80,7 @@ impl KvCache {
 
     /// Ends a sequence and frees the pages that no other one shares.
     pub fn close(&mut self, id: u64) -> Result<()> {
-        let sequence = self
-            .sequences
-            .remove(&id)
-            .ok_or(EngineError::Sequence { id })?;
+        let sequence = self.sequences.remove(&id).ok_or(EngineError::Sequence { id })?;
         self.release(&sequence.pages);
         Ok(())
     }
@@ -106,9 +90,7 @@ impl KvCache {
         let source = self.get(id)?;
         if length > source.length {
             let have = source.length;
-            return Err(EngineError::Input(format!(
-                "cannot fork {length} positions of a sequence of {have}"
-            )));
+            return Err(EngineError::Input(format!("cannot fork {length} positions of a sequence of {have}")));
         }
         let pages = source.pages[..length.div_ceil(PAGE)].to_vec();
         for &page in &pages {
@@ -119,15 +101,10 @@ impl KvCache {
 
     /// Forgets the positions from `length` on.
     pub fn truncate(&mut self, id: u64, length: usize) -> Result<()> {
-        let sequence = self
-            .sequences
-            .get_mut(&id)
-            .ok_or(EngineError::Sequence { id })?;
+        let sequence = self.sequences.get_mut(&id).ok_or(EngineError::Sequence { id })?;
         if length > sequence.length {
             let have = sequence.length;
-            return Err(EngineError::Input(format!(
-                "cannot truncate a sequence of {have} positions to {length}"
-            )));
+            return Err(EngineError::Input(format!("cannot truncate a sequence of {have} positions to {length}")));
         }
         sequence.length = length;
         let pages = sequence.pages.split_off(length.div_ceil(PAGE));
@@ -149,32 +126,20 @@ impl KvCache {
         let mut needed = 0;
         for (i, (&id, &more)) in ids.iter().zip(more).enumerate() {
             if ids[..i].contains(&id) {
-                return Err(EngineError::Input(format!(
-                    "sequence {id} appears twice in one step"
-                )));
+                return Err(EngineError::Input(format!("sequence {id} appears twice in one step")));
             }
             let s = self.get(id)?;
             let length = s.length.saturating_add(more);
             if length > self.limit {
-                return Err(EngineError::Position {
-                    given: length,
-                    limit: self.limit,
-                });
+                return Err(EngineError::Position { given: length, limit: self.limit });
             }
-            needed +=
-                length.div_ceil(PAGE) - s.pages.len() + usize::from(more > 0 && self.shares_end(s));
+            needed += length.div_ceil(PAGE) - s.pages.len() + usize::from(more > 0 && self.shares_end(s));
         }
         if needed > self.free.len() {
-            return Err(EngineError::CacheFull {
-                needed,
-                free: self.free.len(),
-            });
+            return Err(EngineError::CacheFull { needed, free: self.free.len() });
         }
         for (&id, &more) in ids.iter().zip(more).filter(|(_, more)| **more > 0) {
-            let mut s = self
-                .sequences
-                .remove(&id)
-                .ok_or(EngineError::Sequence { id })?;
+            let mut s = self.sequences.remove(&id).ok_or(EngineError::Sequence { id })?;
             if self.shares_end(&s)
                 && let (Some(own), Some(shared)) = (self.take_page(), s.pages.pop())
             {
@@ -200,16 +165,12 @@ impl KvCache {
 
     /// Whether the next position would be written into a page that another sequence reads.
     fn shares_end(&self, s: &Sequence) -> bool {
-        !s.length.is_multiple_of(PAGE)
-            && s.pages
-                .last()
-                .is_some_and(|&page| self.users[page as usize] > 1)
+        !s.length.is_multiple_of(PAGE) && s.pages.last().is_some_and(|&page| self.users[page as usize] > 1)
     }
 
     fn copy(&mut self, from: u32, to: u32) {
         let (from, to, size) = (from as usize, to as usize, self.layout.page_bytes());
-        self.bytes
-            .copy_within(from * size..(from + 1) * size, to * size);
+        self.bytes.copy_within(from * size..(from + 1) * size, to * size);
     }
 
     /// Counts positions that a step has filled.
@@ -223,10 +184,7 @@ impl KvCache {
 
     /// The pages' memory for one job, and the sequences that use it.
     pub fn view(&mut self, kernels: &'static Kernels) -> (Pages<'_>, &HashMap<u64, Sequence>) {
-        (
-            Pages::new(kernels, &self.layout, &mut self.bytes),
-            &self.sequences,
-        )
+        (Pages::new(kernels, &self.layout, &mut self.bytes), &self.sequences)
     }
 
     /// Sizes of the pages.
@@ -273,11 +231,7 @@ mod tests {
         grow(&mut c, whole, 1);
         assert_eq!(c.free_pages(), 6);
         let shared = c.get(a).expect("a").pages[0];
-        assert!(
-            [b, whole]
-                .iter()
-                .all(|&s| c.get(s).expect("there").pages[0] == shared)
-        );
+        assert!([b, whole].iter().all(|&s| c.get(s).expect("there").pages[0] == shared));
         for id in [a, b, whole] {
             c.close(id).expect("there");
         }
@@ -292,13 +246,7 @@ mod tests {
         let full = c.reserve(&[a, b], &[5, 65]);
         assert_eq!(full, Err(EngineError::CacheFull { needed: 3, free: 1 }));
         assert_eq!((c.free_pages(), c.get(a).expect("a").pages.len()), (1, 1));
-        assert_eq!(
-            c.reserve(&[b], &[1001]),
-            Err(EngineError::Position {
-                given: 1001,
-                limit: 1000
-            })
-        );
+        assert_eq!(c.reserve(&[b], &[1001]), Err(EngineError::Position { given: 1001, limit: 1000 }));
         assert!(c.reserve(&[a, a], &[1, 1]).is_err());
         assert_eq!(c.close(77), Err(EngineError::Sequence { id: 77 }));
         assert!(c.fork(a, 61).is_err());

@@ -30,12 +30,7 @@ impl<'a> Activations<'a> {
 
     /// Rows of `columns` elements in a room for rows of no fewer, rounded to bfloat16 if the next layer wants them so.
     pub fn new(room: Shared<'a, f32>, columns: usize, rounds: bool, kernels: &Kernels) -> Self {
-        Self {
-            values: room,
-            columns,
-            stride: row_stride(columns),
-            round: rounds.then_some(kernels.round),
-        }
+        Self { values: room, columns, stride: row_stride(columns), round: rounds.then_some(kernels.round) }
     }
 
     /// Whether the rows are bfloat16.
@@ -54,13 +49,7 @@ impl<'a> Activations<'a> {
     /// # Safety
     /// No other thread may use these columns of this row meanwhile.
     #[inline]
-    pub unsafe fn fill(
-        &self,
-        row: usize,
-        columns: Range<usize>,
-        spare: &mut Vec<f32>,
-        make: impl FnOnce(&mut [f32]),
-    ) {
+    pub unsafe fn fill(&self, row: usize, columns: Range<usize>, spare: &mut Vec<f32>, make: impl FnOnce(&mut [f32])) {
         let count = columns.len();
         if self.rounded() {
             if spare.len() < count {
@@ -72,10 +61,7 @@ impl<'a> Activations<'a> {
         } else {
             let start = row * self.stride;
             // SAFETY: by the caller's promise.
-            make(unsafe {
-                self.values
-                    .part_mut(start + columns.start..start + columns.end)
-            });
+            make(unsafe { self.values.part_mut(start + columns.start..start + columns.end) });
         }
     }
 

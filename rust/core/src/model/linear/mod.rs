@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::machine::memory::{Buffer, Shared};
 use crate::machine::team::Worker;
 use crate::model::kernels::{
-    Bfloat16Product, Dtype, GROUP, IntegerProduct, Integers, Kernels, PANEL, Packing, Product,
-    ROW_BLOCK, RUN, Start, TILE_ROWS, TILE_STEPS,
+    Bfloat16Product, Dtype, GROUP, IntegerProduct, Integers, Kernels, PANEL, Packing, Product, ROW_BLOCK, RUN, Start,
+    TILE_ROWS, TILE_STEPS,
 };
 
 mod activations;
@@ -94,19 +94,14 @@ impl Quantized {
                 let padded = rows.saturating_add(ROW_BLOCK.max(TILE_ROWS));
                 padded.saturating_mul(columns.next_multiple_of(TILE_STEPS))
             }))?,
-            scales: Buffer::zeroed(most(|rows, columns| {
-                rows.saturating_mul(columns.div_ceil(GROUP))
-            }))?,
+            scales: Buffer::zeroed(most(|rows, columns| rows.saturating_mul(columns.div_ceil(GROUP))))?,
             columns: most(|_, columns| columns),
         })
     }
 
     /// The room as the threads of a job see it.
     pub fn shared(&mut self) -> SharedQuantized<'_> {
-        SharedQuantized {
-            values: Shared::new(&mut self.values),
-            scales: Shared::new(&mut self.scales),
-        }
+        SharedQuantized { values: Shared::new(&mut self.values), scales: Shared::new(&mut self.scales) }
     }
 }
 
@@ -159,11 +154,7 @@ impl Linear {
     fn input_scales(&self) -> impl Iterator<Item = f32> {
         let start = self.panels * self.packing.dtype.panel_bytes(self.inputs);
         let scales = &self.data[start..start + 4 * self.inputs];
-        scales
-            .as_chunks()
-            .0
-            .iter()
-            .map(|scale| f32::from_le_bytes(*scale))
+        scales.as_chunks().0.iter().map(|scale| f32::from_le_bytes(*scale))
     }
 
     /// Bytes that one pass over the weights reads.
@@ -211,11 +202,7 @@ impl Linear {
         mut done: impl FnMut(usize, usize, Range<usize>, &mut [f32]),
     ) {
         debug_assert!(panels <= TASK_PANELS);
-        let Packing {
-            dtype,
-            integers,
-            widened,
-        } = self.packing;
+        let Packing { dtype, integers, widened } = self.packing;
         assert!(dtype != Dtype::Int8 || widened || integers == kernels.integers);
         assert_eq!(input.values.rounded(), self.packing.rounds(kernels));
         let rows = input.rows;
@@ -235,9 +222,8 @@ impl Linear {
         if alone {
             own = own.filter(|own| own.columns >= self.inputs);
             // All threads must take the same way: a few pages that cannot be had end the job as a panic does.
-            let own = own.get_or_insert_with(|| {
-                Quantized::new(&[(ALONE_ROWS, self.inputs)]).expect("memory for four rows")
-            });
+            let own =
+                own.get_or_insert_with(|| Quantized::new(&[(ALONE_ROWS, self.inputs)]).expect("memory for four rows"));
             input.quantized = own.shared();
             own_blocks = 0..blocks;
         } else {
@@ -270,25 +256,12 @@ impl Linear {
             for first_row in (first_row..end).step_by(step) {
                 let chunk = (end - first_row).min(step);
                 // SAFETY: by the caller's promise; what was quantized was so in the phase before.
-                unsafe {
-                    self.product(
-                        kernels,
-                        scratch,
-                        &input,
-                        first_row..first_row + chunk,
-                        first..first + count,
-                    )
-                };
+                unsafe { self.product(kernels, scratch, &input, first_row..first_row + chunk, first..first + count) };
                 for (row, values) in scratch.tile.chunks_exact_mut(width).take(chunk).enumerate() {
                     if !self.bias.is_empty() && !input.values.rounded() {
                         (kernels.add)(values, &self.bias[start..start + width]);
                     }
-                    done(
-                        first_row + row,
-                        unit,
-                        columns.clone(),
-                        &mut values[..columns.len()],
-                    );
+                    done(first_row + row, unit, columns.clone(), &mut values[..columns.len()]);
                 }
             }
         });
@@ -296,30 +269,19 @@ impl Linear {
     }
 
     /// Rows of one task and of one product in it: tasks of equal size, of whole register blocks.
-    fn task_rows(
-        &self,
-        rows: usize,
-        units: usize,
-        threads: usize,
-        rounded: bool,
-    ) -> (usize, usize) {
+    fn task_rows(&self, rows: usize, units: usize, threads: usize, rounded: bool) -> (usize, usize) {
         let whole = |tasks: usize, block: usize| {
             let rows = rows.div_ceil(tasks.max(1));
             rows.next_multiple_of(block).max(1)
         };
-        let Packing {
-            dtype, integers, ..
-        } = self.packing;
+        let Packing { dtype, integers, .. } = self.packing;
         let tiles = dtype == Dtype::Int8 && integers == Integers::Tiles;
         if !rounded && !tiles {
             return (whole(rows.div_ceil(ROW_CHUNK), ROW_BLOCK), ROW_CHUNK);
         }
         // What is made of integers is made anew for each task.
-        let (tasks, fewest) = if self.packing.widened {
-            (threads, WIDENED_ROWS)
-        } else {
-            (TASKS_PER_THREAD * threads, BFLOAT16_ROWS)
-        };
+        let (tasks, fewest) =
+            if self.packing.widened { (threads, WIDENED_ROWS) } else { (TASKS_PER_THREAD * threads, BFLOAT16_ROWS) };
         let few = tasks.div_ceil(units).min(rows.div_ceil(fewest));
         let tasks = rows.div_ceil(BFLOAT16_CHUNK).max(few);
         (whole(tasks, BFLOAT16_ROWS), BFLOAT16_ROWS)
@@ -343,36 +305,19 @@ impl Linear {
     ///
     /// # Safety
     /// No thread may write the input meanwhile; the block must be the caller's.
-    unsafe fn quantize(
-        &self,
-        kernels: &Kernels,
-        scratch: &mut LinearScratch,
-        input: &Input<'_>,
-        block: usize,
-    ) {
+    unsafe fn quantize(&self, kernels: &Kernels, scratch: &mut LinearScratch, input: &Input<'_>, block: usize) {
         let (k, groups) = (self.inputs, self.inputs.div_ceil(GROUP));
         let integers = self.packing.integers;
         let (rows, len) = (integers.row_block(), integers.block_len(k));
         let first = block * rows;
         // SAFETY: by the caller's promise.
-        let to = unsafe {
-            input
-                .quantized
-                .values
-                .part_mut(block * len..(block + 1) * len)
-        };
+        let to = unsafe { input.quantized.values.part_mut(block * len..(block + 1) * len) };
         scratch.row.resize(k.next_multiple_of(2), 0);
         scratch.scaled.resize(k, 0.0);
         for row in first..input.rows.min(first + rows) {
             // SAFETY: as above.
             let (x, scales) = unsafe {
-                (
-                    input.values.rows(row..row + 1),
-                    input
-                        .quantized
-                        .scales
-                        .part_mut(row * groups..(row + 1) * groups),
-                )
+                (input.values.rows(row..row + 1), input.quantized.scales.part_mut(row * groups..(row + 1) * groups))
             };
             let scaled = x.iter().zip(self.input_scales());
             for (to, (x, scale)) in scratch.scaled.iter_mut().zip(scaled) {
@@ -395,11 +340,7 @@ impl Linear {
         rows: Range<usize>,
         panels: Range<usize>,
     ) {
-        let Packing {
-            dtype,
-            integers,
-            widened,
-        } = self.packing;
+        let Packing { dtype, integers, widened } = self.packing;
         let w_stride = dtype.panel_bytes(self.inputs);
         let w = &self.data[panels.start * w_stride..];
         if dtype == Dtype::Int8 && !widened {
@@ -412,10 +353,7 @@ impl Linear {
             let (a, a_scale) = unsafe {
                 (
                     input.quantized.values.part(start..end),
-                    input
-                        .quantized
-                        .scales
-                        .part(rows.start * groups..rows.end * groups),
+                    input.quantized.scales.part(rows.start * groups..rows.end * groups),
                 )
             };
             (kernels.integer_product)(IntegerProduct {
@@ -448,10 +386,7 @@ impl Linear {
                 panels: panels.len(),
                 out: &mut scratch.tile,
                 out_stride: panels.len() * PANEL,
-                start: self
-                    .bias
-                    .get(panels.start * PANEL..panels.end * PANEL)
-                    .map_or(Start::Zero, Start::Row),
+                start: self.bias.get(panels.start * PANEL..panels.end * PANEL).map_or(Start::Zero, Start::Row),
             });
             return;
         }

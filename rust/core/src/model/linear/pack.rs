@@ -24,22 +24,11 @@ impl Linear {
     }
 
     /// A layer for the matrices whose weights are still to come: packed from them, or as bytes that were packed before.
-    pub fn zeroed(
-        weights: &[Tensor<'_>],
-        order: Order,
-        bias: Vec<f32>,
-        packing: Packing,
-    ) -> Result<Self> {
-        let Packing {
-            dtype, integers, ..
-        } = packing;
+    pub fn zeroed(weights: &[Tensor<'_>], order: Order, bias: Vec<f32>, packing: Packing) -> Result<Self> {
+        let Packing { dtype, integers, .. } = packing;
         let inputs = weights[0].columns;
         let place = Placement::new(weights, order);
-        let (scales, slack) = if dtype == Dtype::Int8 {
-            (inputs, integers.slack())
-        } else {
-            (0, 0)
-        };
+        let (scales, slack) = if dtype == Dtype::Int8 { (inputs, integers.slack()) } else { (0, 0) };
         let size = dtype
             .panel_bytes(inputs)
             .checked_mul(place.panels)
@@ -99,17 +88,13 @@ impl Linear {
                 let mut rows = vec![0.0; PANEL * width];
                 worker.for_each(place.panels, |panel| {
                     // SAFETY: each panel is one task's.
-                    let bytes =
-                        unsafe { data.part_mut(panel * panel_bytes..(panel + 1) * panel_bytes) };
+                    let bytes = unsafe { data.part_mut(panel * panel_bytes..(panel + 1) * panel_bytes) };
                     rows.fill(0.0);
                     for (column, row) in rows.chunks_exact_mut(width).enumerate() {
                         if let Some((weight, index)) = place.source(panel * PANEL + column)
                             && let Err(e) = weights[weight].read_finite(index, &mut row[..inputs])
                         {
-                            failure
-                                .lock()
-                                .unwrap_or_else(|e| e.into_inner())
-                                .get_or_insert(e);
+                            failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
                             return;
                         }
                         for (x, inverse) in row.iter_mut().zip(&inverses) {
@@ -148,12 +133,7 @@ impl Placement {
         if order == Order::Interleaved {
             outputs = weights[0].rows.next_multiple_of(PANEL) * weights.len();
         }
-        Self {
-            ends,
-            order,
-            outputs,
-            panels: outputs.div_ceil(PANEL),
-        }
+        Self { ends, order, outputs, panels: outputs.div_ceil(PANEL) }
     }
 
     /// The matrix and its row that column `column` holds, or `None` for padding.
@@ -161,10 +141,7 @@ impl Placement {
         match self.order {
             Order::Concatenated => {
                 let weight = self.ends.iter().position(|&end| column < end)?;
-                Some((
-                    weight,
-                    column - if weight > 0 { self.ends[weight - 1] } else { 0 },
-                ))
+                Some((weight, column - if weight > 0 { self.ends[weight - 1] } else { 0 }))
             }
             Order::Interleaved => {
                 let (panel, count) = (column / PANEL, self.ends.len());
@@ -213,11 +190,7 @@ fn input_scales(weights: &[Tensor<'_>], inputs: usize, pool: &mut Pool) -> Resul
         for scale in group {
             let ratio = (*scale / most).clamp(LEAST_SCALE, 1.0);
             // All zeros, or not finite: the weights say so later.
-            *scale = if ratio.is_finite() {
-                ratio.log2().ceil().exp2()
-            } else {
-                1.0
-            };
+            *scale = if ratio.is_finite() { ratio.log2().ceil().exp2() } else { 1.0 };
         }
     }
     Ok(scales)
@@ -248,11 +221,7 @@ fn quantize_weights(group: &[f32], out: &mut [u16]) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let largest = largest_of(group);
     // Zeros, or numbers so small that the inverse would be infinite, become zeros.
-    let inverse = if largest < 1e-30 {
-        0.0
-    } else {
-        127.0 / largest
-    };
+    let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
     for (pair, x) in out.iter_mut().zip(group.as_chunks::<2>().0) {
         let [a, b] = x.map(|x: f32| (x * inverse + ROUND).to_bits() & 0xff);
         *pair = (a | b << 8) as u16;
@@ -271,10 +240,7 @@ fn fill(panel: &mut [u8], packing: Packing, rows: &[f32]) {
             for (group, out) in panel.chunks_mut(4 * PANEL * PAIRS).enumerate() {
                 let steps = group * GROUP..k.min((group + 1) * GROUP);
                 let pairs = &mut pairs[..PANEL * steps.len() / 2];
-                for (pairs, row) in pairs
-                    .chunks_exact_mut(steps.len() / 2)
-                    .zip(rows.chunks_exact(k))
-                {
+                for (pairs, row) in pairs.chunks_exact_mut(steps.len() / 2).zip(rows.chunks_exact(k)) {
                     for (pair, x) in pairs.iter_mut().zip(row[steps.clone()].as_chunks::<2>().0) {
                         let [a, b] = x.map(to_bfloat16);
                         *pair = u32::from(a) | u32::from(b) << 16;
@@ -289,10 +255,8 @@ fn fill(panel: &mut [u8], packing: Packing, rows: &[f32]) {
                 let (scales, out) = out.split_at_mut(SCALE_BYTES);
                 let steps = group * GROUP..k.min((group + 1) * GROUP);
                 let pairs = &mut pairs[..PANEL * steps.len() / 2];
-                for ((pairs, row), scale) in pairs
-                    .chunks_exact_mut(steps.len() / 2)
-                    .zip(rows.chunks_exact(k))
-                    .zip(scales.as_chunks_mut::<4>().0)
+                for ((pairs, row), scale) in
+                    pairs.chunks_exact_mut(steps.len() / 2).zip(rows.chunks_exact(k)).zip(scales.as_chunks_mut::<4>().0)
                 {
                     *scale = quantize_weights(&row[steps.clone()], pairs).to_le_bytes();
                 }
@@ -347,8 +311,7 @@ mod tests {
         let mut pool = Pool::new(2).expect("two threads");
         let (order, dtype) = (Order::Concatenated, Dtype::Int8);
         let packing = Packing::new(dtype, available()[0], false);
-        let linear =
-            Linear::pack(&[weight], order, Vec::new(), packing, &mut pool).expect("finite");
+        let linear = Linear::pack(&[weight], order, Vec::new(), packing, &mut pool).expect("finite");
         let mut x: Vec<f32> = (0..INPUTS).map(|i| small(3 * i + 1)).collect();
         x[7] *= factor;
         let mut room = Activations::room(1, INPUTS).expect("memory");
@@ -356,25 +319,16 @@ mod tests {
         // SAFETY: nobody else uses the room yet.
         unsafe { values.put(0, 0, &x) };
         let mut quantized = Quantized::new(&[(1, INPUTS)]).expect("memory");
-        let input = Input {
-            values,
-            rows: 1,
-            quantized: quantized.shared(),
-        };
+        let input = Input { values, rows: 1, quantized: quantized.shared() };
         let mut out = vec![0.0; OUTPUTS];
         let shared = Shared::new(&mut out);
         pool.run(|worker| {
             let mut scratch = LinearScratch::new().expect("memory");
             // SAFETY: nobody writes the input, and each call of the closure has columns of its own.
             unsafe {
-                linear.phase(
-                    worker,
-                    available()[0],
-                    &mut scratch,
-                    input,
-                    task_panels(1),
-                    |_, _, columns, v| shared.part_mut(columns).copy_from_slice(v),
-                );
+                linear.phase(worker, available()[0], &mut scratch, input, task_panels(1), |_, _, columns, v| {
+                    shared.part_mut(columns).copy_from_slice(v)
+                });
             }
         })
         .expect("no panic");
@@ -391,29 +345,21 @@ mod tests {
 
     #[test]
     fn integers_lie_where_the_kernels_look_for_them() {
-        for (integers, k) in [Integers::Pairs, Integers::Tiles]
-            .into_iter()
-            .flat_map(|i| [4, 76, 128, 300].map(|k| (i, k)))
+        for (integers, k) in
+            [Integers::Pairs, Integers::Tiles].into_iter().flat_map(|i| [4, 76, 128, 300].map(|k| (i, k)))
         {
-            let value =
-                |column: usize, step: usize| ((column * 89 + step * 37) % 251) as f32 - 125.0;
+            let value = |column: usize, step: usize| ((column * 89 + step * 37) % 251) as f32 - 125.0;
             let rows: Vec<_> = (0..PANEL * k).map(|i| value(i / k, i % k)).collect();
             let dtype = Dtype::Int8;
             let mut panel = vec![0; dtype.panel_bytes(k)];
-            let packing = Packing {
-                integers,
-                ..dtype.into()
-            };
+            let packing = Packing { integers, ..dtype.into() };
             fill(&mut panel, packing, &rows);
             for (column, step) in (0..PANEL).flat_map(|c| (0..k).map(move |s| (c, s))) {
                 let group = &panel[step / GROUP * GROUP_BYTES..];
                 let scale: [u8; 4] = group.as_chunks().0[column];
                 let place = SCALE_BYTES + integers.weight_index(step % GROUP, column);
                 let stored = f32::from(group[place] as i8) * f32::from_le_bytes(scale);
-                assert!(
-                    (stored - value(column, step)).abs() < 0.51,
-                    "{column} {step} of {k}"
-                );
+                assert!((stored - value(column, step)).abs() < 0.51, "{column} {step} of {k}");
             }
         }
     }

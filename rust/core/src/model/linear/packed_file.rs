@@ -60,21 +60,11 @@ fn describe(path: &Path, e: &std::io::Error) -> String {
 impl<'a> Packer<'a> {
     /// Packs from the checkpoint.
     pub fn new(packing: impl Into<Packing>, pool: &'a mut Pool) -> Self {
-        Self {
-            packing: packing.into(),
-            pool,
-            source: Source::Checkpoint,
-            failure: None,
-        }
+        Self { packing: packing.into(), pool, source: Source::Checkpoint, failure: None }
     }
 
     /// Reads from the file at `path`, which must have been kept under the same key; `None` where there is no file.
-    pub fn kept(
-        packing: impl Into<Packing>,
-        pool: &'a mut Pool,
-        path: &Path,
-        key: u64,
-    ) -> Result<Option<Self>> {
+    pub fn kept(packing: impl Into<Packing>, pool: &'a mut Pool, path: &Path, key: u64) -> Result<Option<Self>> {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -85,12 +75,7 @@ impl<'a> Packer<'a> {
         if !whole || head[..8] != MAGIC[..] || head[8..] != key.to_le_bytes()[..] {
             return Err(damaged("it starts with other bytes".into()));
         }
-        Ok(Some(Self {
-            packing: packing.into(),
-            pool,
-            source: Source::Kept(file),
-            failure: None,
-        }))
+        Ok(Some(Self { packing: packing.into(), pool, source: Source::Kept(file), failure: None }))
     }
 
     /// Packs from the checkpoint and keeps what is packed in a file at `path`, which appears whole or not at all.
@@ -108,23 +93,11 @@ impl<'a> Packer<'a> {
         let (keep, failure) = match start() {
             Ok(file) => {
                 let path = path.to_owned();
-                (
-                    Some(Keep {
-                        file,
-                        partial,
-                        path,
-                    }),
-                    None,
-                )
+                (Some(Keep { file, partial, path }), None)
             }
             Err(e) => (None, Some(describe(path, &e))),
         };
-        Self {
-            packing: packing.into(),
-            pool,
-            source: Source::Keep(keep),
-            failure,
-        }
+        Self { packing: packing.into(), pool, source: Source::Keep(keep), failure }
     }
 
     /// Packs the layers to come like this.
@@ -133,12 +106,7 @@ impl<'a> Packer<'a> {
     }
 
     /// The next layer.
-    pub fn linear(
-        &mut self,
-        weights: &[Tensor<'_>],
-        order: Order,
-        bias: Vec<f32>,
-    ) -> Result<Linear> {
+    pub fn linear(&mut self, weights: &[Tensor<'_>], order: Order, bias: Vec<f32>) -> Result<Linear> {
         let mut linear = Linear::zeroed(weights, order, bias, self.packing)?;
         if let Source::Kept(file) = &mut self.source {
             read(file, linear.packed_mut())?;
@@ -171,10 +139,7 @@ impl<'a> Packer<'a> {
                 } else if let Some(k) = &mut keep {
                     k.partial.clear(); // nothing is left to remove
                 }
-                Ok(self
-                    .failure
-                    .take()
-                    .map_or(Outcome::Written, Outcome::Failed))
+                Ok(self.failure.take().map_or(Outcome::Written, Outcome::Failed))
             }
         }
     }
@@ -194,13 +159,11 @@ fn damaged(reason: String) -> EngineError {
 
 fn read(file: &mut File, bytes: &mut [u8]) -> Result<()> {
     let mut head = [0; 16];
-    file.read_exact(&mut head)
-        .map_err(|_| damaged("it ends early".into()))?;
+    file.read_exact(&mut head).map_err(|_| damaged("it ends early".into()))?;
     if head[..8] != (bytes.len() as u64).to_le_bytes()[..] {
         return Err(damaged("a layer has another size".into()));
     }
-    file.read_exact(bytes)
-        .map_err(|_| damaged("it ends early".into()))?;
+    file.read_exact(bytes).map_err(|_| damaged("it ends early".into()))?;
     if head[8..] != xxh3_64(bytes).to_le_bytes()[..] {
         return Err(damaged("a checksum is wrong".into()));
     }
@@ -228,9 +191,8 @@ mod tests {
     use crate::model::kernels::Dtype;
 
     fn checkpoint() -> Checkpoint {
-        let values: Vec<u8> = (0..70 * 300)
-            .flat_map(|i: i32| ((i * 37 % 101 - 50) as f32 / 64.0).to_le_bytes())
-            .collect();
+        let values: Vec<u8> =
+            (0..70 * 300).flat_map(|i: i32| ((i * 37 % 101 - 50) as f32 / 64.0).to_le_bytes()).collect();
         Checkpoint::from_memory(vec![MemoryTensor {
             name: "w".into(),
             dtype: safetensors::Dtype::F32,
@@ -246,18 +208,13 @@ mod tests {
         let mut pool = Pool::new(2).expect("two threads");
         let weight = checkpoint.tensor("w", &[70, 300]).expect("there");
         let hashes = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8].map(|dtype| {
-            let layer =
-                Packer::new(dtype, &mut pool).linear(&[weight], Order::Concatenated, Vec::new());
+            let layer = Packer::new(dtype, &mut pool).linear(&[weight], Order::Concatenated, Vec::new());
             xxh3_64(layer.expect("finite").packed())
         });
         // Another result? Then files that were kept are read wrongly: raise LAYOUT.
         assert_eq!((LAYOUT, hashes), (3, GOLDEN));
     }
-    const GOLDEN: [u64; 3] = [
-        4845340811918023181,
-        7196806203915604103,
-        4385960970160658010,
-    ];
+    const GOLDEN: [u64; 3] = [4845340811918023181, 7196806203915604103, 4385960970160658010];
 
     #[test]
     fn kept_weights_come_back_and_damage_is_noticed() {
@@ -272,45 +229,28 @@ mod tests {
             Ok((layer.packed().to_vec(), packer.finish()?))
         };
         let dtype = Dtype::Int8;
-        assert!(
-            Packer::kept(dtype, &mut pool, &path, 7)
-                .expect("no file is no error")
-                .is_none()
-        );
+        assert!(Packer::kept(dtype, &mut pool, &path, 7).expect("no file is no error").is_none());
         let made = load(Ok(Some(Packer::keeping(dtype, &mut pool, &path, 7)))).expect("kept");
         assert_eq!(made.1, Outcome::Written);
         let read = load(Packer::kept(dtype, &mut pool, &path, 7)).expect("read");
         assert_eq!(read, (made.0.clone(), Outcome::Read));
-        assert!(
-            load(Packer::kept(dtype, &mut pool, &path, 8)).is_err(),
-            "another key"
-        );
+        assert!(load(Packer::kept(dtype, &mut pool, &path, 8)).is_err(), "another key");
 
         let whole = fs::read(&path).expect("there");
         for place in [0, 9, 17, 25, 40, whole.len() - 1] {
             let mut changed = whole.clone();
             changed[place] ^= 4;
             fs::write(&path, changed).expect("writable");
-            assert!(
-                load(Packer::kept(dtype, &mut pool, &path, 7)).is_err(),
-                "byte {place}"
-            );
+            assert!(load(Packer::kept(dtype, &mut pool, &path, 7)).is_err(), "byte {place}");
         }
         for length in [0, 10, 30, whole.len() - 1] {
             fs::write(&path, &whole[..length]).expect("writable");
-            assert!(
-                load(Packer::kept(dtype, &mut pool, &path, 7)).is_err(),
-                "{length} bytes"
-            );
+            assert!(load(Packer::kept(dtype, &mut pool, &path, 7)).is_err(), "{length} bytes");
         }
         fs::write(&path, [&whole[..], &[0]].concat()).expect("writable");
-        assert!(
-            load(Packer::kept(dtype, &mut pool, &path, 7)).is_err(),
-            "one byte more"
-        );
+        assert!(load(Packer::kept(dtype, &mut pool, &path, 7)).is_err(), "one byte more");
         let blocked = path.join("below a file");
-        let failed =
-            load(Ok(Some(Packer::keeping(dtype, &mut pool, &blocked, 7)))).expect("packed");
+        let failed = load(Ok(Some(Packer::keeping(dtype, &mut pool, &blocked, 7)))).expect("packed");
         assert!(matches!(failed.1, Outcome::Failed(_)));
         assert_eq!(failed.0, made.0);
         fs::remove_dir_all(folder).expect("ours");

@@ -87,12 +87,7 @@ pub struct TextBuffers {
 
 impl TextBuffers {
     /// Buffers for the largest step on `threads` threads.
-    pub fn new(
-        c: &TextConfig,
-        layout: &PageLayout,
-        head_tasks: usize,
-        threads: usize,
-    ) -> Result<Self> {
+    pub fn new(c: &TextConfig, layout: &PageLayout, head_tasks: usize, threads: usize) -> Result<Self> {
         let blocks = c.max_position_embeddings.div_ceil(BLOCK);
         let zeroed = |columns: usize| Buffer::zeroed(STEP_ROWS * columns);
         Ok(Self {
@@ -101,15 +96,11 @@ impl TextBuffers {
             qkv: zeroed((c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim)?,
             attended: Activations::room(STEP_ROWS, c.num_attention_heads * c.head_dim)?,
             mlp: Activations::room(STEP_ROWS, c.intermediate_size)?,
-            partial: Buffer::zeroed(
-                SPLIT_ROWS * c.num_attention_heads * blocks * (layout.padded_dim() + 2),
-            )?,
+            partial: Buffer::zeroed(SPLIT_ROWS * c.num_attention_heads * blocks * (layout.padded_dim() + 2))?,
             best: zeroed(2 * head_tasks)?,
             quantized: Quantized::new(&[(
                 STEP_ROWS,
-                c.hidden_size
-                    .max(c.intermediate_size)
-                    .max(c.num_attention_heads * c.head_dim),
+                c.hidden_size.max(c.intermediate_size).max(c.num_attention_heads * c.head_dim),
             )])?,
             threads: (0..threads)
                 .map(|_| {
@@ -145,8 +136,7 @@ impl TextModel {
         let mut layers = Vec::with_capacity(c.num_hidden_layers);
         for i in 0..c.num_hidden_layers {
             let name = |part: &str| format!("model.text_model.layers.{i}.{part}.weight");
-            let tensor =
-                |part: &str, rows, columns| checkpoint.tensor(&name(part), &[rows, columns]);
+            let tensor = |part: &str, rows, columns| checkpoint.tensor(&name(part), &[rows, columns]);
             let qkv = [
                 tensor("self_attn.q_proj", q, h)?,
                 tensor("self_attn.k_proj", kv, h)?,
@@ -164,11 +154,7 @@ impl TextModel {
             });
             checkpoint.release();
         }
-        let head = if c.tie_word_embeddings {
-            EMBEDDING
-        } else {
-            "lm_head.weight"
-        };
+        let head = if c.tie_word_embeddings { EMBEDDING } else { "lm_head.weight" };
         let head = checkpoint.tensor(head, &[c.vocab_size, h])?;
         let head = packer.linear(&[head], Order::Concatenated, Vec::new())?;
         checkpoint.release();
@@ -235,10 +221,8 @@ pub const EMBEDDING: &str = "model.text_model.embed_tokens.weight";
 /// float32, as Transformers does: at far positions the rounding of the angle is larger than that of anything else.
 fn rotary_tables(c: &TextConfig) -> (Vec<f32>, Vec<f32>) {
     let half = c.head_dim / 2;
-    let frequencies: Vec<f32> = (0..half)
-        .map(|i| 1.0 / c.rope_theta.powf((2 * i) as f64 / c.head_dim as f64) as f32)
-        .collect();
-    let angles = (0..c.max_position_embeddings)
-        .flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)));
+    let frequencies: Vec<f32> =
+        (0..half).map(|i| 1.0 / c.rope_theta.powf((2 * i) as f64 / c.head_dim as f64) as f32).collect();
+    let angles = (0..c.max_position_embeddings).flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)));
     angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip()
 }

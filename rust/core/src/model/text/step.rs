@@ -7,9 +7,7 @@ use crate::machine::memory::Shared;
 use crate::machine::team::Worker;
 use crate::model::kernels::{BLOCK, Kernels, PANEL};
 use crate::model::kv::{PAGE, Pages};
-use crate::model::linear::{
-    ALONE_ROWS, Activations, Input, Linear, LinearScratch, SharedQuantized, task_panels,
-};
+use crate::model::linear::{ALONE_ROWS, Activations, Input, Linear, LinearScratch, SharedQuantized, task_panels};
 
 mod attention;
 
@@ -75,30 +73,15 @@ impl<'a> Step<'a> {
                 let position = s.position + done;
                 let slot = position % PAGE;
                 let rows = (PAGE - slot).min(s.rows - done);
-                fills.push(Fill {
-                    page: s.pages[position / PAGE],
-                    slot,
-                    row: s.row + done,
-                    position,
-                    rows,
-                });
+                fills.push(Fill { page: s.pages[position / PAGE], slot, row: s.row + done, position, rows });
                 done += rows;
             }
             for done in (0..s.rows).step_by(group_rows) {
                 let rows = group_rows.min(s.rows - done);
-                groups.push(Group {
-                    pages: &s.pages,
-                    row: s.row + done,
-                    position: s.position + done,
-                    rows,
-                });
+                groups.push(Group { pages: &s.pages, row: s.row + done, position: s.position + done, rows });
             }
         }
-        let blocks = segments
-            .iter()
-            .map(|s| (s.position + s.rows).div_ceil(BLOCK))
-            .max()
-            .unwrap_or(0);
+        let blocks = segments.iter().map(|s| (s.position + s.rows).div_ceil(BLOCK)).max().unwrap_or(0);
         let (c, rounds) = (&model.config, model.head.packing().rounds(kernels));
         let before = |room, columns| Activations::new(Shared::new(room), columns, rounds, kernels);
         Self {
@@ -108,11 +91,7 @@ impl<'a> Step<'a> {
             rows,
             fills,
             groups,
-            split: if rows <= SPLIT_ROWS && blocks > 1 {
-                blocks
-            } else {
-                0
-            },
+            split: if rows <= SPLIT_ROWS && blocks > 1 { blocks } else { 0 },
             padded_dim: model.config.head_dim.next_multiple_of(PANEL),
             hidden: Shared::new(&mut b.hidden),
             normed: before(&mut b.normed, c.hidden_size),
@@ -127,27 +106,14 @@ impl<'a> Step<'a> {
     }
 
     pub fn scratch(&self, worker: &Worker<'_>) -> std::sync::MutexGuard<'a, Scratch> {
-        self.threads[worker.index]
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
+        self.threads[worker.index].lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    pub fn layer(
-        &self,
-        worker: &mut Worker<'_>,
-        scratch: &mut Scratch,
-        index: usize,
-        layer: &Layer,
-    ) {
+    pub fn layer(&self, worker: &mut Worker<'_>, scratch: &mut Scratch, index: usize, layer: &Layer) {
         let c = &self.model.config;
         let h = c.hidden_size;
         let qkv_width = layer.qkv.outputs();
-        let Scratch {
-            linear,
-            norm_row,
-            normed,
-            ..
-        } = scratch;
+        let Scratch { linear, norm_row, normed, .. } = scratch;
         // SAFETY: see above.
         unsafe {
             self.normed_phase(
@@ -175,21 +141,11 @@ impl<'a> Step<'a> {
                 self.input(self.attended),
                 task_panels(self.rows),
                 |row, _, columns, v| {
-                    (self.kernels.add)(
-                        self.hidden
-                            .part_mut(row * h + columns.start..row * h + columns.end),
-                        v,
-                    );
+                    (self.kernels.add)(self.hidden.part_mut(row * h + columns.start..row * h + columns.end), v);
                 },
             );
         }
-        let Scratch {
-            linear,
-            row: spare,
-            norm_row,
-            normed,
-            ..
-        } = scratch;
+        let Scratch { linear, row: spare, norm_row, normed, .. } = scratch;
         // SAFETY: see above.
         unsafe {
             self.normed_phase(
@@ -201,15 +157,12 @@ impl<'a> Step<'a> {
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     let start = columns.start / 2;
-                    self.mlp
-                        .fill(row, start..start + v.len() / 2, spare, |out| {
-                            for (pair, out) in
-                                v.chunks_exact(2 * PANEL).zip(out.chunks_exact_mut(PANEL))
-                            {
-                                let (gate, up) = pair.split_at(PANEL);
-                                (self.kernels.silu_mul)(gate, up, out);
-                            }
-                        });
+                    self.mlp.fill(row, start..start + v.len() / 2, spare, |out| {
+                        for (pair, out) in v.chunks_exact(2 * PANEL).zip(out.chunks_exact_mut(PANEL)) {
+                            let (gate, up) = pair.split_at(PANEL);
+                            (self.kernels.silu_mul)(gate, up, out);
+                        }
+                    });
                 },
             );
             layer.down.phase(
@@ -219,22 +172,14 @@ impl<'a> Step<'a> {
                 self.input(self.mlp),
                 task_panels(self.rows),
                 |row, _, columns, v| {
-                    (self.kernels.add)(
-                        self.hidden
-                            .part_mut(row * h + columns.start..row * h + columns.end),
-                        v,
-                    );
+                    (self.kernels.add)(self.hidden.part_mut(row * h + columns.start..row * h + columns.end), v);
                 },
             );
         }
     }
 
     fn input(&self, values: Activations<'a>) -> Input<'a> {
-        Input {
-            values,
-            rows: self.rows,
-            quantized: self.quantized,
-        }
+        Input { values, rows: self.rows, quantized: self.quantized }
     }
 
     /// Norms rows of the residual stream, `source(i)` for the i-th, and applies a layer to them. Many rows are normed in a
@@ -265,11 +210,7 @@ impl<'a> Step<'a> {
             }
         };
         let kernels = self.kernels;
-        let input = |values| Input {
-            values,
-            rows,
-            quantized: self.quantized,
-        };
+        let input = |values| Input { values, rows, quantized: self.quantized };
         // SAFETY: by the caller's promise.
         unsafe {
             if rows <= ALONE_ROWS {
@@ -287,13 +228,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    pub fn head(
-        &self,
-        worker: &mut Worker<'_>,
-        s: &mut Scratch,
-        wanted: &[usize],
-        logits: Option<Shared<'_, f32>>,
-    ) {
+    pub fn head(&self, worker: &mut Worker<'_>, s: &mut Scratch, wanted: &[usize], logits: Option<Shared<'_, f32>>) {
         let vocab = self.model.config.vocab_size;
         let tasks = self.model.head_tasks();
         // SAFETY: each task writes columns or places of its own.
@@ -307,14 +242,10 @@ impl<'a> Step<'a> {
                 HEAD_PANELS,
                 |row, task, columns, v| {
                     if let Some(logits) = logits {
-                        logits
-                            .part_mut(row * vocab + columns.start..row * vocab + columns.end)
-                            .copy_from_slice(v);
+                        logits.part_mut(row * vocab + columns.start..row * vocab + columns.end).copy_from_slice(v);
                     } else {
                         let (index, value) = (self.kernels.argmax)(v);
-                        let place = self
-                            .best
-                            .part_mut(2 * (row * tasks + task)..2 * (row * tasks + task) + 2);
+                        let place = self.best.part_mut(2 * (row * tasks + task)..2 * (row * tasks + task) + 2);
                         place[0] = value;
                         // Ids stay far below 2^24: exact in float32.
                         place[1] = (columns.start + index) as f32;

@@ -38,11 +38,7 @@ pub struct Encode<'a> {
 // pages that no other task of the phase touches.
 impl<'a> Encode<'a> {
     fn input(&self, values: Activations<'a>, rows: usize) -> Input<'a> {
-        Input {
-            values,
-            rows,
-            quantized: self.quantized,
-        }
+        Input { values, rows, quantized: self.quantized }
     }
 
     /// Calls `task(row)` for every row, some rows to a task.
@@ -79,12 +75,9 @@ impl<'a> Encode<'a> {
                 task_panels(self.rows),
                 |row, _, columns, v| {
                     let position = self.positions[row] * h;
-                    let table = &self.model.position_embedding
-                        [position + columns.start..position + columns.end];
+                    let table = &self.model.position_embedding[position + columns.start..position + columns.end];
                     (self.kernels.add)(v, table);
-                    self.hidden
-                        .part_mut(row * h + columns.start..row * h + columns.end)
-                        .copy_from_slice(v);
+                    self.hidden.part_mut(row * h + columns.start..row * h + columns.end).copy_from_slice(v);
                 },
             );
         }
@@ -152,11 +145,7 @@ impl<'a> Encode<'a> {
                 self.input(self.normed, self.rows),
                 task_panels(self.rows),
                 |row, _, columns, v| {
-                    (k.add)(
-                        self.hidden
-                            .part_mut(row * h + columns.start..row * h + columns.end),
-                        v,
-                    );
+                    (k.add)(self.hidden.part_mut(row * h + columns.start..row * h + columns.end), v);
                 },
             );
         }
@@ -181,11 +170,7 @@ impl<'a> Encode<'a> {
                 self.input(self.mlp, self.rows),
                 task_panels(self.rows),
                 |row, _, columns, v| {
-                    (k.add)(
-                        self.hidden
-                            .part_mut(row * h + columns.start..row * h + columns.end),
-                        v,
-                    );
+                    (k.add)(self.hidden.part_mut(row * h + columns.start..row * h + columns.end), v);
                 },
             );
         }
@@ -210,17 +195,7 @@ impl<'a> Encode<'a> {
             for (slot, &row) in self.keys[index * page..].iter().take(page).enumerate() {
                 let room = &mut s.rounded_row;
                 // SAFETY: see above.
-                unsafe {
-                    self.pages.store(
-                        index as u32,
-                        0,
-                        head,
-                        slot,
-                        qkv(row, 1, head),
-                        qkv(row, 2, head),
-                        room,
-                    )
-                };
+                unsafe { self.pages.store(index as u32, 0, head, slot, qkv(row, 1, head), qkv(row, 2, head), room) };
             }
         });
         // Head after head, so that its keys and values stay in the second-level cache.
@@ -250,13 +225,7 @@ impl<'a> Encode<'a> {
     }
 
     /// Final norm, squares of patches side by side, and their projection.
-    pub fn connect(
-        &self,
-        worker: &mut Worker<'_>,
-        s: &mut Scratch,
-        tokens: usize,
-        out: Shared<'_, f32>,
-    ) {
+    pub fn connect(&self, worker: &mut Worker<'_>, s: &mut Scratch, tokens: usize, out: Shared<'_, f32>) {
         let h = self.model.config.vision.hidden_size;
         let side = self.model.config.scale_factor;
         let width = self.model.config.text.hidden_size;
@@ -278,8 +247,7 @@ impl<'a> Encode<'a> {
                 self.input(self.folded, tokens),
                 task_panels(tokens),
                 |row, _, columns, v| {
-                    out.part_mut(row * width + columns.start..row * width + columns.end)
-                        .copy_from_slice(v);
+                    out.part_mut(row * width + columns.start..row * width + columns.end).copy_from_slice(v);
                 },
             );
         }

@@ -69,23 +69,13 @@ impl VisionBuffers {
         let shuffled = Activations::room(patches.div_ceil(folded), folded * v.hidden_size)?;
         let pixels = Activations::room(patches, v.num_channels * v.patch_size * v.patch_size)?;
         // The connector has few rows, but long ones.
-        let inputs = v
-            .hidden_size
-            .max(v.intermediate_size)
-            .max(v.num_channels * v.patch_size * v.patch_size);
-        let quantized = Quantized::new(&[
-            (patches, inputs),
-            (patches.div_ceil(folded), folded * v.hidden_size),
-        ])?;
+        let inputs = v.hidden_size.max(v.intermediate_size).max(v.num_channels * v.patch_size * v.patch_size);
+        let quantized = Quantized::new(&[(patches, inputs), (patches.div_ceil(folded), folded * v.hidden_size)])?;
         Ok(Self {
             patches,
             kv: Buffer::zeroed(patches.div_ceil(layout.page()) * layout.page_bytes())?,
             // Pixels of the patches at the start, the connector's input at the end.
-            input: if pixels.len() > shuffled.len() {
-                pixels
-            } else {
-                shuffled
-            },
+            input: if pixels.len() > shuffled.len() { pixels } else { shuffled },
             hidden: zeroed(v.hidden_size)?,
             normed: Activations::room(patches, v.hidden_size)?,
             qkv: Activations::room(patches, 3 * v.hidden_size)?,
@@ -93,11 +83,7 @@ impl VisionBuffers {
             quantized,
             threads: (0..threads)
                 .map(|_| {
-                    Ok(Mutex::new((
-                        LinearScratch::new()?,
-                        AttentionScratch::new(&layout, QUERY_ROWS)?,
-                        Vec::new(),
-                    )))
+                    Ok(Mutex::new((LinearScratch::new()?, AttentionScratch::new(&layout, QUERY_ROWS)?, Vec::new())))
                 })
                 .collect::<Result<_>>()?,
             layout,
@@ -130,19 +116,13 @@ impl VisionModel {
         let prefix = "model.vision_model";
         let norm = |name: &str| -> Result<Norm> {
             let part = |kind: &str| checkpoint.vector(&format!("{prefix}.{name}.{kind}"), &[h]);
-            Ok(Norm {
-                weight: part("weight")?,
-                bias: part("bias")?,
-            })
+            Ok(Norm { weight: part("weight")?, bias: part("bias")? })
         };
         let mut pack = |w: &[Tensor<'_>], bias| packer.linear(w, Order::Concatenated, bias);
         let mut layers = Vec::with_capacity(v.num_hidden_layers);
         for i in 0..v.num_hidden_layers {
-            let name =
-                |part: &str, kind: &str| format!("{prefix}.encoder.layers.{i}.{part}.{kind}");
-            let weight = |part: &str, rows, columns| {
-                checkpoint.tensor(&name(part, "weight"), &[rows, columns])
-            };
+            let name = |part: &str, kind: &str| format!("{prefix}.encoder.layers.{i}.{part}.{kind}");
+            let weight = |part: &str, rows, columns| checkpoint.tensor(&name(part, "weight"), &[rows, columns]);
             let bias = |part: &str, rows| checkpoint.vector(&name(part, "bias"), &[rows]);
             let projections = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
             let mut qkv = Vec::new();
@@ -154,34 +134,25 @@ impl VisionModel {
             layers.push(Layer {
                 norm1: norm(&format!("encoder.layers.{i}.layer_norm1"))?,
                 qkv: pack(&qkv, qkv_bias)?,
-                out: pack(
-                    &[weight("self_attn.out_proj", h, h)?],
-                    bias("self_attn.out_proj", h)?,
-                )?,
+                out: pack(&[weight("self_attn.out_proj", h, h)?], bias("self_attn.out_proj", h)?)?,
                 norm2: norm(&format!("encoder.layers.{i}.layer_norm2"))?,
                 fc1: pack(&[weight("mlp.fc1", m, h)?], bias("mlp.fc1", m)?)?,
                 fc2: pack(&[weight("mlp.fc2", h, m)?], bias("mlp.fc2", h)?)?,
             });
             checkpoint.release();
         }
-        let embedding = checkpoint.tensor(
-            &format!("{prefix}.embeddings.patch_embedding.weight"),
-            &[h, v.num_channels, p, p],
-        )?;
+        let embedding =
+            checkpoint.tensor(&format!("{prefix}.embeddings.patch_embedding.weight"), &[h, v.num_channels, p, p])?;
         let bias = checkpoint.vector(&format!("{prefix}.embeddings.patch_embedding.bias"), &[h])?;
         let positions = v.grid() * v.grid();
         let inputs = h * c.scale_factor * c.scale_factor;
-        let projection = checkpoint.tensor(
-            "model.connector.modality_projection.proj.weight",
-            &[c.text.hidden_size, inputs],
-        )?;
+        let projection =
+            checkpoint.tensor("model.connector.modality_projection.proj.weight", &[c.text.hidden_size, inputs])?;
         Ok(Self {
             config: c.clone(),
             patch_embedding: pack(&[embedding], bias)?,
-            position_embedding: checkpoint.vector(
-                &format!("{prefix}.embeddings.position_embedding.weight"),
-                &[positions, h],
-            )?,
+            position_embedding: checkpoint
+                .vector(&format!("{prefix}.embeddings.position_embedding.weight"), &[positions, h])?,
             layers,
             post_norm: norm("post_layernorm")?,
             projection: pack(&[projection], Vec::new())?,
@@ -192,11 +163,7 @@ impl VisionModel {
     pub fn frame_size(&self, height: usize, width: usize) -> Result<(usize, usize, usize)> {
         let (p, s) = (self.config.vision.patch_size, self.config.scale_factor);
         let (rows, columns) = (height / p, width / p);
-        if rows == 0
-            || rows != columns
-            || rows % s != 0
-            || rows.saturating_mul(columns) > MOST_PATCHES
-        {
+        if rows == 0 || rows != columns || rows % s != 0 || rows.saturating_mul(columns) > MOST_PATCHES {
             return Err(EngineError::Input(format!(
                 "a frame of {height} x {width} pixels has {rows} x {columns} patches; expected a square grid of at most \
                  {MOST_PATCHES} patches whose side is a multiple of {s}"
@@ -217,45 +184,20 @@ impl VisionModel {
         let (rows, columns, tokens) = self.frame_size(frame.height, frame.width)?;
         let v = &self.config.vision;
         let expected = [
-            (
-                "pixels",
-                frame.pixels.len(),
-                v.num_channels * frame.height * frame.width,
-            ),
+            ("pixels", frame.pixels.len(), v.num_channels * frame.height * frame.width),
             ("patch mask", frame.patch_mask.len(), rows * columns),
-            (
-                "image tokens",
-                out.len(),
-                tokens * self.config.text.hidden_size,
-            ),
+            ("image tokens", out.len(), tokens * self.config.text.hidden_size),
         ];
         for (what, given, expected) in expected {
             if given != expected {
-                return Err(EngineError::Input(format!(
-                    "{what}: {given} elements given, {expected} expected"
-                )));
+                return Err(EngineError::Input(format!("{what}: {given} elements given, {expected} expected")));
             }
         }
-        let keys: Vec<usize> = (0..rows * columns)
-            .filter(|&i| frame.patch_mask[i])
-            .collect();
+        let keys: Vec<usize> = (0..rows * columns).filter(|&i| frame.patch_mask[i]).collect();
         if keys.is_empty() {
-            return Err(EngineError::Input(
-                "the pixel attention mask hides every patch of a frame".into(),
-            ));
+            return Err(EngineError::Input("the pixel attention mask hides every patch of a frame".into()));
         }
-        let VisionBuffers {
-            layout,
-            kv,
-            input,
-            hidden,
-            normed,
-            qkv,
-            mlp,
-            quantized,
-            threads,
-            ..
-        } = buffers;
+        let VisionBuffers { layout, kv, input, hidden, normed, qkv, mlp, quantized, threads, .. } = buffers;
         let rounds = self.projection.packing().rounds(kernels);
         let rounds_keys = Packing::from(layout.dtype()).rounds(kernels);
         let before = |room, columns| Activations::new(Shared::new(room), columns, rounds, kernels);
@@ -272,12 +214,7 @@ impl VisionModel {
             keys,
             pages: Pages::new(kernels, layout, kv),
             input: Activations::new(input, patch, rounds, kernels),
-            folded: Activations::new(
-                input,
-                v.hidden_size * (rows * columns / tokens),
-                rounds,
-                kernels,
-            ),
+            folded: Activations::new(input, v.hidden_size * (rows * columns / tokens), rounds, kernels),
             hidden: Shared::new(hidden),
             normed: before(normed, v.hidden_size),
             // As attention multiplies them.
@@ -288,9 +225,7 @@ impl VisionModel {
         };
         let (out, threads) = (Shared::new(out), &*threads);
         pool.run(|worker| {
-            let mut scratch = threads[worker.index]
-                .lock()
-                .unwrap_or_else(|e| e.into_inner());
+            let mut scratch = threads[worker.index].lock().unwrap_or_else(|e| e.into_inner());
             task.embed(worker, &mut scratch);
             for layer in &self.layers {
                 task.layer(worker, &mut scratch, layer);
@@ -307,15 +242,8 @@ fn position_ids(mask: &[bool], rows: usize, columns: usize, grid: usize) -> Vec<
     let spread = |i: usize, n: usize| (i * grid).checked_div(n).map_or(0, |id| id.min(grid - 1));
     let mut ids = vec![0; rows * columns];
     // The n-th visible patch takes the n-th id of the visible rectangle.
-    let rectangle = (0..height)
-        .flat_map(|r| (0..width).map(move |c| spread(r, height) * grid + spread(c, width)));
-    for (id, position) in ids
-        .iter_mut()
-        .zip(mask)
-        .filter(|(_, visible)| **visible)
-        .map(|(id, _)| id)
-        .zip(rectangle)
-    {
+    let rectangle = (0..height).flat_map(|r| (0..width).map(move |c| spread(r, height) * grid + spread(c, width)));
+    for (id, position) in ids.iter_mut().zip(mask).filter(|(_, visible)| **visible).map(|(id, _)| id).zip(rectangle) {
         *id = position;
     }
     ids

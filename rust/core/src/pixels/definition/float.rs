@@ -6,9 +6,7 @@ use crate::pixels::picture::{Image, ImageView};
 use crate::pixels::windows::{Arithmetic, Filter};
 
 /// A floating-point pixel.
-pub trait Real:
-    Copy + Default + std::ops::Mul<Output = Self> + std::ops::Add<Output = Self>
-{
+pub trait Real: Copy + Default + std::ops::Mul<Output = Self> + std::ops::Add<Output = Self> {
     /// Round to this type, as torch does at every step of the weights.
     fn round(value: f64) -> f64;
     /// Convert a weight.
@@ -56,18 +54,9 @@ pub fn resize_float<T: Real>(
         let windows = windows::<T>(image.width(), width, filter);
         for y in 0..image.height() {
             let row = image.row(y);
-            for ((first, weights), pixel) in windows
-                .iter()
-                .zip(wide.row_mut(y).chunks_exact_mut(channels))
-            {
+            for ((first, weights), pixel) in windows.iter().zip(wide.row_mut(y).chunks_exact_mut(channels)) {
                 for (channel, value) in pixel.iter_mut().enumerate() {
-                    *value = weighted(
-                        weights,
-                        row[first * channels + channel..]
-                            .iter()
-                            .step_by(channels)
-                            .copied(),
-                    );
+                    *value = weighted(weights, row[first * channels + channel..].iter().step_by(channels).copied());
                 }
             }
         }
@@ -76,10 +65,7 @@ pub fn resize_float<T: Real>(
         return Ok(wide);
     }
     let mut out = Image::zeros(height, width, channels)?;
-    for (y, (first, weights)) in windows::<T>(image.height(), height, filter)
-        .into_iter()
-        .enumerate()
-    {
+    for (y, (first, weights)) in windows::<T>(image.height(), height, filter).into_iter().enumerate() {
         for (x, value) in out.row_mut(y).iter_mut().enumerate() {
             *value = weighted(&weights, (first..).map(|input| wide.view().row(input)[x]));
         }
@@ -88,10 +74,7 @@ pub fn resize_float<T: Real>(
 }
 
 fn weighted<T: Real>(weights: &[T], inputs: impl Iterator<Item = T>) -> T {
-    weights
-        .iter()
-        .zip(inputs)
-        .fold(T::default(), |sum, (&weight, input)| sum + weight * input)
+    weights.iter().zip(inputs).fold(T::default(), |sum, (&weight, input)| sum + weight * input)
 }
 
 /// First input and weights for each output. Centre, argument and weights are rounded to `T` where torch holds them in it.
@@ -107,18 +90,11 @@ fn windows<T: Real>(inputs: usize, outputs: usize, filter: Filter) -> Vec<(usize
             let center = T::round(scale * (output as f64 + 0.5));
             let first = (T::round(center - support) + 0.5).max(0.0) as usize;
             let end = ((T::round(center + support) + 0.5) as usize).min(inputs);
-            let argument =
-                |input: usize| T::round((T::round(input as f64 - center) + 0.5) * shrink);
-            let mut weights: Vec<f64> = (first..end)
-                .map(|input| T::round(filter.at(argument(input))))
-                .collect();
-            let sum = weights
-                .iter()
-                .fold(0.0, |sum, &weight| T::round(sum + weight));
+            let argument = |input: usize| T::round((T::round(input as f64 - center) + 0.5) * shrink);
+            let mut weights: Vec<f64> = (first..end).map(|input| T::round(filter.at(argument(input)))).collect();
+            let sum = weights.iter().fold(0.0, |sum, &weight| T::round(sum + weight));
             if sum != 0.0 {
-                weights
-                    .iter_mut()
-                    .for_each(|weight| *weight = T::round(*weight / sum));
+                weights.iter_mut().for_each(|weight| *weight = T::round(*weight / sum));
             }
             (first, weights.into_iter().map(T::from_f64).collect())
         })

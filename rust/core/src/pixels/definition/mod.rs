@@ -32,10 +32,7 @@ pub fn resize(
     };
     let down = |image: ImageView<'_>| match height == image.height() {
         true => Ok(image.to_image()),
-        false => passes::vertical(
-            image,
-            &Pass::new(image.height(), height, filter, arithmetic)?,
-        ),
+        false => passes::vertical(image, &Pass::new(image.height(), height, filter, arithmetic)?),
     };
     match order {
         Order::WidthFirst => down(across(image)?.view()),
@@ -53,10 +50,7 @@ fn nearest_neighbour<T: Copy + Default>(
     let channels = image.channels();
     let columns = nearest::sources(image.width(), width, arithmetic);
     let mut out = Image::zeros(height, width, channels)?;
-    for (y, source) in nearest::sources(image.height(), height, arithmetic)
-        .into_iter()
-        .enumerate()
-    {
+    for (y, source) in nearest::sources(image.height(), height, arithmetic).into_iter().enumerate() {
         let row = image.row(source);
         for (pixel, &x) in out.row_mut(y).chunks_exact_mut(channels).zip(&columns) {
             pixel.copy_from_slice(&row[x * channels..(x + 1) * channels]);

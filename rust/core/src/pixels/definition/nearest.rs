@@ -20,9 +20,7 @@ pub(super) fn sources(inputs: usize, outputs: usize, arithmetic: Arithmetic) -> 
             let scale = inputs as f32 / outputs as f32;
             // One rounding for product and difference, as a fused multiply-add leaves it.
             let centre = |output: usize| ((output as f64 + 0.5) * f64::from(scale) - 0.5) as f32;
-            (0..outputs)
-                .map(|output| ((centre(output) + 0.5) as usize).min(inputs - 1))
-                .collect()
+            (0..outputs).map(|output| ((centre(output) + 0.5) as usize).min(inputs - 1)).collect()
         }
     }
 }

@@ -10,15 +10,9 @@ pub(super) fn horizontal(image: ImageView<'_>, pass: &Pass) -> Result<Image, Err
     let mut out = Image::zeros(image.height(), pass.windows.len(), channels)?;
     for y in 0..image.height() {
         let row = image.row(y);
-        for (window, pixel) in pass
-            .windows
-            .iter()
-            .zip(out.row_mut(y).chunks_exact_mut(channels))
-        {
+        for (window, pixel) in pass.windows.iter().zip(out.row_mut(y).chunks_exact_mut(channels)) {
             for (channel, value) in pixel.iter_mut().enumerate() {
-                let inputs = row[window.first * channels + channel..]
-                    .iter()
-                    .step_by(channels);
+                let inputs = row[window.first * channels + channel..].iter().step_by(channels);
                 *value = weighted(window, inputs.copied(), pass.precision);
             }
         }
@@ -42,11 +36,6 @@ pub(super) fn vertical(image: ImageView<'_>, pass: &Pass) -> Result<Image, Error
 /// about 2^22 at most, their absolute values to less than twice that.
 fn weighted(window: &Window, inputs: impl Iterator<Item = u8>, precision: u32) -> u8 {
     let half = 1 << (precision - 1);
-    let sum: i32 = window
-        .weights
-        .iter()
-        .zip(inputs)
-        .map(|(&weight, input)| weight * i32::from(input))
-        .sum();
+    let sum: i32 = window.weights.iter().zip(inputs).map(|(&weight, input)| weight * i32::from(input)).sum();
     ((sum + half) >> precision).clamp(0, 255) as u8
 }

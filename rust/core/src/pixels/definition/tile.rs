@@ -12,15 +12,9 @@ pub fn convert_tile<V: Value>(
     out: &mut [V],
 ) {
     let channels = image.channels();
-    for (channel, (plane, conversion)) in out
-        .chunks_exact_mut(tile * tile)
-        .zip(conversions)
-        .enumerate()
-    {
+    for (channel, (plane, conversion)) in out.chunks_exact_mut(tile * tile).zip(conversions).enumerate() {
         for (y, row) in plane.chunks_exact_mut(tile).enumerate() {
-            let pixels = image.row(top + y)[left * channels + channel..]
-                .iter()
-                .step_by(channels);
+            let pixels = image.row(top + y)[left * channels + channel..].iter().step_by(channels);
             for (value, &byte) in row.iter_mut().zip(pixels) {
                 *value = V::of(byte, conversion);
             }

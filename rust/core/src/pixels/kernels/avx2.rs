@@ -8,16 +8,8 @@ use super::{Kernels, LANES};
 use crate::pixels::stream::convert::{Conversion, Formula};
 use crate::pixels::stream::taps::{LOW_BITS, Taps};
 
-pub(super) static KERNELS: Kernels = Kernels {
-    name: "avx2",
-    transpose,
-    weigh_rows,
-    weigh_pixels,
-    to_f32,
-    to_bf16,
-    fill,
-    fence,
-};
+pub(super) static KERNELS: Kernels =
+    Kernels { name: "avx2", transpose, weigh_rows, weigh_pixels, to_f32, to_bf16, fill, fence };
 
 pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
@@ -165,17 +157,10 @@ fn prefetch<const HINT: i32>(rows: *const u8, stride: usize) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn weigh_rows_avx2<const PARTS: usize>(
-    rows: &[&[u8]],
-    taps: &Taps,
-    output: usize,
-    out: &mut [u8],
-) {
+unsafe fn weigh_rows_avx2<const PARTS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
     for at in (0..out.len()).step_by(LANES) {
         // SAFETY: every row is at least as long as `out`, which is whole strips.
-        let load = |tap: usize| unsafe {
-            _mm256_loadu_si256(rows.get_unchecked(tap).as_ptr().add(at).cast())
-        };
+        let load = |tap: usize| unsafe { _mm256_loadu_si256(rows.get_unchecked(tap).as_ptr().add(at).cast()) };
         let strip = weigh::<PARTS>(load, taps, output);
         // SAFETY: `at` + 32 is within `out`.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(at).cast(), strip) };
@@ -184,30 +169,18 @@ unsafe fn weigh_rows_avx2<const PARTS: usize>(
 
 /// As `weigh_rows_avx2` for weights of one part and a known number of pairs: they stay in registers.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn weigh_rows_of_pairs<const PAIRS: usize>(
-    rows: &[&[u8]],
-    taps: &Taps,
-    output: usize,
-    out: &mut [u8],
-) {
-    let weights: [__m256i; PAIRS] =
-        std::array::from_fn(|pair| _mm256_set1_epi32(taps.pairs(output)[pair]));
+unsafe fn weigh_rows_of_pairs<const PAIRS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
+    let weights: [__m256i; PAIRS] = std::array::from_fn(|pair| _mm256_set1_epi32(taps.pairs(output)[pair]));
     let last = taps.count(output) - 1;
-    let pointers: [[*const u8; 2]; PAIRS] = std::array::from_fn(|pair| {
-        [2 * pair, (2 * pair + 1).min(last)].map(|tap| rows[tap].as_ptr())
-    });
+    let pointers: [[*const u8; 2]; PAIRS] =
+        std::array::from_fn(|pair| [2 * pair, (2 * pair + 1).min(last)].map(|tap| rows[tap].as_ptr()));
     let rounding = Rounding::of(taps);
     for at in (0..out.len()).step_by(LANES) {
         let mut sums = [rounding.half; 4];
         for pair in 0..PAIRS {
             let [a, b] = pointers[pair];
             // SAFETY: every row is at least as long as `out`, which is whole strips.
-            let inputs = unsafe {
-                (
-                    _mm256_loadu_si256(a.add(at).cast()),
-                    _mm256_loadu_si256(b.add(at).cast()),
-                )
-            };
+            let inputs = unsafe { (_mm256_loadu_si256(a.add(at).cast()), _mm256_loadu_si256(b.add(at).cast())) };
             add_pair(&mut sums, inputs.0, inputs.1, weights[pair]);
         }
         // SAFETY: `at` + 32 is within `out`.
@@ -218,19 +191,11 @@ unsafe fn weigh_rows_of_pairs<const PAIRS: usize>(
 /// As `weigh_rows_avx2` for weights of one part, `STRIPS` at a time from `at` on: they share what is read of the weights.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn weigh_strips<const STRIPS: usize>(
-    rows: &[&[u8]],
-    taps: &Taps,
-    output: usize,
-    at: usize,
-    out: &mut [u8],
-) {
+unsafe fn weigh_strips<const STRIPS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, at: usize, out: &mut [u8]) {
     let rounding = Rounding::of(taps);
     let mut sums = [[rounding.half; 4]; STRIPS];
     // SAFETY: every row is at least as long as `out`, which has `STRIPS` strips from `at` on.
-    let load = |row: &[u8], strip: usize| unsafe {
-        _mm256_loadu_si256(row.as_ptr().add(at + strip * LANES).cast())
-    };
+    let load = |row: &[u8], strip: usize| unsafe { _mm256_loadu_si256(row.as_ptr().add(at + strip * LANES).cast()) };
     for (pair, &weights) in rows[..taps.count(output)].chunks(2).zip(taps.pairs(output)) {
         let weights = _mm256_set1_epi32(weights);
         // An odd window's last pair has a weight of zero for its second input.
@@ -274,9 +239,7 @@ unsafe fn weigh_pixels_avx2<const PARTS: usize>(
         for channel in 0..3 {
             let base = taps.first(output) * stride + channel * LANES;
             // SAFETY: the caller asserted that the block reaches to the end of the window.
-            let load = |tap: usize| unsafe {
-                _mm256_loadu_si256(block.as_ptr().add(base + tap * stride).cast())
-            };
+            let load = |tap: usize| unsafe { _mm256_loadu_si256(block.as_ptr().add(base + tap * stride).cast()) };
             let strip = weigh::<PARTS>(load, taps, output);
             // SAFETY: a pixel is three strips.
             unsafe { _mm256_storeu_si256(pixel.as_mut_ptr().add(channel * LANES).cast(), strip) };
@@ -286,12 +249,7 @@ unsafe fn weigh_pixels_avx2<const PARTS: usize>(
 
 /// As `weigh_pixels_avx2` for weights of one part, the stride a constant.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn weigh_pixels_of_bytes<const BYTES: usize>(
-    block: &[u8],
-    taps: &Taps,
-    first: usize,
-    out: &mut [u8],
-) {
+unsafe fn weigh_pixels_of_bytes<const BYTES: usize>(block: &[u8], taps: &Taps, first: usize, out: &mut [u8]) {
     let rounding = Rounding::of(taps);
     for (index, pixel) in out.chunks_exact_mut(3 * LANES).enumerate() {
         let output = first + index;
@@ -303,12 +261,8 @@ unsafe fn weigh_pixels_of_bytes<const BYTES: usize>(
             let mut sums = [rounding.half; 4];
             for &weights in &pairs[..whole] {
                 // SAFETY: as above.
-                let (a, b) = unsafe {
-                    (
-                        _mm256_loadu_si256(from.cast()),
-                        _mm256_loadu_si256(from.add(BYTES * LANES).cast()),
-                    )
-                };
+                let (a, b) =
+                    unsafe { (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(BYTES * LANES).cast())) };
                 add_pair(&mut sums, a, b, _mm256_set1_epi32(weights));
                 from = from.wrapping_add(2 * BYTES * LANES);
             }
@@ -353,10 +307,7 @@ impl Rounding {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     fn of(taps: &Taps) -> Self {
-        Self {
-            half: _mm256_set1_epi32(taps.half()),
-            shift: _mm_cvtsi32_si128(taps.precision() as i32),
-        }
+        Self { half: _mm256_set1_epi32(taps.half()), shift: _mm_cvtsi32_si128(taps.precision() as i32) }
     }
 
     /// Shift, and clamp.
@@ -371,11 +322,7 @@ impl Rounding {
 /// The weighted sum of 32 bytes of each input, rounded and clamped. With two parts a weight is `high << LOW_BITS | low`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn weigh<const PARTS: usize>(
-    load: impl Fn(usize) -> __m256i,
-    taps: &Taps,
-    output: usize,
-) -> __m256i {
+fn weigh<const PARTS: usize>(load: impl Fn(usize) -> __m256i, taps: &Taps, output: usize) -> __m256i {
     let rounding = Rounding::of(taps);
     let mut sums = [[_mm256_setzero_si256(); 4]; PARTS];
     sums[PARTS - 1] = [rounding.half; 4];
@@ -430,11 +377,7 @@ fn spread(formula: &Formula) -> Lanes {
 #[target_feature(enable = "avx2,fma")]
 fn apply<const SCALES: bool>(bytes: __m128i, f: &Lanes) -> __m256 {
     let x = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
-    let scaled = if SCALES {
-        _mm256_fmadd_ps(x, f.high, _mm256_mul_ps(x, f.low))
-    } else {
-        x
-    };
+    let scaled = if SCALES { _mm256_fmadd_ps(x, f.high, _mm256_mul_ps(x, f.low)) } else { x };
     let centred = _mm256_sub_ps(scaled, f.mean);
     let quotient = _mm256_mul_ps(centred, f.inverse);
     let rest = _mm256_fnmadd_ps(quotient, f.std, centred);
@@ -442,27 +385,16 @@ fn apply<const SCALES: bool>(bytes: __m128i, f: &Lanes) -> __m256 {
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn to_f32_avx2<const STREAM: bool, const SCALES: bool>(
-    bytes: &[u8],
-    formula: &Formula,
-    out: &mut [f32],
-) {
+unsafe fn to_f32_avx2<const STREAM: bool, const SCALES: bool>(bytes: &[u8], formula: &Formula, out: &mut [f32]) {
     let lanes = spread(formula);
     for (bytes, out) in bytes.chunks_exact(16).zip(out.chunks_exact_mut(16)) {
         // SAFETY: 16 bytes in, 16 floats out; the caller streams only where the output is aligned.
         unsafe {
             let x = _mm_loadu_si128(bytes.as_ptr().cast());
-            let values = [
-                apply::<SCALES>(x, &lanes),
-                apply::<SCALES>(_mm_srli_si128::<8>(x), &lanes),
-            ];
+            let values = [apply::<SCALES>(x, &lanes), apply::<SCALES>(_mm_srli_si128::<8>(x), &lanes)];
             for (i, value) in values.into_iter().enumerate() {
                 let to = out.as_mut_ptr().add(8 * i);
-                if STREAM {
-                    _mm256_stream_ps(to, value)
-                } else {
-                    _mm256_storeu_ps(to, value)
-                }
+                if STREAM { _mm256_stream_ps(to, value) } else { _mm256_storeu_ps(to, value) }
             }
         }
     }
@@ -481,10 +413,7 @@ unsafe fn to_bf16_avx2(bytes: &[u8], formula: &Formula, out: &mut [u16]) {
                 let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), one);
                 _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, _mm256_add_epi32(odd, bias)))
             };
-            let (a, b) = (
-                round(apply::<true>(x, &lanes)),
-                round(apply::<true>(_mm_srli_si128::<8>(x), &lanes)),
-            );
+            let (a, b) = (round(apply::<true>(x, &lanes)), round(apply::<true>(_mm_srli_si128::<8>(x), &lanes)));
             let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
             _mm256_stream_si256(out.as_mut_ptr().cast(), packed);
         }

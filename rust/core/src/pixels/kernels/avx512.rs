@@ -9,16 +9,8 @@ use super::{Kernels, LANES};
 use crate::pixels::stream::convert::{Conversion, Formula};
 use crate::pixels::stream::taps::Taps;
 
-pub(super) static KERNELS: Kernels = Kernels {
-    name: "avx512",
-    transpose,
-    weigh_rows,
-    weigh_pixels,
-    to_f32,
-    to_bf16,
-    fill,
-    fence,
-};
+pub(super) static KERNELS: Kernels =
+    Kernels { name: "avx512", transpose, weigh_rows, weigh_pixels, to_f32, to_bf16, fill, fence };
 
 /// CPUs that have AVX-512 but no byte products (before 2019) use AVX2.
 pub(super) fn available() -> bool {
@@ -135,24 +127,17 @@ unsafe fn transpose_avx512(from: *const u8, from_stride: usize, to: *mut u8, to_
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn weigh_rows_avx512<const DIGITS: usize>(
-    rows: &[&[u8]],
-    taps: &Taps,
-    output: usize,
-    out: &mut [u8],
-) {
+unsafe fn weigh_rows_avx512<const DIGITS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
     // SAFETY: every row is at least as long as `out`, which is whole strips.
     unsafe {
         let to = out.as_mut_ptr();
         let whole = out.len() / 64 * 64;
         for at in (0..whole).step_by(64) {
-            let load =
-                |tap: usize| _mm512_loadu_si512(rows.get_unchecked(tap).as_ptr().add(at).cast());
+            let load = |tap: usize| _mm512_loadu_si512(rows.get_unchecked(tap).as_ptr().add(at).cast());
             _mm512_storeu_si512(to.add(at).cast(), weigh_64::<DIGITS>(load, taps, output));
         }
         if whole < out.len() {
-            let load =
-                |tap: usize| _mm256_loadu_si256(rows.get_unchecked(tap).as_ptr().add(whole).cast());
+            let load = |tap: usize| _mm256_loadu_si256(rows.get_unchecked(tap).as_ptr().add(whole).cast());
             _mm256_storeu_si256(to.add(whole).cast(), weigh_32::<DIGITS>(load, taps, output));
         }
     }
@@ -189,11 +174,7 @@ macro_rules! weigh {
     ) => {
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-        fn $name<const DIGITS: usize>(
-            load: impl Fn(usize) -> $register,
-            taps: &Taps,
-            output: usize,
-        ) -> $register {
+        fn $name<const DIGITS: usize>(load: impl Fn(usize) -> $register, taps: &Taps, output: usize) -> $register {
             let mut sums = [[$zero(); 4]; DIGITS];
             let last = taps.count(output) - 1;
             for (quad, weights) in taps.quads(output).chunks_exact(DIGITS).enumerate() {
@@ -238,12 +219,7 @@ weigh!(
     _mm512_dpbusd_epi32,
     _mm512_slli_epi32,
     _mm512_sra_epi32,
-    [
-        _mm512_unpacklo_epi8,
-        _mm512_unpackhi_epi8,
-        _mm512_unpacklo_epi16,
-        _mm512_unpackhi_epi16
-    ],
+    [_mm512_unpacklo_epi8, _mm512_unpackhi_epi8, _mm512_unpacklo_epi16, _mm512_unpackhi_epi16],
     [_mm512_packs_epi32, _mm512_packus_epi16]
 );
 weigh!(
@@ -255,12 +231,7 @@ weigh!(
     _mm256_dpbusd_epi32,
     _mm256_slli_epi32,
     _mm256_sra_epi32,
-    [
-        _mm256_unpacklo_epi8,
-        _mm256_unpackhi_epi8,
-        _mm256_unpacklo_epi16,
-        _mm256_unpackhi_epi16
-    ],
+    [_mm256_unpacklo_epi8, _mm256_unpackhi_epi8, _mm256_unpacklo_epi16, _mm256_unpackhi_epi16],
     [_mm256_packs_epi32, _mm256_packus_epi16]
 );
 
@@ -312,11 +283,7 @@ unsafe fn to_f32_avx512<const STREAM: bool>(bytes: &[u8], formula: &Formula, out
         // SAFETY: 16 bytes in, 16 floats out; the caller streams only where the output is aligned.
         unsafe {
             let values = apply(_mm_loadu_si128(bytes.as_ptr().cast()), &lanes);
-            if STREAM {
-                _mm512_stream_ps(out.as_mut_ptr(), values)
-            } else {
-                _mm512_storeu_ps(out.as_mut_ptr(), values)
-            }
+            if STREAM { _mm512_stream_ps(out.as_mut_ptr(), values) } else { _mm512_storeu_ps(out.as_mut_ptr(), values) }
         }
     }
 }

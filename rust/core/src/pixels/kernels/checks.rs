@@ -16,10 +16,7 @@ pub(super) fn check_transpose(from: &[u8], from_stride: usize, to: &[u8], to_str
 /// Panics where `weigh_rows` would leave its slices.
 pub(super) fn check_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &[u8]) {
     let count = taps.count(output);
-    assert!(
-        rows.len() >= count && rows[..count].iter().all(|row| row.len() >= out.len()),
-        "rows too short"
-    );
+    assert!(rows.len() >= count && rows[..count].iter().all(|row| row.len() >= out.len()), "rows too short");
     assert!(out.len().is_multiple_of(LANES), "not whole strips");
 }
 
@@ -33,12 +30,7 @@ pub(super) fn check_pixels(block: &[u8], stride: usize, taps: &Taps, first: usiz
 }
 
 /// Converts from `whole` on by the definition.
-pub(super) fn convert_rest<V: Value>(
-    bytes: &[u8],
-    whole: usize,
-    conversion: &Conversion,
-    out: &mut [V],
-) {
+pub(super) fn convert_rest<V: Value>(bytes: &[u8], whole: usize, conversion: &Conversion, out: &mut [V]) {
     for (value, &byte) in out[whole..].iter_mut().zip(&bytes[whole..]) {
         *value = V::of(byte, conversion);
     }

@@ -53,12 +53,8 @@ impl Kernels {
     /// The set to use: the one that the environment names, or the best that this CPU has.
     pub fn current() -> &'static Kernels {
         static CURRENT: OnceLock<&Kernels> = OnceLock::new();
-        CURRENT.get_or_init(|| {
-            std::env::var(VARIABLE)
-                .ok()
-                .and_then(|name| Self::named(&name))
-                .unwrap_or_else(Self::best)
-        })
+        CURRENT
+            .get_or_init(|| std::env::var(VARIABLE).ok().and_then(|name| Self::named(&name)).unwrap_or_else(Self::best))
     }
 
     /// The set of this name, if this CPU has it.

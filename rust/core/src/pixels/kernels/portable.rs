@@ -4,16 +4,8 @@ use super::{Kernels, LANES};
 use crate::pixels::stream::convert::{Conversion, to_bfloat16};
 use crate::pixels::stream::taps::{LOW_BITS, Taps};
 
-pub(super) static KERNELS: Kernels = Kernels {
-    name: "portable",
-    transpose,
-    weigh_rows,
-    weigh_pixels,
-    to_f32,
-    to_bf16,
-    fill,
-    fence,
-};
+pub(super) static KERNELS: Kernels =
+    Kernels { name: "portable", transpose, weigh_rows, weigh_pixels, to_f32, to_bf16, fill, fence };
 
 fn transpose(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
     for (top, left) in [(0, 0), (0, 16), (16, 0), (16, 16)] {
@@ -56,12 +48,7 @@ fn weigh_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mu
         let output = first + index;
         for (channel, strip) in pixel.chunks_exact_mut(LANES).enumerate() {
             let base = taps.first(output) * stride + channel * LANES;
-            weigh(
-                |tap| &block[base + tap * stride..base + tap * stride + LANES],
-                taps,
-                output,
-                strip,
-            );
+            weigh(|tap| &block[base + tap * stride..base + tap * stride + LANES], taps, output, strip);
         }
     }
 }
@@ -74,12 +61,7 @@ fn weigh<'a>(input: impl Fn(usize) -> &'a [u8], taps: &Taps, output: usize, out:
 }
 
 /// Products of 16-bit halves, which every vector unit has; most have none of 32 bits.
-fn weigh_parts<'a, const PARTS: usize>(
-    input: impl Fn(usize) -> &'a [u8],
-    taps: &Taps,
-    output: usize,
-    out: &mut [u8],
-) {
+fn weigh_parts<'a, const PARTS: usize>(input: impl Fn(usize) -> &'a [u8], taps: &Taps, output: usize, out: &mut [u8]) {
     let mut sums = [[0i32; LANES]; PARTS];
     sums[PARTS - 1] = [taps.half(); LANES];
     let last = taps.count(output) - 1;

@@ -7,13 +7,7 @@ use crate::pixels::preprocess::{Pixels, preprocess};
 use crate::pixels::stream::convert::{Formula, Value};
 use crate::pixels::windows::{Arithmetic, Filter};
 
-const FILTERS: [Filter; 5] = [
-    Filter::Lanczos,
-    Filter::Bilinear,
-    Filter::Bicubic,
-    Filter::Box,
-    Filter::Hamming,
-];
+const FILTERS: [Filter; 5] = [Filter::Lanczos, Filter::Bilinear, Filter::Bicubic, Filter::Box, Filter::Hamming];
 
 /// Bytes from a fixed sequence, extremes among them.
 fn bytes(length: usize, seed: u64) -> Vec<u8> {
@@ -33,9 +27,7 @@ fn bytes(length: usize, seed: u64) -> Vec<u8> {
 
 fn fast_sets() -> impl Iterator<Item = &'static Kernels> {
     let names = Kernels::available().into_iter();
-    names
-        .filter(|&name| name != "portable")
-        .filter_map(Kernels::named)
+    names.filter(|&name| name != "portable").filter_map(Kernels::named)
 }
 
 /// Passes of all filters with both roundings: enlarged, shrunk, one input, one output.
@@ -46,10 +38,7 @@ fn passes() -> Vec<(String, Taps)> {
             for arithmetic in [Arithmetic::Pillow, Arithmetic::Torch] {
                 // torch has no box and no Hamming filter.
                 if let Ok(taps) = Taps::new(inputs, outputs, filter, arithmetic) {
-                    passes.push((
-                        format!("{inputs} to {outputs}, {filter:?}, {arithmetic:?}"),
-                        taps,
-                    ));
+                    passes.push((format!("{inputs} to {outputs}, {filter:?}, {arithmetic:?}"), taps));
                 }
             }
         }
@@ -68,12 +57,7 @@ fn transposes() {
                 (set.transpose)(&from, from_stride, &mut to, to_stride);
                 to
             };
-            assert_eq!(
-                transposed(set),
-                transposed(&portable::KERNELS),
-                "{}",
-                set.name
-            );
+            assert_eq!(transposed(set), transposed(&portable::KERNELS), "{}", set.name);
         }
     }
 }
@@ -91,12 +75,7 @@ fn weighted_sums() {
                     out
                 };
                 for set in fast_sets() {
-                    assert_eq!(
-                        weighed(set),
-                        weighed(&portable::KERNELS),
-                        "{} {name}",
-                        set.name
-                    );
+                    assert_eq!(weighed(set), weighed(&portable::KERNELS), "{} {name}", set.name);
                 }
             }
         }
@@ -108,12 +87,7 @@ fn weighted_sums() {
             out
         };
         for set in fast_sets() {
-            assert_eq!(
-                weighed(set),
-                weighed(&portable::KERNELS),
-                "{} {name}",
-                set.name
-            );
+            assert_eq!(weighed(set), weighed(&portable::KERNELS), "{} {name}", set.name);
         }
     }
 }
@@ -126,18 +100,10 @@ fn weights_at_the_limit_of_16_bits() {
         taps.ok().filter(|taps| taps.digits() == 3)
     };
     let sizes = (2..90).flat_map(|inputs| (1..90).map(move |outputs| (inputs, outputs)));
-    let taps = sizes
-        .into_iter()
-        .find_map(|size| limit(&size))
-        .expect("a pass with three digits");
-    let rows: Vec<Vec<u8>> = (0..taps.widest())
-        .map(|row| bytes(96, row as u64))
-        .collect();
+    let taps = sizes.into_iter().find_map(|size| limit(&size)).expect("a pass with three digits");
+    let rows: Vec<Vec<u8>> = (0..taps.widest()).map(|row| bytes(96, row as u64)).collect();
     for output in 0..taps.outputs() {
-        let rows: Vec<&[u8]> = rows[..taps.count(output)]
-            .iter()
-            .map(Vec::as_slice)
-            .collect();
+        let rows: Vec<&[u8]> = rows[..taps.count(output)].iter().map(Vec::as_slice).collect();
         let weighed = |set: &Kernels| {
             let mut out = vec![0; 96];
             (set.weigh_rows)(&rows, &taps, output, &mut out);
@@ -169,9 +135,7 @@ fn conversions_with_and_without_alignment() {
         });
         each.collect()
     }
-    let bits = |rows: Vec<Vec<f32>>| -> Vec<u32> {
-        rows.into_iter().flatten().map(f32::to_bits).collect()
-    };
+    let bits = |rows: Vec<Vec<f32>>| -> Vec<u32> { rows.into_iter().flatten().map(f32::to_bits).collect() };
     for set in fast_sets() {
         for length in [0, 1, 16, 31, 64, 333] {
             let input = bytes(length, 4);
@@ -206,41 +170,23 @@ fn whole_pictures_equal_the_definition() {
     let conversions = [conversion.clone(), conversion.clone(), conversion];
     for (height, width, edge) in [(37, 61, 64), (90, 35, 128), (200, 150, 96)] {
         for arithmetic in [Arithmetic::Pillow, Arithmetic::Torch] {
-            let settings = Settings {
-                target: Target::LongestEdge(edge),
-                tile: 32,
-                split: true,
-                upscale: true,
-                max_tiles: None,
-            };
+            let settings =
+                Settings { target: Target::LongestEdge(edge), tile: 32, split: true, upscale: true, max_tiles: None };
             let data = bytes(height * width * 3, 5);
             let frames = |kernels: Option<&'static Kernels>| {
-                let strides = Strides {
-                    row: 3 * width,
-                    pixel: 3,
-                    channel: 1,
-                };
+                let strides = Strides { row: 3 * width, pixel: 3, channel: 1 };
                 let view = StridedView::new(&data, (height, width, 3), strides);
                 let image = Picture::View(view.expect("three channels"));
-                let layout =
-                    crate::pixels::layout::Layout::new(height, width, &settings).expect("valid");
+                let layout = crate::pixels::layout::Layout::new(height, width, &settings).expect("valid");
                 let mut out = vec![f32::NAN; layout.frames() * 3 * 32 * 32];
-                let pixels = Pixels {
-                    settings,
-                    filter: Filter::Lanczos,
-                    arithmetic,
-                    conversions: &conversions,
-                    kernels,
-                };
+                let pixels =
+                    Pixels { settings, filter: Filter::Lanczos, arithmetic, conversions: &conversions, kernels };
                 preprocess(image, &pixels, &mut out, 1).expect("valid");
                 out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
             let definition = frames(None);
             for name in Kernels::available() {
-                assert!(
-                    frames(Kernels::named(name)) == definition,
-                    "{name} {arithmetic:?}"
-                );
+                assert!(frames(Kernels::named(name)) == definition, "{name} {arithmetic:?}");
             }
         }
     }

@@ -38,12 +38,7 @@ pub type Sink<'s> = dyn FnMut(usize, usize, &[u8]) + 's;
 
 impl<'a> Chain<'a> {
     /// A chain that will be asked for the rows `band` of its last pass, in order.
-    pub fn new(
-        picture: Picture<'a>,
-        passes: &'a [Pass],
-        band: Range<usize>,
-        kernels: &'static Kernels,
-    ) -> Self {
+    pub fn new(picture: Picture<'a>, passes: &'a [Pass], band: Range<usize>, kernels: &'static Kernels) -> Self {
         // From the last pass to the first: the row that it begins with, and how many rows the next one looks at.
         let mut needs = vec![(band.start, LANES)];
         for pass in passes[1.min(passes.len())..].iter().rev() {
@@ -73,27 +68,16 @@ impl<'a> Chain<'a> {
                 Step::Horizontal(block) => width = block.outputs(),
                 Step::Vertical(taps) => height = taps.outputs(),
             }
-            levels.push(Level {
-                step,
-                ring: Ring::new(width, rows, start),
-                next: start,
-                height,
-            });
+            levels.push(Level { step, ring: Ring::new(width, rows, start), next: start, height });
         }
-        Self {
-            reader: Reader::new(picture),
-            levels,
-            width,
-            kernels,
-        }
+        Self { reader: Reader::new(picture), levels, width, kernels }
     }
 
     /// Produce row `y` of the last pass, after the one before, and give it to `sink` in parts of `part` columns, which is
     /// whole strips or the whole plane.
     pub fn produce(&mut self, y: usize, part: usize, sink: &mut Sink<'_>) -> Result<(), Error> {
         let (plane, kernels) = (plane_stride(self.width), self.kernels);
-        let parts =
-            || (0..3).flat_map(|channel| (0..plane).step_by(part).map(move |x| (channel, x)));
+        let parts = || (0..3).flat_map(|channel| (0..plane).step_by(part).map(move |x| (channel, x)));
         let Some((last, before)) = self.levels.split_last_mut() else {
             let row = self.reader.rows(y, 1)?;
             for (channel, x) in parts() {
@@ -135,12 +119,7 @@ impl<'a> Chain<'a> {
 }
 
 /// Let the last of `levels` produce the rows before `end`.
-fn advance(
-    levels: &mut [Level<'_>],
-    reader: &mut Reader<'_>,
-    end: usize,
-    kernels: &Kernels,
-) -> Result<(), Error> {
+fn advance(levels: &mut [Level<'_>], reader: &mut Reader<'_>, end: usize, kernels: &Kernels) -> Result<(), Error> {
     let Some((level, before)) = levels.split_last_mut() else {
         return Ok(());
     };
@@ -182,7 +161,5 @@ fn window<'w>(
     }
     // Only planes come here: the first pass over anything else takes channels apart.
     let rows = reader.rows(window.start, window.len())?;
-    Ok((0..window.len())
-        .map(|row| &rows.data[row * rows.stride..][..3 * rows.plane])
-        .collect())
+    Ok((0..window.len()).map(|row| &rows.data[row * rows.stride..][..3 * rows.plane]).collect())
 }

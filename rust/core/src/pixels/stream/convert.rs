@@ -67,13 +67,7 @@ impl Formula {
     /// A formula for `(x · scale − mean) / std`.
     pub fn new(scale: f64, mean: f32, std: f32) -> Self {
         let high = scale as f32;
-        Self {
-            high,
-            low: (scale - f64::from(high)) as f32,
-            mean,
-            std,
-            inverse: 1.0 / std,
-        }
+        Self { high, low: (scale - f64::from(high)) as f32, mean, std, inverse: 1.0 / std }
     }
 
     /// Whether the scale is another than 1.
@@ -94,13 +88,9 @@ impl Formula {
 impl Conversion {
     /// A table, with the proposed formula where that gives the same bits for all 256 bytes.
     pub fn new(table: [f32; 256], proposed: Option<Formula>) -> Self {
-        let agrees = |formula: &Formula| {
-            (0..=255u8).all(|x| formula.at(x).to_bits() == table[usize::from(x)].to_bits())
-        };
-        Self {
-            table,
-            formula: proposed.filter(agrees),
-        }
+        let agrees =
+            |formula: &Formula| (0..=255u8).all(|x| formula.at(x).to_bits() == table[usize::from(x)].to_bits());
+        Self { table, formula: proposed.filter(agrees) }
     }
 }
 
@@ -120,24 +110,16 @@ mod tests {
 
     #[test]
     fn formulas_of_both_arithmetics_hold() {
-        let torch = Conversion::new(
-            table(|x| (x - 127.5) / 127.5),
-            Some(Formula::new(1.0, 127.5, 127.5)),
-        );
+        let torch = Conversion::new(table(|x| (x - 127.5) / 127.5), Some(Formula::new(1.0, 127.5, 127.5)));
         assert!(torch.formula.is_some());
         let scale = 1.0 / 255.0;
         let pillow = table(|x| ((f64::from(x) * scale) as f32 - 0.5) / 0.5);
-        assert!(
-            Conversion::new(pillow, Some(Formula::new(scale, 0.5, 0.5)))
-                .formula
-                .is_some()
-        );
+        assert!(Conversion::new(pillow, Some(Formula::new(scale, 0.5, 0.5))).formula.is_some());
     }
 
     #[test]
     fn a_wrong_formula_is_dropped() {
-        let conversion =
-            Conversion::new(table(|x| x / 255.0), Some(Formula::new(1.0, 127.5, 127.5)));
+        let conversion = Conversion::new(table(|x| x / 255.0), Some(Formula::new(1.0, 127.5, 127.5)));
         assert!(conversion.formula.is_none());
     }
 }

@@ -43,52 +43,29 @@ pub fn preprocess<V: Value>(
     let (tiles, view) = out.split_at_mut(height * width * 3);
     let kept_width = plan.kept.as_ref().map_or(width, |columns| columns.outputs);
     let mut kept = Kept::new(if view.is_empty() { 0 } else { height }, kept_width);
-    let work = Work {
-        picture,
-        passes: &plan.tiles,
-        conversions,
-        kernels,
-        tile,
-    };
+    let work = Work { picture, passes: &plan.tiles, conversions, kernels, tile };
     let targets = rows_of_tiles(tiles, tile, cols);
-    in_bands(Bands { height, threads }, targets, &mut kept, |mut band| {
-        work.run(&mut band, plan.kept.as_ref())
-    })?;
+    in_bands(Bands { height, threads }, targets, &mut kept, |mut band| work.run(&mut band, plan.kept.as_ref()))?;
     if view.is_empty() {
         return Ok(());
     }
-    let strides = Strides {
-        row: kept.stride,
-        pixel: 1,
-        channel: plane_stride(kept_width),
-    };
+    let strides = Strides { row: kept.stride, pixel: 1, channel: plane_stride(kept_width) };
     let work = Work {
-        picture: Picture::View(StridedView::new(
-            &kept.rows,
-            (height, kept_width, 3),
-            strides,
-        )?),
+        picture: Picture::View(StridedView::new(&kept.rows, (height, kept_width, 3), strides)?),
         passes: &plan.global,
         ..work
     };
-    let bands = Bands {
-        height: tile,
-        threads,
-    };
+    let bands = Bands { height: tile, threads };
     let targets = rows_of_tiles(view, tile, 1);
-    in_bands(bands, targets, &mut Kept::new(0, 0), |mut band| {
-        work.run(&mut band, None)
-    })
+    in_bands(bands, targets, &mut Kept::new(0, 0), |mut band| work.run(&mut band, None))
 }
 
 /// The rows of all tiles in the order in which they are written: by row of the picture, column of tiles, channel.
 fn rows_of_tiles<V>(tiles: &mut [V], tile: usize, cols: usize) -> Vec<&mut [V]> {
     let mut rows = Vec::with_capacity(tiles.len() / tile);
     for row_of_tiles in tiles.chunks_exact_mut(cols * 3 * tile * tile) {
-        let mut planes: Vec<ChunksExactMut<'_, V>> = row_of_tiles
-            .chunks_exact_mut(tile * tile)
-            .map(|plane| plane.chunks_exact_mut(tile))
-            .collect();
+        let mut planes: Vec<ChunksExactMut<'_, V>> =
+            row_of_tiles.chunks_exact_mut(tile * tile).map(|plane| plane.chunks_exact_mut(tile)).collect();
         for _ in 0..tile {
             rows.extend(planes.iter_mut().filter_map(Iterator::next));
         }
@@ -104,15 +81,8 @@ struct Kept {
 
 impl Kept {
     fn new(rows: usize, width: usize) -> Self {
-        let stride = if rows == 0 {
-            0
-        } else {
-            3 * plane_stride(width)
-        };
-        Self {
-            rows: Scratch::new(rows * stride),
-            stride,
-        }
+        let stride = if rows == 0 { 0 } else { 3 * plane_stride(width) };
+        Self { rows: Scratch::new(rows * stride), stride }
     }
 }
 
@@ -135,22 +105,14 @@ struct Band<'a, 'o, V> {
 }
 
 impl Work<'_> {
-    fn run<V: Value>(
-        &self,
-        band: &mut Band<'_, '_, V>,
-        kept: Option<&Columns>,
-    ) -> Result<(), Error> {
+    fn run<V: Value>(&self, band: &mut Band<'_, '_, V>, kept: Option<&Columns>) -> Result<(), Error> {
         let start = band.rows.start;
         let mut chain = Chain::new(self.picture, self.passes, band.rows.clone(), self.kernels);
         let mut shrink = kept.map(Block::new);
         let per_row = band.targets.len() / band.rows.len();
         // A row is converted in parts of one tile where a tile is whole strips.
         let plane = plane_stride(per_row / 3 * self.tile);
-        let part = if self.tile.is_multiple_of(LANES) {
-            self.tile
-        } else {
-            plane
-        };
+        let part = if self.tile.is_multiple_of(LANES) { self.tile } else { plane };
         for first in band.rows.clone().step_by(LANES) {
             let rows = first..band.rows.end.min(first + LANES);
             for y in rows.clone() {
@@ -181,10 +143,7 @@ impl Work<'_> {
     /// Convert a part of a row to its places.
     fn write<V: Value>(&self, channel: usize, x: usize, bytes: &[u8], targets: &mut [&mut [V]]) {
         let targets = targets[channel..].iter_mut().step_by(3);
-        for (bytes, target) in bytes
-            .chunks_exact(self.tile)
-            .zip(targets.skip(x / self.tile))
-        {
+        for (bytes, target) in bytes.chunks_exact(self.tile).zip(targets.skip(x / self.tile)) {
             V::convert(self.kernels, bytes, &self.conversions[channel], target);
         }
     }
@@ -206,12 +165,7 @@ fn in_bands<V: Value>(
     let Bands { height, threads } = bands;
     let (kept_stride, mut kept) = (kept.stride, &mut kept.rows[..]);
     if threads <= 1 || height < 2 * LANES {
-        return work(Band {
-            rows: 0..height,
-            targets: &mut targets,
-            kept,
-            kept_stride,
-        });
+        return work(Band { rows: 0..height, targets: &mut targets, kept, kept_stride });
     }
     let step = height.div_ceil(threads).next_multiple_of(LANES);
     let per_row = targets.len() / height;
@@ -226,12 +180,7 @@ fn in_bands<V: Value>(
             kept = rest;
             let work = &work;
             scope.spawn(move |_| {
-                *result = work(Band {
-                    rows,
-                    targets: mine,
-                    kept: my_kept,
-                    kept_stride,
-                });
+                *result = work(Band { rows, targets: mine, kept: my_kept, kept_stride });
             });
         }
     });

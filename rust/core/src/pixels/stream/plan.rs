@@ -55,11 +55,7 @@ impl Plan {
         if !matches!(tiles.first(), Some(Pass::Horizontal(_))) {
             tiles.insert(0, Pass::Split);
         }
-        let mut global = if layout.rows > 0 {
-            passes(layout.stage_b, (tile, tile), key)?
-        } else {
-            Vec::new()
-        };
+        let mut global = if layout.rows > 0 { passes(layout.stage_b, (tile, tile), key)? } else { Vec::new() };
         let kept = match global.first() {
             Some(Pass::Horizontal(_)) => match global.remove(0) {
                 Pass::Horizontal(columns) => Some(columns),
@@ -67,12 +63,7 @@ impl Plan {
             },
             _ => None,
         };
-        Ok(Self {
-            layout,
-            tiles,
-            kept,
-            global,
-        })
+        Ok(Self { layout, tiles, kept, global })
     }
 
     /// The plan from the cache, computed where it is not there.

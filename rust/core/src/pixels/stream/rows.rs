@@ -62,10 +62,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Nothing is read yet.
     pub fn new(picture: Picture<'a>) -> Self {
-        Self {
-            picture,
-            band: None,
-        }
+        Self { picture, band: None }
     }
 
     /// The rows from `y` on, `count` of them.
@@ -116,13 +113,7 @@ impl Ring {
     pub fn new(width: usize, rows: usize, start: usize) -> Self {
         // An odd number of cache lines: rows at a power of two would all fall into the same few sets of the cache.
         let stride = (3 * plane_stride(width)).next_multiple_of(128) + 64;
-        Self {
-            data: Scratch::new(rows * stride),
-            width,
-            start,
-            rows,
-            stride,
-        }
+        Self { data: Scratch::new(rows * stride), width, start, rows, stride }
     }
 
     /// From a row to the next.

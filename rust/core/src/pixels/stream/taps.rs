@@ -34,18 +34,9 @@ struct Packed {
 
 impl Taps {
     /// The pass from `inputs` to `outputs` pixels.
-    pub fn new(
-        inputs: usize,
-        outputs: usize,
-        filter: Filter,
-        arithmetic: Arithmetic,
-    ) -> Result<Self, Error> {
+    pub fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
         let pass = Pass::new(inputs, outputs, filter, arithmetic)?;
-        let parts = if arithmetic == Arithmetic::Pillow {
-            2
-        } else {
-            1
-        };
+        let parts = if arithmetic == Arithmetic::Pillow { 2 } else { 1 };
         let weights = pass.windows.iter().flat_map(|window| &window.weights);
         let digits = weights
             .filter_map(|&weight| to_digits(weight).iter().rposition(|&digit| digit != 0))
@@ -69,8 +60,7 @@ impl Taps {
                 }
             }
             for quad in window.weights.chunks(4) {
-                let weights: [[i8; 3]; 4] =
-                    std::array::from_fn(|tap| to_digits(quad.get(tap).copied().unwrap_or(0)));
+                let weights: [[i8; 3]; 4] = std::array::from_fn(|tap| to_digits(quad.get(tap).copied().unwrap_or(0)));
                 for place in (0..digits).rev() {
                     let bytes = weights.map(|weight| weight[place] as u8);
                     quads.push(i32::from_le_bytes(bytes));
@@ -90,14 +80,8 @@ impl Taps {
 
     /// The outputs of a range alone, their inputs counted from `base`.
     fn part(&self, outputs: Range<usize>, base: usize) -> Self {
-        let shift = |window: &Packed| Packed {
-            first: window.first - base,
-            ..*window
-        };
-        Self {
-            windows: self.windows[outputs].iter().map(shift).collect(),
-            ..self.clone()
-        }
+        let shift = |window: &Packed| Packed { first: window.first - base, ..*window };
+        Self { windows: self.windows[outputs].iter().map(shift).collect(), ..self.clone() }
     }
 
     /// Outputs of the pass.
@@ -141,17 +125,14 @@ impl Taps {
 
     /// The weights of an output, one after the other.
     pub fn weights(&self, output: usize) -> impl Iterator<Item = i32> {
-        let half =
-            |packed: i32, second: bool| i32::from((packed >> if second { 16 } else { 0 }) as i16);
+        let half = |packed: i32, second: bool| i32::from((packed >> if second { 16 } else { 0 }) as i16);
         let parts = self.parts;
         let weight = move |pair: &[i32], second: bool| match parts {
             1 => half(pair[0], second),
             _ => (half(pair[0], second) << LOW_BITS) + half(pair[1], second),
         };
         let pairs = self.pairs(output).chunks_exact(parts);
-        pairs
-            .flat_map(move |pair| [weight(pair, false), weight(pair, true)])
-            .take(self.count(output))
+        pairs.flat_map(move |pair| [weight(pair, false), weight(pair, true)]).take(self.count(output))
     }
 
     /// Parts of a weight.
@@ -209,11 +190,7 @@ impl Columns {
             while end < outputs && taps.end((end + LANES).min(outputs) - 1) - base <= PIECE_INPUTS {
                 end = (end + LANES).min(outputs);
             }
-            pieces.push(Piece {
-                first: base,
-                inputs: taps.end(end - 1) - base,
-                taps: taps.part(start..end, base),
-            });
+            pieces.push(Piece { first: base, inputs: taps.end(end - 1) - base, taps: taps.part(start..end, base) });
             start = end;
         }
         Self { pieces, outputs }

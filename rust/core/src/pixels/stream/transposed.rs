@@ -18,20 +18,12 @@ impl<'a> Block<'a> {
     /// A pass over columns.
     pub fn new(columns: &'a Columns) -> Self {
         let widest = columns.pieces.iter().map(|piece| piece.inputs).max();
-        Self {
-            columns: Some(columns),
-            outputs: columns.outputs,
-            data: strips(widest.unwrap_or(0)),
-        }
+        Self { columns: Some(columns), outputs: columns.outputs, data: strips(widest.unwrap_or(0)) }
     }
 
     /// Only take channels apart.
     pub fn splitting(width: usize) -> Self {
-        Self {
-            columns: None,
-            outputs: width,
-            data: strips(LANES),
-        }
+        Self { columns: None, outputs: width, data: strips(LANES) }
     }
 
     /// Pixels in a row after the pass.
@@ -47,10 +39,7 @@ impl<'a> Block<'a> {
         let Some(columns) = self.columns else {
             for first in (0..self.outputs).step_by(LANES) {
                 self.transpose(kernels, rows, first, LANES.min(self.outputs - first));
-                for (to, from) in strips
-                    .chunks_exact_mut(3 * LANES)
-                    .zip(self.data.chunks_exact(step))
-                {
+                for (to, from) in strips.chunks_exact_mut(3 * LANES).zip(self.data.chunks_exact(step)) {
                     to.copy_from_slice(&from[..3 * LANES]);
                 }
                 write(kernels, &strips, rows.count, first, plane, out, stride);
@@ -62,15 +51,7 @@ impl<'a> Block<'a> {
             for first in (0..piece.taps.outputs()).step_by(LANES) {
                 let pixels = &mut strips[..LANES.min(piece.taps.outputs() - first) * 3 * LANES];
                 (kernels.weigh_pixels)(&self.data, step, &piece.taps, first, pixels);
-                write(
-                    kernels,
-                    &strips,
-                    rows.count,
-                    start + first,
-                    plane,
-                    out,
-                    stride,
-                );
+                write(kernels, &strips, rows.count, start + first, plane, out, stride);
             }
             start += piece.taps.outputs();
         }
@@ -101,15 +82,7 @@ fn strips(pixels: usize) -> Scratch {
 }
 
 /// Turn the strips of up to 32 pixels back into pieces of `count` rows, from column `first` of each plane on.
-fn write(
-    kernels: &Kernels,
-    strips: &[u8],
-    count: usize,
-    first: usize,
-    plane: usize,
-    out: &mut [u8],
-    stride: usize,
-) {
+fn write(kernels: &Kernels, strips: &[u8], count: usize, first: usize, plane: usize, out: &mut [u8], stride: usize) {
     for channel in 0..3 {
         let from = &strips[channel * LANES..];
         let to = &mut out[channel * plane + first..];
@@ -119,11 +92,7 @@ fn write(
         }
         let mut square = [0; LANES * LANES];
         (kernels.transpose)(from, 3 * LANES, &mut square, LANES);
-        for (row, to) in square
-            .chunks_exact(LANES)
-            .take(count)
-            .zip(to.chunks_mut(stride))
-        {
+        for (row, to) in square.chunks_exact(LANES).take(count).zip(to.chunks_mut(stride)) {
             to[..LANES].copy_from_slice(row);
         }
     }

@@ -6,8 +6,8 @@ use std::arch::x86_64::*;
 
 use super::{LINE, ROWS, Shapes, WHOLE};
 use crate::model::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, SCALE_BYTES, TILE_BYTES, TILE_ROWS,
-    TILE_STEPS, definition,
+    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, SCALE_BYTES, TILE_BYTES, TILE_ROWS, TILE_STEPS,
+    definition,
 };
 
 /// The two halves of one row.
@@ -58,18 +58,12 @@ struct Sums([[i32; ROWS * PANEL]; 4]);
 unsafe fn both_blocks(p: &mut IntegerProduct<'_>, first: usize, panel: usize, sums: &mut Sums) {
     let (groups, panel_bytes) = (p.k.div_ceil(GROUP), Dtype::Int8.panel_bytes(p.k));
     let block_bytes = 2 * Integers::Tiles.block_len(p.k);
-    let (rows, panels) = (
-        (p.rows - first).min(2 * TILE_ROWS),
-        (p.panels - panel).min(2),
-    );
+    let (rows, panels) = ((p.rows - first).min(2 * TILE_ROWS), (p.panels - panel).min(2));
     for group in 0..groups {
         // SAFETY: the offsets stay inside the slices, by the caller's promise, the last tile of a panel in what lies
         // behind it; each sum that is read was just stored.
         unsafe {
-            let a =
-                p.a.as_ptr()
-                    .cast::<u8>()
-                    .add(first / TILE_ROWS * block_bytes);
+            let a = p.a.as_ptr().cast::<u8>().add(first / TILE_ROWS * block_bytes);
             let w = p.w.as_ptr().add(panel * panel_bytes + group * GROUP_BYTES);
             let block = Block {
                 a: a.add(group * GROUP / TILE_STEPS * TILE_BYTES),
@@ -99,11 +93,7 @@ unsafe fn both_blocks(p: &mut IntegerProduct<'_>, first: usize, panel: usize, su
                     let a_scale = _mm512_set1_ps(p.a_scale[(first + row) * groups + group]);
                     let out = p.out.as_mut_ptr();
                     let out = out.add(((first + row) * p.panels + panel + panel_of) * PANEL);
-                    let before = if group > 0 {
-                        _mm512_loadu_ps(out)
-                    } else {
-                        _mm512_setzero_ps()
-                    };
+                    let before = if group > 0 { _mm512_loadu_ps(out) } else { _mm512_setzero_ps() };
                     let scale = _mm512_mul_ps(a_scale, w_scale);
                     _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, before));
                 }

@@ -157,12 +157,8 @@ impl Shapes {
             palette: 1,
             start_row: 0,
             reserved: [0; 14],
-            row_bytes: [
-                line, line, line, line, bytes, bytes, line, line, 0, 0, 0, 0, 0, 0, 0, 0,
-            ],
-            rows: [
-                first, first, second, second, first, second, steps, steps, 0, 0, 0, 0, 0, 0, 0, 0,
-            ],
+            row_bytes: [line, line, line, line, bytes, bytes, line, line, 0, 0, 0, 0, 0, 0, 0, 0],
+            rows: [first, first, second, second, first, second, steps, steps, 0, 0, 0, 0, 0, 0, 0, 0],
         }
     }
 
@@ -232,10 +228,7 @@ fn product(mut p: Bfloat16Product<'_>) {
 /// As for [`product`].
 unsafe fn all_rows(p: &mut Bfloat16Product<'_>, from: usize, count: usize, pairs: usize) {
     let last = p.rows % BLOCK_ROWS;
-    let blocks = [
-        (0, p.rows - last, BLOCK_ROWS),
-        (p.rows - last, p.rows, last),
-    ];
+    let blocks = [(0, p.rows - last, BLOCK_ROWS), (p.rows - last, p.rows, last)];
     for (start, end, rows) in blocks {
         if start == end {
             continue;
@@ -265,9 +258,7 @@ unsafe fn all_rows(p: &mut Bfloat16Product<'_>, from: usize, count: usize, pairs
                             start: match p.start {
                                 Start::Zero if first == 0 => None,
                                 // The same line for each row of a tile.
-                                Start::Row(row) if first == 0 => {
-                                    Some((row.as_ptr().add(panel * PANEL), 0))
-                                }
+                                Start::Row(row) if first == 0 => Some((row.as_ptr().add(panel * PANEL), 0)),
                                 _ => Some((out.cast_const(), p.out_stride)),
                             },
                         };

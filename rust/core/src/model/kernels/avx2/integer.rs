@@ -3,8 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::model::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, ROW_BLOCK, SCALE_BYTES,
-    quantized_index,
+    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
 };
 
 /// Most rows for which weights are widened in registers; above that they are widened once for all rows.
@@ -49,10 +48,7 @@ impl Weights for Narrow {
         unsafe {
             let p = self.0.add(pair * 2 * PANEL).cast::<__m128i>();
             _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>().wrapping_add(AHEAD));
-            [
-                _mm256_cvtepi8_epi16(_mm_loadu_si128(p)),
-                _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(1))),
-            ]
+            [_mm256_cvtepi8_epi16(_mm_loadu_si128(p)), _mm256_cvtepi8_epi16(_mm_loadu_si128(p.add(1)))]
         }
     }
 }
@@ -189,11 +185,7 @@ impl Rows {
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     #[allow(clippy::needless_range_loop)]
-    unsafe fn tile<W: Weights, const R: usize, const N: usize>(
-        &self,
-        w: W,
-        panel_bytes: usize,
-    ) -> usize {
+    unsafe fn tile<W: Weights, const R: usize, const N: usize>(&self, w: W, panel_bytes: usize) -> usize {
         // SAFETY: by the caller's promise; rows of activations are padded to whole pairs.
         unsafe {
             let mut sums = [[[_mm256_setzero_si256(); 2]; N]; R];
@@ -216,11 +208,7 @@ impl Rows {
                     let a_scale = _mm256_broadcast_ss(&*self.a_scale.add(r * self.groups));
                     for half in 0..2 {
                         let out = self.out.add(r * self.out_stride + n * PANEL + 8 * half);
-                        let before = if self.add {
-                            _mm256_loadu_ps(out)
-                        } else {
-                            _mm256_setzero_ps()
-                        };
+                        let before = if self.add { _mm256_loadu_ps(out) } else { _mm256_setzero_ps() };
                         let scale = _mm256_mul_ps(a_scale, _mm256_loadu_ps(w_scale.add(8 * half)));
                         let sum = _mm256_cvtepi32_ps(sums[r][n][half]);
                         _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, before));

@@ -75,12 +75,7 @@ impl Storage for Float32 {
         // SAFETY: by the caller's promise; loads need no alignment.
         unsafe {
             let p = panel.cast::<f32>().add(k * PANEL);
-            [
-                _mm256_loadu_ps(p),
-                _mm256_loadu_ps(p.add(8)),
-                _mm256_loadu_ps(p.add(16)),
-                _mm256_loadu_ps(p.add(24)),
-            ]
+            [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8)), _mm256_loadu_ps(p.add(16)), _mm256_loadu_ps(p.add(24))]
         }
     }
 }
@@ -143,18 +138,12 @@ unsafe fn typed_product<S: Storage>(mut p: Product<'_>) {
 /// Weights of a panel from a step on.
 unsafe fn panel_run<S: Storage>(p: &Product<'_>, panel: usize, from: usize) -> *const u8 {
     // SAFETY: as for the caller; a run begins at an even step, so its weights begin where they are expected.
-    unsafe {
-        p.w.as_ptr()
-            .add(panel * p.w_stride + from * PANEL * S::DTYPE.size())
-    }
+    unsafe { p.w.as_ptr().add(panel * p.w_stride + from * PANEL * S::DTYPE.size()) }
 }
 
 /// `R` rows times `N` panels from `panel` on, all of `k`; gives `N`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn block<S: Storage, const R: usize, const N: usize>(
-    p: &mut Product<'_>,
-    panel: usize,
-) -> usize {
+unsafe fn block<S: Storage, const R: usize, const N: usize>(p: &mut Product<'_>, panel: usize) -> usize {
     for from in (0..p.k.max(1)).step_by(RUN) {
         let k = (p.k - from).min(RUN);
         // SAFETY: as for the caller.
@@ -197,12 +186,7 @@ unsafe fn many_rows<S: Storage>(p: &mut Product<'_>) {
 
 /// All rows times a run of one panel.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn all_rows<S: Storage, const FETCH: bool>(
-    p: &mut Product<'_>,
-    panel: usize,
-    from: usize,
-    w: *const u8,
-) {
+unsafe fn all_rows<S: Storage, const FETCH: bool>(p: &mut Product<'_>, panel: usize, from: usize, w: *const u8) {
     let (k, go_on) = ((p.k - from).min(RUN), p.accumulate || from > 0);
     let (lda, ldo) = (p.a_stride, p.out_stride);
     let mut row = 0;

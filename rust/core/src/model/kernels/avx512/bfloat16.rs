@@ -14,10 +14,7 @@ pub fn round(x: &[f32], out: &mut [u16]) {
         for (x, out) in x.iter().zip(out) {
             // SAFETY: loads and stores of whole chunks.
             unsafe {
-                let (low, high) = (
-                    _mm512_loadu_ps(x.as_ptr()),
-                    _mm512_loadu_ps(x.as_ptr().add(LANES / 2)),
-                );
+                let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(LANES / 2)));
                 let bits = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
                 _mm512_storeu_si512(out.as_mut_ptr().cast(), bits);
             }
@@ -83,10 +80,7 @@ unsafe fn all_rows(p: &mut Bfloat16Product<'_>) {
 
 /// `R` rows times all panels, `N` at a time; gives `R`.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn all_panels<const R: usize, const N: usize>(
-    p: &mut Bfloat16Product<'_>,
-    row: usize,
-) -> usize {
+unsafe fn all_panels<const R: usize, const N: usize>(p: &mut Bfloat16Product<'_>, row: usize) -> usize {
     let whole = p.panels / N * N;
     // SAFETY: as for the caller.
     unsafe {
@@ -104,11 +98,7 @@ unsafe fn all_panels<const R: usize, const N: usize>(
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
-unsafe fn tile<const R: usize, const N: usize>(
-    p: &mut Bfloat16Product<'_>,
-    row: usize,
-    panel: usize,
-) {
+unsafe fn tile<const R: usize, const N: usize>(p: &mut Bfloat16Product<'_>, row: usize, panel: usize) {
     // SAFETY: the offsets stay inside the slices, whose lengths `check` has compared with the sizes: activations and
     // weights are there for an even number of steps.
     unsafe {
@@ -134,10 +124,7 @@ unsafe fn tile<const R: usize, const N: usize>(
         }
         for r in 0..R {
             for n in 0..N {
-                let at = p
-                    .out
-                    .as_mut_ptr()
-                    .add((row + r) * p.out_stride + (panel + n) * PANEL);
+                let at = p.out.as_mut_ptr().add((row + r) * p.out_stride + (panel + n) * PANEL);
                 let before = match p.start {
                     Start::Zero => _mm512_setzero_ps(),
                     Start::Row(row) => _mm512_loadu_ps(row.as_ptr().add((panel + n) * PANEL)),

@@ -4,8 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::model::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, ROW_BLOCK, SCALE_BYTES,
-    quantized_index,
+    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
 };
 
 /// Up to so many rows the weights are what costs.
@@ -168,17 +167,12 @@ impl Tile {
             let w_scale = _mm512_loadu_ps(self.w.cast());
             for r in 0..R {
                 let out = self.out.add(r * self.out_stride);
-                let before = if self.add {
-                    _mm512_loadu_ps(out)
-                } else {
-                    _mm512_setzero_ps()
-                };
+                let before = if self.add { _mm512_loadu_ps(out) } else { _mm512_setzero_ps() };
                 let mut sum = sums[r][0];
                 for c in 1..C {
                     sum = _mm512_add_epi32(sum, sums[r][c]);
                 }
-                let scale =
-                    _mm512_mul_ps(_mm512_set1_ps(*self.a_scale.add(r * self.groups)), w_scale);
+                let scale = _mm512_mul_ps(_mm512_set1_ps(*self.a_scale.add(r * self.groups)), w_scale);
                 _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, before));
             }
         }

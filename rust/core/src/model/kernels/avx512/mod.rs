@@ -113,10 +113,7 @@ impl Storage for Bfloat16 {
         unsafe {
             let both = _mm512_loadu_si512(panel.add(k * PANEL * 2).cast());
             let odd = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-            [
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(both)),
-                _mm512_castsi512_ps(_mm512_and_si512(both, odd)),
-            ]
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(both)), _mm512_castsi512_ps(_mm512_and_si512(both, odd))]
         }
     }
 }
@@ -156,10 +153,7 @@ unsafe fn few_rows<S: Storage, const R: usize>(p: &mut Product<'_>) {
 
 /// `R` rows times `N` panels from `panel` on, all of `k`; gives `N`.
 #[target_feature(enable = "avx512f")]
-unsafe fn block<S: Storage, const R: usize, const N: usize>(
-    p: &mut Product<'_>,
-    panel: usize,
-) -> usize {
+unsafe fn block<S: Storage, const R: usize, const N: usize>(p: &mut Product<'_>, panel: usize) -> usize {
     for from in (0..p.k.max(1)).step_by(RUN) {
         // SAFETY: as for the caller; a run begins at an even step, so its weights begin where they are expected.
         unsafe {
@@ -269,11 +263,7 @@ unsafe fn tile<S: Storage, const R: usize, const N: usize>(t: Tile) -> usize {
         for r in 0..R {
             for n in 0..N {
                 let at = t.out.add(r * t.out_stride + n * PANEL);
-                let before = if t.add {
-                    _mm512_loadu_ps(at)
-                } else {
-                    _mm512_setzero_ps()
-                };
+                let before = if t.add { _mm512_loadu_ps(at) } else { _mm512_setzero_ps() };
                 _mm512_storeu_ps(at, _mm512_add_ps(before, sums[r][n]));
             }
         }

@@ -3,9 +3,7 @@ use super::*;
 
 /// Sets that multiply in bfloat16.
 fn bfloat16_sets() -> impl Iterator<Item = (&'static str, fn(Bfloat16Product<'_>))> {
-    fast_sets()
-        .into_iter()
-        .filter_map(|k| k.bfloat16_product.map(|product| (k.name, product)))
+    fast_sets().into_iter().filter_map(|k| k.bfloat16_product.map(|product| (k.name, product)))
 }
 
 #[test]
@@ -39,16 +37,10 @@ fn rounding_to_bfloat16() {
             assert!(rounded.is_infinite() && rounded.signum() == x.signum());
         } else {
             let error = (rounded - x).abs();
-            assert!(
-                error <= x.abs() / 256.0 + f32::MIN_POSITIVE && rounded.to_bits() & 0xffff == 0
-            );
+            assert!(error <= x.abs() / 256.0 + f32::MIN_POSITIVE && rounded.to_bits() & 0xffff == 0);
         }
     }
-    assert_eq!(
-        expected[301 + 2..301 + 4],
-        [0x3f80, 0x3f82],
-        "ties go to even"
-    );
+    assert_eq!(expected[301 + 2..301 + 4], [0x3f80, 0x3f82], "ties go to even");
     for set in fast_sets() {
         for n in LENGTHS.into_iter().chain([x.len()]) {
             let from = x.len() - n;
@@ -143,24 +135,17 @@ fn bfloat16_product_equals_the_definition_but_for_the_order_of_the_sums() {
                     Start::Row(bias) => f64::from(bias[column]),
                     Start::Out => f64::from(before[i]),
                 };
-                let (exact, size) =
-                    terms.fold((start, start.abs()), |(e, s), t| (e + t, s + t.abs()));
+                let (exact, size) = terms.fold((start, start.abs()), |(e, s), t| (e + t, s + t.abs()));
                 *most = size;
                 let error = (f64::from(definition[i]) - exact).abs();
-                assert!(
-                    error <= (k + 2) as f64 * 2_f64.powi(-24) * size,
-                    "{rows} {k} {panels}"
-                );
+                assert!(error <= (k + 2) as f64 * 2_f64.powi(-24) * size, "{rows} {k} {panels}");
             }
             for (name, product) in bfloat16_sets() {
                 let given = run(product, 0, rows);
                 for ((x, d), size) in given.iter().zip(&definition).zip(&sizes) {
                     // Half a unit for each sum, on both sides.
                     let most = (k + 2) as f64 * 2_f64.powi(-23) * size;
-                    assert!(
-                        (f64::from(*x) - f64::from(*d)).abs() <= most,
-                        "{name} {rows} {k} {panels}: {x} {d}"
-                    );
+                    assert!((f64::from(*x) - f64::from(*d)).abs() <= most, "{name} {rows} {k} {panels}: {x} {d}");
                 }
                 // A row does not depend on its neighbours.
                 for first in 0..rows.min(34) {

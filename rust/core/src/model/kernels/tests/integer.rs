@@ -17,24 +17,13 @@ fn quantized(kernels: &Kernels, a: &[f32], k: usize) -> (Vec<i16>, Vec<f32>) {
 }
 
 /// The product of rows that `quantized` gave.
-fn integer(
-    kernels: &Kernels,
-    rows: &[i16],
-    a_scale: &[f32],
-    w: &[u8],
-    k: usize,
-    panels: usize,
-) -> Vec<f32> {
+fn integer(kernels: &Kernels, rows: &[i16], a_scale: &[f32], w: &[u8], k: usize, panels: usize) -> Vec<f32> {
     let width = k.next_multiple_of(2);
     let count = rows.len() / width;
     let (block, len) = (kernels.integers.row_block(), kernels.integers.block_len(k));
     let mut a = vec![0x55aa; count.div_ceil(block) * len];
     for (i, row) in rows.chunks_exact(width).enumerate() {
-        (kernels.place)(
-            row,
-            i % block,
-            &mut a[i / block * len..(i / block + 1) * len],
-        );
+        (kernels.place)(row, i % block, &mut a[i / block * len..(i / block + 1) * len]);
     }
     let mut w = w.to_vec();
     for panel in w.chunks_exact_mut(Dtype::Int8.panel_bytes(k)) {
@@ -76,14 +65,9 @@ fn integer_product_equals_the_definition_bit_for_bit() {
         (4, 255, 2),
         (5, 3, 1),
     ];
-    for (rows, k, panels) in shapes.into_iter().chain([
-        (6, 640, 2),
-        (8, 33, 2),
-        (11, 257, 2),
-        (12, 128, 1),
-        (13, 300, 3),
-        (50, 128, 1),
-    ]) {
+    for (rows, k, panels) in
+        shapes.into_iter().chain([(6, 640, 2), (8, 33, 2), (11, 257, 2), (12, 128, 1), (13, 300, 3), (50, 128, 1)])
+    {
         let mut random = Random(0x1357 + (rows * 31 + k * 7 + panels) as u64);
         let a = random.vec(rows * k, 3.0);
         let w = random_panels(&mut random, Dtype::Int8, k, panels);
@@ -103,12 +87,7 @@ fn integer_product_equals_the_definition_bit_for_bit() {
             assert!(error <= 3e-4 * size, "{rows} {k} {panels}: {got} {exact}");
         }
         for set in fast_sets() {
-            assert_eq!(
-                quantized(set, &a, k),
-                (values.clone(), scales.clone()),
-                "{}",
-                set.name
-            );
+            assert_eq!(quantized(set, &a, k), (values.clone(), scales.clone()), "{}", set.name);
             let given = integer(set, &values, &scales, &w, k, panels);
             assert_eq!(given, fused, "{} {rows} {k} {panels}", set.name);
         }
@@ -120,14 +99,7 @@ fn integer_product_equals_the_definition_bit_for_bit() {
         // A row does not depend on its neighbours.
         let (width, groups) = (k.next_multiple_of(2), k.div_ceil(GROUP));
         for set in available() {
-            let last = integer(
-                set,
-                &values[(rows - 1) * width..],
-                &scales[(rows - 1) * groups..],
-                &w,
-                k,
-                panels,
-            );
+            let last = integer(set, &values[(rows - 1) * width..], &scales[(rows - 1) * groups..], &w, k, panels);
             let all = integer(set, &values, &scales, &w, k, panels);
             assert_eq!(last, all[(rows - 1) * panels * PANEL..], "{}", set.name);
         }
@@ -147,10 +119,7 @@ fn widened_weights_are_the_nearest_bfloat16() {
                 * definition::group_scale(&panel, step / GROUP, column)
                 * inputs[step];
             let given = definition::weight(&expected, Dtype::Bfloat16, step, column);
-            assert!(
-                (given - weight).abs() <= weight.abs() / 256.0,
-                "{step} {column} of {k}"
-            );
+            assert!((given - weight).abs() <= weight.abs() / 256.0, "{step} {column} of {k}");
         }
         for set in fast_sets() {
             let mut out = vec![0xff; expected.len()];
@@ -192,11 +161,7 @@ fn quantization_keeps_zeros_and_shows_what_is_not_finite() {
         a[2 * GROUP + 3] = f32::NEG_INFINITY;
         a[3 * GROUP] = -7.0;
         let (values, scales) = quantized(set, &a, a.len());
-        assert!(
-            scales[0] == 0.0 && scales[1].is_nan() && scales[2].is_nan(),
-            "{}",
-            set.name
-        );
+        assert!(scales[0] == 0.0 && scales[1].is_nan() && scales[2].is_nan(), "{}", set.name);
         assert!(values[..3 * GROUP].iter().all(|&v| v == 0), "{}", set.name);
         assert_eq!(values[3 * GROUP..], [-QUANTIZED_MAX, 0], "{}", set.name);
         assert_eq!(scales[3], 7.0 / f32::from(QUANTIZED_MAX));

@@ -23,40 +23,20 @@ const LENGTHS: [usize; 9] = [1, 2, 7, 8, 9, 63, 64, 123, 257];
 static FUSED: Kernels = definition::kernels::<true>("scalar, fused");
 
 fn fast_sets() -> Vec<&'static Kernels> {
-    available()
-        .into_iter()
-        .filter(|k| k.name != "scalar")
-        .collect()
+    available().into_iter().filter(|k| k.name != "scalar").collect()
 }
 
 fn random_panels(random: &mut Random, dtype: Dtype, k: usize, panels: usize) -> Vec<u8> {
     let n = panels * k.next_multiple_of(2) * PANEL;
     match dtype {
-        Dtype::Float32 => random
-            .vec(n, 1.0)
-            .iter()
-            .flat_map(|x| x.to_le_bytes())
-            .collect(),
-        Dtype::Bfloat16 => random
-            .vec(n, 1.0)
-            .iter()
-            .flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes())
-            .collect(),
+        Dtype::Float32 => random.vec(n, 1.0).iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Dtype::Bfloat16 => random.vec(n, 1.0).iter().flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect(),
         Dtype::Int8 => (0..panels)
             .flat_map(|_| 0..k.div_ceil(GROUP))
             .flat_map(|group| {
-                let mut bytes: Vec<u8> = random
-                    .vec(PANEL, 0.01)
-                    .iter()
-                    .flat_map(|x| x.to_le_bytes())
-                    .collect();
+                let mut bytes: Vec<u8> = random.vec(PANEL, 0.01).iter().flat_map(|x| x.to_le_bytes()).collect();
                 let steps = (k - group * GROUP).min(GROUP).next_multiple_of(4);
-                bytes.extend(
-                    random
-                        .vec(steps * PANEL, 127.9)
-                        .iter()
-                        .map(|&x| x as i8 as u8),
-                );
+                bytes.extend(random.vec(steps * PANEL, 127.9).iter().map(|&x| x as i8 as u8));
                 bytes
             })
             .collect(),
@@ -78,11 +58,7 @@ fn run(
     let mut exact: Vec<f64> = out.iter().map(|&x| f64::from(x)).collect();
     for r in 0..rows {
         for c in 0..panels * PANEL {
-            let start = if accumulate {
-                exact[r * out_stride + c]
-            } else {
-                0.0
-            };
+            let start = if accumulate { exact[r * out_stride + c] } else { 0.0 };
             exact[r * out_stride + c] = start
                 + (0..k)
                     .map(|i| {
@@ -143,25 +119,14 @@ fn product_equals_the_definition_bit_for_bit() {
                 let (fused, exact) = run(&FUSED, dtype, shape, accumulate);
                 let scale = exact.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
                 for (x, e) in fused.iter().zip(&exact) {
-                    assert!(
-                        (f64::from(*x) - e).abs() <= 2e-6 * scale,
-                        "{dtype:?} {shape:?}: {x} {e}"
-                    );
+                    assert!((f64::from(*x) - e).abs() <= 2e-6 * scale, "{dtype:?} {shape:?}: {x} {e}");
                 }
                 let (portable, _) = run(&definition::KERNELS, dtype, shape, accumulate);
                 for (x, e) in portable.iter().zip(&exact) {
-                    assert!(
-                        (f64::from(*x) - e).abs() <= 2e-6 * scale,
-                        "{dtype:?} {shape:?}: {x} {e}"
-                    );
+                    assert!((f64::from(*x) - e).abs() <= 2e-6 * scale, "{dtype:?} {shape:?}: {x} {e}");
                 }
                 for set in fast_sets() {
-                    assert_eq!(
-                        run(set, dtype, shape, accumulate).0,
-                        fused,
-                        "{} {dtype:?} {shape:?}",
-                        set.name
-                    );
+                    assert_eq!(run(set, dtype, shape, accumulate).0, fused, "{} {dtype:?} {shape:?}", set.name);
                 }
             }
         }
@@ -227,10 +192,7 @@ fn row(
     }
     let size = fused.iter().fold(1.0_f32, |m, x| m.max(x.abs()));
     for (x, f) in apply(&definition::KERNELS).iter().zip(&fused) {
-        assert!(
-            (x - f).abs() <= 1e-6 * size,
-            "two roundings at length {len}: {x} {f}"
-        );
+        assert!((x - f).abs() <= 1e-6 * size, "two roundings at length {len}: {x} {f}");
     }
     let [x, a, b, c] = inputs;
     drop(x);
@@ -239,10 +201,7 @@ fn row(
 
 fn close(got: &[f32], expected: impl Iterator<Item = f64>, tolerance: f64) {
     for (i, (g, e)) in got.iter().zip(expected).enumerate() {
-        assert!(
-            (f64::from(*g) - e).abs() <= tolerance * e.abs().max(1.0),
-            "element {i}: {g}, expected {e}"
-        );
+        assert!((f64::from(*g) - e).abs() <= tolerance * e.abs().max(1.0), "element {i}: {g}, expected {e}");
     }
 }
 
@@ -251,21 +210,12 @@ fn elementwise_kernels() {
     for n in LENGTHS {
         let d = |x: f32| f64::from(x);
         let [out, a, b, _] = row(n, 1, 30.0, |k, x, a, b, _| (k.silu_mul)(a, b, x));
-        close(
-            &out,
-            a.iter()
-                .zip(&b)
-                .map(|(&g, &u)| d(g) / (1.0 + (-d(g)).exp()) * d(u)),
-            1e-6,
-        );
+        close(&out, a.iter().zip(&b).map(|(&g, &u)| d(g) / (1.0 + (-d(g)).exp()) * d(u)), 1e-6);
         let [out, a, ..] = row(n, 2, 6.0, |k, x, a, _, _| {
             x.copy_from_slice(a);
             (k.gelu)(x);
         });
-        let gelu = |x: f64| {
-            0.5 * x
-                * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
-        };
+        let gelu = |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh());
         close(&out, a.iter().map(|&x| gelu(d(x))), 1e-6);
         let [out, a, b, _] = row(n, 4, 2.0, |k, x, a, b, _| {
             x.copy_from_slice(a);
@@ -286,20 +236,14 @@ fn norms() {
         close(&out, (0..n).map(norm), 3e-6);
         let [out, a, b, _] = row(n, 6, 3.0, |k, x, a, b, _| (k.rms_norm)(a, b, 1e-5, x));
         let square = a.iter().map(|&x| d(x) * d(x)).sum::<f64>() / n as f64;
-        close(
-            &out,
-            (0..n).map(|i| d(a[i]) / (square + 1e-5).sqrt() * d(b[i])),
-            2e-6,
-        );
+        close(&out, (0..n).map(|i| d(a[i]) / (square + 1e-5).sqrt() * d(b[i])), 2e-6);
     }
 }
 
 #[test]
 fn rotary_embedding() {
     for half in [1, 4, 12, 32, 36] {
-        let [out, a, b, c] = row(2 * half, 7, 1.0, |k, x, a, b, c| {
-            (k.rotary)(a, &b[..half], &c[..half], 0.25, x)
-        });
+        let [out, a, b, c] = row(2 * half, 7, 1.0, |k, x, a, b, c| (k.rotary)(a, &b[..half], &c[..half], 0.25, x));
         let d = |x: f32| f64::from(x);
         let rotated = |i: usize| match i < half {
             true => 0.25 * (d(a[i]) * d(b[i]) - d(a[i + half]) * d(c[i])),
@@ -326,13 +270,7 @@ fn softmax_and_merge() {
             (k.merge)(&mut state, x, (-0.5, 3.0), b);
             assert!((state.0 - 1.5).abs() < 1e-7 && (state.1 - 2.75).abs() < 1e-6);
         });
-        close(
-            &out,
-            a.iter()
-                .zip(&b)
-                .map(|(&x, &y)| f64::from(x) + 0.25 * f64::from(y)),
-            1e-6,
-        );
+        close(&out, a.iter().zip(&b).map(|(&x, &y)| f64::from(x) + 0.25 * f64::from(y)), 1e-6);
     }
 }
 
@@ -358,10 +296,7 @@ fn argmax_takes_the_first_and_no_nan() {
 #[test]
 fn sets_are_chosen_by_name() {
     assert_eq!(select(Some("scalar")).expect("always there").name, "scalar");
-    assert_eq!(
-        select(None).expect("always there").name,
-        available()[0].name
-    );
+    assert_eq!(select(None).expect("always there").name, available()[0].name);
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512bw") {
         let names: Vec<_> = available().iter().map(|set| set.name).collect();
@@ -373,11 +308,7 @@ fn sets_are_chosen_by_name() {
             ("avx2", true),
             ("scalar", true),
         ];
-        let expected: Vec<_> = expected
-            .iter()
-            .filter(|(_, there)| *there)
-            .map(|(name, _)| *name)
-            .collect();
+        let expected: Vec<_> = expected.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
         assert_eq!(names, expected);
     }
     assert!(select(Some("abacus")).is_err());

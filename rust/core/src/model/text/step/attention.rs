@@ -17,13 +17,7 @@ impl<'a> Step<'a> {
     fn rotate(&self, x: &[f32], position: usize, scale: f32, out: &mut [f32]) {
         let half = self.model.config.head_dim / 2;
         let table = position * half..(position + 1) * half;
-        (self.kernels.rotary)(
-            x,
-            &self.model.cos[table.clone()],
-            &self.model.sin[table],
-            scale,
-            out,
-        );
+        (self.kernels.rotary)(x, &self.model.cos[table.clone()], &self.model.sin[table], scale, out);
     }
 
     /// Puts the new keys, rotated, and values into the pages.
@@ -93,11 +87,7 @@ impl<'a> Step<'a> {
         };
         // One token per task and block: the piece of a token lies where no other task writes.
         worker.for_each(self.rows * heads * self.split, |task| {
-            let (row, head, block) = (
-                task / self.split / heads,
-                task / self.split % heads,
-                task % self.split,
-            );
+            let (row, head, block) = (task / self.split / heads, task / self.split % heads, task % self.split);
             let group = self.token(row);
             if block * BLOCK > group.position {
                 return;
@@ -109,10 +99,7 @@ impl<'a> Step<'a> {
             let mut pairs = [(0.0, 0.0); QUERY_ROWS];
             let pairs = &mut pairs[..rows.min(QUERY_ROWS)];
             // SAFETY: as above.
-            unsafe {
-                self.pages
-                    .block(group.pages, layer, head, block, rows, s, pairs, Some(out))
-            };
+            unsafe { self.pages.block(group.pages, layer, head, block, rows, s, pairs, Some(out)) };
             for (state, pair) in states.chunks_exact_mut(2).zip(pairs) {
                 (state[0], state[1]) = *pair;
             }
@@ -138,17 +125,8 @@ impl<'a> Step<'a> {
 
     /// The group that is the single token of row `row`.
     fn token(&self, row: usize) -> Group<'a> {
-        let group = self
-            .groups
-            .iter()
-            .find(|g| (g.row..g.row + g.rows).contains(&row))
-            .unwrap_or(&self.groups[0]);
-        Group {
-            pages: group.pages,
-            row,
-            position: group.position + row - group.row,
-            rows: 1,
-        }
+        let group = self.groups.iter().find(|g| (g.row..g.row + g.rows).contains(&row)).unwrap_or(&self.groups[0]);
+        Group { pages: group.pages, row, position: group.position + row - group.row, rows: 1 }
     }
 
     /// Normalises what the scratch holds for a group and writes it where the output projection reads.
