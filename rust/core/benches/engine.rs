@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use faster_smolvlm_core::machine::memory::{Buffer, Shared};
-use faster_smolvlm_core::machine::team::Pool;
+use faster_smolvlm_core::machine::memory::{Mapped, Shared};
+use faster_smolvlm_core::machine::team::Team;
 use faster_smolvlm_core::model::checkpoint::Checkpoint;
 use faster_smolvlm_core::model::kernels::{ISA_VARIABLE, Packing, select};
 use faster_smolvlm_core::model::linear::{Activations, Input, Linear, LinearScratch, Order, Quantized, task_panels};
@@ -188,7 +188,7 @@ const DTYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8];
 /// The matrix products of the model alone.
 fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
     let kernels = select(std::env::var(ISA_VARIABLE).ok().as_deref())?;
-    let mut pool = Pool::new(threads)?;
+    let mut team = Team::new(threads)?;
     let checkpoint = Checkpoint::open(&[path.to_string_lossy().into_owned()])?;
     let cases = [
         ("vision_model.encoder.layers.0.self_attn.q_proj", 768, 768, 1024),
@@ -200,7 +200,7 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
     for (name, outputs, inputs, rows) in cases {
         let weight = checkpoint.tensor(&format!("model.{name}.weight"), &[outputs, inputs])?;
         let packing = Packing::new(dtype, kernels, false);
-        let linear = Linear::pack(&[weight], Order::Concatenated, Vec::new(), packing, &mut pool)?;
+        let linear = Linear::pack(&[weight], Order::Concatenated, Vec::new(), packing, &mut team)?;
         let mut random = Random(3);
         let mut quantized = Quantized::new(&[(rows, inputs)])?;
         let mut room = Activations::room(rows, inputs)?;
@@ -214,12 +214,12 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
                 });
             }
         }
-        let mut output = Buffer::<f32>::zeroed(rows * outputs)?;
+        let mut output = Mapped::<f32>::zeroed(rows * outputs)?;
         let output = Shared::new(&mut output);
         let input = Input { values, rows, quantized: quantized.shared() };
         let scratches = (0..threads).map(|_| Ok(Mutex::new(LinearScratch::new()?))).collect::<Outcome<Vec<_>>>()?;
         let seconds = time(|| {
-            pool.run(|worker| {
+            team.run(|worker| {
                 let mut scratch = scratches[worker.index].lock().expect("no panic");
                 // SAFETY: nobody writes the input, and each call of `done` has rows and columns of its own.
                 unsafe {

@@ -17,14 +17,14 @@ impl Plain for u16 {}
 impl Plain for u8 {}
 
 /// A fixed, zeroed array mapped from the system. Pages that nobody touches cost no memory.
-pub struct Buffer<T: Plain> {
+pub struct Mapped<T: Plain> {
     map: MmapMut,
     offset: usize,
     len: usize,
     kind: PhantomData<T>,
 }
 
-impl<T: Plain> Buffer<T> {
+impl<T: Plain> Mapped<T> {
     /// Maps `len` zeroed elements.
     pub fn zeroed(len: usize) -> Result<Self> {
         let refuse = || EngineError::Memory { bytes: len.saturating_mul(size_of::<T>()) };
@@ -43,7 +43,7 @@ impl<T: Plain> Buffer<T> {
     }
 }
 
-impl<T: Plain> Deref for Buffer<T> {
+impl<T: Plain> Deref for Mapped<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         // SAFETY: the map holds `len` elements from `offset` on, page-aligned, and every bit pattern is a `T`.
@@ -51,7 +51,7 @@ impl<T: Plain> Deref for Buffer<T> {
     }
 }
 
-impl<T: Plain> DerefMut for Buffer<T> {
+impl<T: Plain> DerefMut for Mapped<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and `&mut self` makes the borrow the only one.
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.offset).cast(), self.len) }
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn buffers_are_zeroed_and_aligned() {
         for len in [0, 1, 4097, HUGE_PAGE / 4 + 3] {
-            let mut b = Buffer::<f32>::zeroed(len).expect("a few MiB");
+            let mut b = Mapped::<f32>::zeroed(len).expect("a few MiB");
             assert!(b.iter().all(|&x| x == 0.0));
             assert_eq!(b.as_ptr().align_offset(64), 0);
             b.fill(1.0);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn impossible_memory_is_refused() {
-        assert!(matches!(Buffer::<f32>::zeroed(usize::MAX / 2), Err(EngineError::Memory { .. })));
-        assert!(matches!(Buffer::<u8>::zeroed(1 << 60), Err(EngineError::Memory { .. })));
+        assert!(matches!(Mapped::<f32>::zeroed(usize::MAX / 2), Err(EngineError::Memory { .. })));
+        assert!(matches!(Mapped::<u8>::zeroed(1 << 60), Err(EngineError::Memory { .. })));
     }
 }

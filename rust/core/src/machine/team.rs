@@ -48,7 +48,7 @@ struct State {
 
 /// A thread's place in a running job.
 pub struct Worker<'a> {
-    /// Index of the thread, below [`Pool::threads`]; picks its scratch memory.
+    /// Index of the thread, below [`Team::threads`]; picks its scratch memory.
     pub index: usize,
     state: &'a State,
     phase: u64,
@@ -106,7 +106,7 @@ fn wait_until(mut holds: impl FnMut() -> bool) -> Option<Instant> {
 }
 
 /// Threads that wait for work between jobs: spinning at first, then parked.
-pub struct Pool {
+pub struct Team {
     state: Arc<State>,
     threads: Vec<JoinHandle<()>>,
     process: u32,
@@ -117,25 +117,25 @@ pub struct Pool {
     next_rest: u32,
 }
 
-impl Pool {
-    /// Starts `threads - 1` threads; the caller of [`Pool::run`] is the first.
+impl Team {
+    /// Starts `threads - 1` threads; the caller of [`Team::run`] is the first.
     pub fn new(threads: usize) -> Result<Self> {
         if threads == 0 || threads > 1024 {
             return Err(EngineError::Input(format!("num_threads must lie between 1 and 1024, got {threads}")));
         }
         let state = Arc::new(State::default());
         state.active.store(threads, Ordering::Relaxed);
-        let mut pool =
+        let mut team =
             Self { state, threads: Vec::new(), process: std::process::id(), phase: 0, done: 0, rest: 0, next_rest: 0 };
         for index in 1..threads {
-            let state = Arc::clone(&pool.state);
+            let state = Arc::clone(&team.state);
             let handle = thread::Builder::new()
                 .name(format!("smolvlm-{index}"))
                 .spawn(move || serve(&state, index))
                 .map_err(|e| EngineError::Input(format!("could not start thread {index} of {threads}: {e}")))?;
-            pool.threads.push(handle);
+            team.threads.push(handle);
         }
-        Ok(pool)
+        Ok(team)
     }
 
     /// Number of threads, the caller included.
@@ -191,7 +191,7 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for Team {
     fn drop(&mut self) {
         if self.process != std::process::id() {
             return;
@@ -245,10 +245,10 @@ mod tests {
     #[test]
     fn every_task_runs_once_and_phases_are_ordered() {
         for threads in [1, 2, 3, 5] {
-            let mut pool = Pool::new(threads).expect("threads");
+            let mut team = Team::new(threads).expect("threads");
             for round in 0..200 {
                 let counts: Vec<AtomicUsize> = (0..37 + round % 5).map(|_| AtomicUsize::new(0)).collect();
-                pool.run(|w| {
+                team.run(|w| {
                     for phase in 0..4 {
                         w.for_each(counts.len(), |i| {
                             assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) >= phase));
@@ -265,21 +265,21 @@ mod tests {
 
     #[test]
     fn a_panicking_task_is_an_error_and_the_pool_lives_on() {
-        let mut pool = Pool::new(2).expect("threads");
+        let mut team = Team::new(2).expect("threads");
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let failed = pool.run(|w| w.for_each(8, |i| assert_ne!(i, 5)));
+        let failed = team.run(|w| w.for_each(8, |i| assert_ne!(i, 5)));
         std::panic::set_hook(hook);
         assert!(matches!(failed, Err(EngineError::Internal(_))));
-        pool.run(|w| w.for_each(8, |_| ())).expect("works again");
+        team.run(|w| w.for_each(8, |_| ())).expect("works again");
     }
 
     #[test]
     fn thread_counts_are_checked() {
-        assert!(Pool::new(0).is_err());
-        let mut pool = Pool::new(3).expect("threads");
-        pool.set_active(1);
-        pool.run(|w| w.for_each(3, |_| assert_eq!(w_index(), 0))).expect("only the caller works");
+        assert!(Team::new(0).is_err());
+        let mut team = Team::new(3).expect("threads");
+        team.set_active(1);
+        team.run(|w| w.for_each(3, |_| assert_eq!(w_index(), 0))).expect("only the caller works");
     }
 
     fn w_index() -> usize {

@@ -2,7 +2,7 @@
 use std::path::PathBuf;
 
 use crate::error::{EngineError, Result};
-use crate::machine::team::Pool;
+use crate::machine::team::Team;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::ModelConfig;
 use crate::model::kernels::{Dtype, ISA_VARIABLE, Kernels, Packing, select};
@@ -49,7 +49,7 @@ fn load_weights(
     checkpoint: &Checkpoint,
     options: &LoadOptions,
     kernels: &Kernels,
-    pool: &mut Pool,
+    team: &mut Team,
 ) -> Result<(VisionModel, TextModel, Outcome)> {
     let [vision, text] = [true, false].map(|many| Packing::new(options.dtype, kernels, many));
     let load = |mut packer: Packer<'_>| -> Result<(VisionModel, TextModel, Outcome)> {
@@ -61,23 +61,23 @@ fn load_weights(
     };
     let dtype = options.dtype;
     let Some(folder) = &options.packed_cache else {
-        return load(Packer::new(dtype, pool));
+        return load(Packer::new(dtype, team));
     };
     let identity = checkpoint
         .identity()
         .ok_or_else(|| EngineError::Config("packed weights are kept for checkpoints in files only".into()))?;
     let key = packed_file::key(&identity, &format!("{config:?}"), [vision, text]);
     let path = folder.join(format!("{key:016x}.packed"));
-    let kept = match Packer::kept(dtype, pool, &path, key) {
+    let kept = match Packer::kept(dtype, team, &path, key) {
         Ok(Some(packer)) => load(packer).map(Some),
         Ok(None) => Ok(None),
         Err(e) => Err(e),
     };
     match kept {
         Ok(Some(loaded)) => Ok(loaded),
-        Ok(None) => load(Packer::keeping(dtype, pool, &path, key)),
+        Ok(None) => load(Packer::keeping(dtype, team, &path, key)),
         Err(EngineError::Packed(reason)) => {
-            let (vision, text, outcome) = load(Packer::keeping(dtype, pool, &path, key))?;
+            let (vision, text, outcome) = load(Packer::keeping(dtype, team, &path, key))?;
             let outcome = match outcome {
                 Outcome::Written => Outcome::Replaced(reason),
                 other => other,
@@ -100,7 +100,7 @@ pub struct Engine {
     cache: KvCache,
     text_buffers: TextBuffers,
     vision_buffers: Option<VisionBuffers>,
-    pool: Pool,
+    team: Team,
 }
 
 impl Engine {
@@ -117,13 +117,13 @@ impl Engine {
         }
         let isa = std::env::var(ISA_VARIABLE).ok();
         let kernels = select(isa.as_deref())?;
-        let mut pool = Pool::new(options.threads)?;
+        let mut team = Team::new(options.threads)?;
         let checkpoint = open()?;
         let t = &config.text;
         let layout = PageLayout::new(options.kv_dtype, t.num_hidden_layers, t.num_key_value_heads, t.head_dim);
         let cache = KvCache::new(layout, options.cache_positions, t.max_position_embeddings)?;
         checkpoint.tensor(EMBEDDING, &[t.vocab_size, t.hidden_size])?;
-        let (vision, text, packed) = load_weights(&config, &checkpoint, options, kernels, &mut pool)?;
+        let (vision, text, packed) = load_weights(&config, &checkpoint, options, kernels, &mut team)?;
         let text_buffers = TextBuffers::new(t, cache.layout(), text.head_tasks(), options.threads)?;
         let kv_dtype = options.kv_dtype;
         Ok(Self {
@@ -137,7 +137,7 @@ impl Engine {
             cache,
             text_buffers,
             vision_buffers: None,
-            pool,
+            team,
         })
     }
 
@@ -163,7 +163,7 @@ impl Engine {
 
     /// Number of threads.
     pub fn threads(&self) -> usize {
-        self.pool.threads()
+        self.team.threads()
     }
 
     /// Bytes of weights that a step of the text stack reads.
@@ -186,13 +186,13 @@ impl Engine {
         let (rows, columns, _) = self.vision.frame_size(frame.height, frame.width)?;
         if self.vision_buffers.as_ref().is_none_or(|b| b.patches() < rows * columns) {
             self.vision_buffers = None;
-            let buffers = VisionBuffers::new(&self.config, self.kv_dtype, rows * columns, self.pool.threads())?;
+            let buffers = VisionBuffers::new(&self.config, self.kv_dtype, rows * columns, self.team.threads())?;
             self.vision_buffers = Some(buffers);
         }
         let Some(buffers) = &mut self.vision_buffers else {
             return Err(EngineError::Internal("the vision buffers were just made".into()));
         };
-        self.vision.encode(self.kernels, &mut self.pool, buffers, frame, out)
+        self.vision.encode(self.kernels, &mut self.team, buffers, frame, out)
     }
 
     /// Takes tokens through the text stack. On an error no sequence has changed.
@@ -216,8 +216,8 @@ impl Engine {
             segments.push(Segment { pages: sequence.pages.clone(), position: sequence.length, row, rows });
             row += rows;
         }
-        let (pool, buffers) = (&mut self.pool, &mut self.text_buffers);
-        self.text.step(self.kernels, pool, buffers, pages, &segments, input.wanted, output)?;
+        let (team, buffers) = (&mut self.team, &mut self.text_buffers);
+        self.text.step(self.kernels, team, buffers, pages, &segments, input.wanted, output)?;
         self.cache.advance(input.sequences, input.lengths);
         Ok(())
     }

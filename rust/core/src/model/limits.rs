@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::error::Result;
-use crate::machine::memory::Buffer;
-use crate::machine::team::Pool;
+use crate::machine::memory::Mapped;
+use crate::machine::team::Team;
 use crate::model::kernels::{ISA_VARIABLE, select};
 
 /// Larger than any cache of the machines that this is for.
@@ -27,13 +27,13 @@ pub struct Limits {
 /// Measures with `threads` threads and the instruction set that the engine would use.
 pub fn measure(threads: usize) -> Result<Limits> {
     let kernels = select(std::env::var(ISA_VARIABLE).ok().as_deref())?;
-    let mut pool = Pool::new(threads)?;
-    let mut memory = Buffer::<u8>::zeroed(BYTES)?;
+    let mut team = Team::new(threads)?;
+    let mut memory = Mapped::<u8>::zeroed(BYTES)?;
     memory.fill(1);
     let mut limits = Limits { read_bytes: 0.0, flops: 0.0, bfloat16_flops: kernels.burn_bfloat16.map(|_| 0.0) };
     for _ in 0..TRIES {
         let start = Instant::now();
-        pool.run(|worker| {
+        team.run(|worker| {
             worker.for_each(BYTES / PIECE, |i| {
                 // Several streams at once, as the kernels read: one alone does not fill the memory's queues.
                 let (streams, _) = memory[i * PIECE..(i + 1) * PIECE].as_chunks::<{ PIECE / STREAMS }>();
@@ -49,19 +49,19 @@ pub fn measure(threads: usize) -> Result<Limits> {
             });
         })?;
         limits.read_bytes = limits.read_bytes.max(BYTES as f64 / start.elapsed().as_secs_f64());
-        limits.flops = limits.flops.max(rate(&mut pool, threads, kernels.burn)?);
+        limits.flops = limits.flops.max(rate(&mut team, threads, kernels.burn)?);
         if let Some((best, burn)) = limits.bfloat16_flops.as_mut().zip(kernels.burn_bfloat16) {
-            *best = best.max(rate(&mut pool, threads, burn)?);
+            *best = best.max(rate(&mut team, threads, burn)?);
         }
     }
     Ok(limits)
 }
 
 /// Operations per second of all threads.
-fn rate(pool: &mut Pool, threads: usize, burn: fn(usize) -> u64) -> Result<f64> {
+fn rate(team: &mut Team, threads: usize, burn: fn(usize) -> u64) -> Result<f64> {
     let start = Instant::now();
     let operations = AtomicU64::new(0);
-    pool.run(|worker| {
+    team.run(|worker| {
         worker.for_each(threads, |_| {
             operations.fetch_add(burn(ROUNDS), Ordering::Relaxed);
         });

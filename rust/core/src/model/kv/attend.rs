@@ -4,7 +4,7 @@
 //! inner dimension `head_dim` and one column per position, values as weights with one inner step per position. So the
 //! matrix kernel computes scores and outputs alike, for one row or for many.
 use crate::error::Result;
-use crate::machine::memory::{Buffer, Shared};
+use crate::machine::memory::{Mapped, Shared};
 use crate::model::kernels::{BLOCK, Bfloat16Product, Dtype, Kernels, PANEL, Product, RUN, Start};
 
 /// Positions of a page of the text stack.
@@ -91,10 +91,10 @@ pub struct AttentionScratch {
     /// Unnormalised output of each query row, `padded_dim` wide.
     pub outputs: Vec<f32>,
     /// Aligned like those below, or each row of a tile would lie on two lines of the cache.
-    block_outputs: Buffer<f32>,
-    scores: Buffer<f32>,
-    rounded_queries: Buffer<u16>,
-    rounded_scores: Buffer<u16>,
+    block_outputs: Mapped<f32>,
+    scores: Mapped<f32>,
+    rounded_queries: Mapped<u16>,
+    rounded_scores: Mapped<u16>,
     expanded: Vec<f32>,
 }
 
@@ -108,10 +108,10 @@ impl AttentionScratch {
             limits: vec![0; rows],
             states: vec![(0.0, 0.0); rows],
             outputs: vec![0.0; rows * layout.padded_dim()],
-            block_outputs: Buffer::zeroed(rows * layout.padded_dim())?,
-            scores: Buffer::zeroed(rows * BLOCK)?,
-            rounded_queries: Buffer::zeroed(rows * layout.head_dim.next_multiple_of(2))?,
-            rounded_scores: Buffer::zeroed(rows * BLOCK)?,
+            block_outputs: Mapped::zeroed(rows * layout.padded_dim())?,
+            scores: Mapped::zeroed(rows * BLOCK)?,
+            rounded_queries: Mapped::zeroed(rows * layout.head_dim.next_multiple_of(2))?,
+            rounded_scores: Mapped::zeroed(rows * BLOCK)?,
             expanded: vec![0.0; RUN * PANEL],
         })
     }
@@ -127,7 +127,7 @@ pub struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     /// Pages of `layout` in `bytes`.
-    pub fn new(kernels: &'static Kernels, layout: &'a PageLayout, bytes: &'a mut Buffer<u8>) -> Self {
+    pub fn new(kernels: &'static Kernels, layout: &'a PageLayout, bytes: &'a mut Mapped<u8>) -> Self {
         Self { kernels, layout, bytes: Shared::new(bytes) }
     }
 

@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 
 use crate::error::{EngineError, Result};
-use crate::machine::memory::Buffer;
+use crate::machine::memory::Mapped;
 use crate::model::kernels::Kernels;
 use crate::model::kv::{PAGE, PageLayout, Pages};
 
@@ -18,7 +18,7 @@ pub struct Sequence {
 /// A fixed number of pages, handed out to sequences.
 pub struct KvCache {
     layout: PageLayout,
-    bytes: Buffer<u8>,
+    bytes: Mapped<u8>,
     users: Vec<u32>,
     free: Vec<u32>,
     sequences: HashMap<u64, Sequence>,
@@ -37,7 +37,7 @@ impl KvCache {
             return Err(EngineError::Memory { bytes: usize::MAX });
         }
         let size = layout.page_bytes().checked_mul(pages).ok_or(EngineError::Memory { bytes: usize::MAX })?;
-        let bytes = Buffer::zeroed(size)?;
+        let bytes = Mapped::zeroed(size)?;
         let free = (0..pages as u32).rev().collect();
         Ok(Self { layout, bytes, users: vec![0; pages], free, sequences: HashMap::new(), next_id: 1, limit })
     }

@@ -2,7 +2,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::machine::memory::{Buffer, Shared};
+use crate::machine::memory::{Mapped, Shared};
 use crate::model::kernels::{Kernels, PANEL};
 
 type Round = fn(&[f32], &mut [u16]);
@@ -24,8 +24,8 @@ fn row_stride(columns: usize) -> usize {
 
 impl<'a> Activations<'a> {
     /// Room for `rows` rows of up to `columns` elements.
-    pub fn room(rows: usize, columns: usize) -> Result<Buffer<f32>> {
-        Buffer::zeroed(rows.saturating_mul(row_stride(columns)))
+    pub fn room(rows: usize, columns: usize) -> Result<Mapped<f32>> {
+        Mapped::zeroed(rows.saturating_mul(row_stride(columns)))
     }
 
     /// Rows of `columns` elements in a room for rows of no fewer, rounded to bfloat16 if the next layer wants them so.

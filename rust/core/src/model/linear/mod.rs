@@ -2,7 +2,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::machine::memory::{Buffer, Shared};
+use crate::machine::memory::{Mapped, Shared};
 use crate::machine::team::Worker;
 use crate::model::kernels::{
     Bfloat16Product, Dtype, GROUP, IntegerProduct, Integers, Kernels, PANEL, Packing, Product, ROW_BLOCK, RUN, Start,
@@ -55,7 +55,7 @@ pub struct Linear {
     packing: Packing,
     panels: usize,
     /// The panels; `Int8` weights are followed by a float32 per input, the scale of its activations.
-    data: Buffer<u8>,
+    data: Mapped<u8>,
     bias: Vec<f32>,
 }
 
@@ -67,17 +67,17 @@ pub struct LinearScratch {
     scaled: Vec<f32>,
     /// Scales of the inputs of a layer whose panels are made `wide`, as bfloat16.
     input_scales: Vec<f32>,
-    wide: Buffer<u8>,
+    wide: Mapped<u8>,
     /// The thread's own room for few quantized rows.
     own: Option<Quantized>,
     /// Aligned, or each row of a tile would lie on two lines of the cache.
-    tile: Buffer<f32>,
+    tile: Mapped<f32>,
 }
 
 /// Room for the quantized rows of one phase.
 pub struct Quantized {
-    values: Buffer<i16>,
-    scales: Buffer<f32>,
+    values: Mapped<i16>,
+    scales: Mapped<f32>,
     columns: usize,
 }
 
@@ -90,11 +90,11 @@ impl Quantized {
         };
         Ok(Self {
             // For whole blocks of either kind.
-            values: Buffer::zeroed(most(|rows, columns| {
+            values: Mapped::zeroed(most(|rows, columns| {
                 let padded = rows.saturating_add(ROW_BLOCK.max(TILE_ROWS));
                 padded.saturating_mul(columns.next_multiple_of(TILE_STEPS))
             }))?,
-            scales: Buffer::zeroed(most(|rows, columns| rows.saturating_mul(columns.div_ceil(GROUP))))?,
+            scales: Mapped::zeroed(most(|rows, columns| rows.saturating_mul(columns.div_ceil(GROUP))))?,
             columns: most(|_, columns| columns),
         })
     }
@@ -132,9 +132,9 @@ impl LinearScratch {
             row: Vec::new(),
             scaled: Vec::new(),
             input_scales: Vec::new(),
-            wide: Buffer::zeroed(0)?,
+            wide: Mapped::zeroed(0)?,
             own: None,
-            tile: Buffer::zeroed(ROW_CHUNK * TASK_PANELS * PANEL)?,
+            tile: Mapped::zeroed(ROW_CHUNK * TASK_PANELS * PANEL)?,
         })
     }
 }
@@ -292,7 +292,7 @@ impl Linear {
         let from = Dtype::Int8.panel_bytes(self.inputs);
         let to = Dtype::Bfloat16.panel_bytes(self.inputs);
         if scratch.wide.len() < TASK_PANELS * to {
-            scratch.wide = Buffer::zeroed(TASK_PANELS * to).expect("memory for a few panels");
+            scratch.wide = Mapped::zeroed(TASK_PANELS * to).expect("memory for a few panels");
         }
         let wide = scratch.wide.chunks_exact_mut(to);
         let narrow = self.data[panels.start * from..panels.end * from].chunks_exact(from);

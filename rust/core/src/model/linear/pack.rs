@@ -3,8 +3,8 @@ use std::sync::Mutex;
 
 use super::{Linear, Order};
 use crate::error::{EngineError, Result};
-use crate::machine::memory::{Buffer, HUGE_PAGE, Shared};
-use crate::machine::team::Pool;
+use crate::machine::memory::{HUGE_PAGE, Mapped, Shared};
+use crate::machine::team::Team;
 use crate::model::checkpoint::Tensor;
 use crate::model::kernels::definition::to_bfloat16;
 use crate::model::kernels::{Dtype, GROUP, GROUP_BYTES, Integers, PANEL, Packing, SCALE_BYTES};
@@ -16,10 +16,10 @@ impl Linear {
         order: Order,
         bias: Vec<f32>,
         packing: impl Into<Packing>,
-        pool: &mut Pool,
+        team: &mut Team,
     ) -> Result<Self> {
         let mut linear = Self::zeroed(weights, order, bias, packing.into())?;
-        linear.fill(weights, order, pool)?;
+        linear.fill(weights, order, team)?;
         Ok(linear)
     }
 
@@ -43,7 +43,7 @@ impl Linear {
             inputs,
             packing,
             panels: place.panels,
-            data: Buffer::zeroed(size)?,
+            data: Mapped::zeroed(size)?,
             bias: padded,
         })
     }
@@ -59,13 +59,13 @@ impl Linear {
     }
 
     /// Packs the matrices that the layer was made for.
-    pub fn fill(&mut self, weights: &[Tensor<'_>], order: Order, pool: &mut Pool) -> Result<()> {
+    pub fn fill(&mut self, weights: &[Tensor<'_>], order: Order, team: &mut Team) -> Result<()> {
         let (inputs, packing, dtype) = (self.inputs, self.packing, self.packing.dtype);
         let place = Placement::new(weights, order);
         let panel_bytes = dtype.panel_bytes(inputs);
         let failure = Mutex::new(None);
         let scales = match dtype {
-            Dtype::Int8 => input_scales(weights, inputs, pool)?,
+            Dtype::Int8 => input_scales(weights, inputs, team)?,
             _ => Vec::new(),
         };
         let inverses: Vec<_> = scales.iter().map(|scale| 1.0 / scale).collect(); // exact: powers of two
@@ -79,7 +79,7 @@ impl Linear {
                 to.copy_from_slice(&scale.to_le_bytes());
             }
             let data = Shared::new(panels);
-            pool.run(|worker| {
+            team.run(|worker| {
                 // The system clears a page when it is first written. Two threads at one page would both clear it.
                 worker.for_each(data.len().div_ceil(HUGE_PAGE), |page| {
                     // SAFETY: each page is one task's.
@@ -162,9 +162,9 @@ const LEAST_SCALE: f32 = 1.0 / 4096.0;
 ///
 /// Where a few channels carry large activations, the weights that read them may all be small, and would be rounded to
 /// nothing beside the others of their group. Activations have the bits to spare. Powers of two round nothing.
-fn input_scales(weights: &[Tensor<'_>], inputs: usize, pool: &mut Pool) -> Result<Vec<f32>> {
+fn input_scales(weights: &[Tensor<'_>], inputs: usize, team: &mut Team) -> Result<Vec<f32>> {
     let largest = Mutex::new(vec![0.0_f32; inputs]);
-    pool.run(|worker| {
+    team.run(|worker| {
         let (mut row, mut mine) = (vec![0.0; inputs], vec![0.0_f32; inputs]);
         for weight in weights {
             worker.for_each(weight.rows.div_ceil(SCALE_ROWS), |task| {
@@ -308,10 +308,10 @@ mod tests {
         }])
         .expect("consistent");
         let weight = checkpoint.tensor("w", &[OUTPUTS, INPUTS]).expect("there");
-        let mut pool = Pool::new(2).expect("two threads");
+        let mut team = Team::new(2).expect("two threads");
         let (order, dtype) = (Order::Concatenated, Dtype::Int8);
         let packing = Packing::new(dtype, available()[0], false);
-        let linear = Linear::pack(&[weight], order, Vec::new(), packing, &mut pool).expect("finite");
+        let linear = Linear::pack(&[weight], order, Vec::new(), packing, &mut team).expect("finite");
         let mut x: Vec<f32> = (0..INPUTS).map(|i| small(3 * i + 1)).collect();
         x[7] *= factor;
         let mut room = Activations::room(1, INPUTS).expect("memory");
@@ -322,7 +322,7 @@ mod tests {
         let input = Input { values, rows: 1, quantized: quantized.shared() };
         let mut out = vec![0.0; OUTPUTS];
         let shared = Shared::new(&mut out);
-        pool.run(|worker| {
+        team.run(|worker| {
             let mut scratch = LinearScratch::new().expect("memory");
             // SAFETY: nobody writes the input, and each call of the closure has columns of its own.
             unsafe {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{EngineError, Result};
-use crate::machine::team::Pool;
+use crate::machine::team::Team;
 use crate::model::checkpoint::Tensor;
 use crate::model::kernels::{GROUP, PANEL, Packing};
 use crate::model::linear::{Linear, Order};
@@ -48,7 +48,7 @@ pub enum Outcome {
 /// Gives the linear layers of a model, in the order in which a model asks for them.
 pub struct Packer<'a> {
     packing: Packing,
-    pool: &'a mut Pool,
+    team: &'a mut Team,
     source: Source,
     failure: Option<String>,
 }
@@ -59,12 +59,12 @@ fn describe(path: &Path, e: &std::io::Error) -> String {
 
 impl<'a> Packer<'a> {
     /// Packs from the checkpoint.
-    pub fn new(packing: impl Into<Packing>, pool: &'a mut Pool) -> Self {
-        Self { packing: packing.into(), pool, source: Source::Checkpoint, failure: None }
+    pub fn new(packing: impl Into<Packing>, team: &'a mut Team) -> Self {
+        Self { packing: packing.into(), team, source: Source::Checkpoint, failure: None }
     }
 
     /// Reads from the file at `path`, which must have been kept under the same key; `None` where there is no file.
-    pub fn kept(packing: impl Into<Packing>, pool: &'a mut Pool, path: &Path, key: u64) -> Result<Option<Self>> {
+    pub fn kept(packing: impl Into<Packing>, team: &'a mut Team, path: &Path, key: u64) -> Result<Option<Self>> {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -75,11 +75,11 @@ impl<'a> Packer<'a> {
         if !whole || head[..8] != MAGIC[..] || head[8..] != key.to_le_bytes()[..] {
             return Err(damaged("it starts with other bytes".into()));
         }
-        Ok(Some(Self { packing: packing.into(), pool, source: Source::Kept(file), failure: None }))
+        Ok(Some(Self { packing: packing.into(), team, source: Source::Kept(file), failure: None }))
     }
 
     /// Packs from the checkpoint and keeps what is packed in a file at `path`, which appears whole or not at all.
-    pub fn keeping(packing: impl Into<Packing>, pool: &'a mut Pool, path: &Path, key: u64) -> Self {
+    pub fn keeping(packing: impl Into<Packing>, team: &'a mut Team, path: &Path, key: u64) -> Self {
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         let start = || -> std::io::Result<File> {
             if let Some(folder) = path.parent() {
@@ -97,7 +97,7 @@ impl<'a> Packer<'a> {
             }
             Err(e) => (None, Some(describe(path, &e))),
         };
-        Self { packing: packing.into(), pool, source: Source::Keep(keep), failure }
+        Self { packing: packing.into(), team, source: Source::Keep(keep), failure }
     }
 
     /// Packs the layers to come like this.
@@ -112,7 +112,7 @@ impl<'a> Packer<'a> {
             read(file, linear.packed_mut())?;
             return Ok(linear);
         }
-        linear.fill(weights, order, self.pool)?;
+        linear.fill(weights, order, self.team)?;
         if let Source::Keep(keep) = &mut self.source
             && let Some(file) = keep.as_mut().map(|k| &mut k.file)
             && let Err(e) = write(file, linear.packed())
@@ -205,10 +205,10 @@ mod tests {
     #[test]
     fn the_layout_is_the_one_of_its_number() {
         let checkpoint = checkpoint();
-        let mut pool = Pool::new(2).expect("two threads");
+        let mut team = Team::new(2).expect("two threads");
         let weight = checkpoint.tensor("w", &[70, 300]).expect("there");
         let hashes = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8].map(|dtype| {
-            let layer = Packer::new(dtype, &mut pool).linear(&[weight], Order::Concatenated, Vec::new());
+            let layer = Packer::new(dtype, &mut team).linear(&[weight], Order::Concatenated, Vec::new());
             xxh3_64(layer.expect("finite").packed())
         });
         // Another result? Then files that were kept are read wrongly: raise LAYOUT.
@@ -222,35 +222,35 @@ mod tests {
         let path = folder.join("some/place.packed");
         let checkpoint = checkpoint();
         let weight = checkpoint.tensor("w", &[70, 300]).expect("there");
-        let mut pool = Pool::new(1).expect("one thread");
+        let mut team = Team::new(1).expect("one thread");
         let load = |packer: Result<Option<Packer<'_>>>| -> Result<(Vec<u8>, Outcome)> {
             let mut packer = packer?.expect("a packer");
             let layer = packer.linear(&[weight], Order::Concatenated, vec![1.0; 70])?;
             Ok((layer.packed().to_vec(), packer.finish()?))
         };
         let dtype = Dtype::Int8;
-        assert!(Packer::kept(dtype, &mut pool, &path, 7).expect("no file is no error").is_none());
-        let made = load(Ok(Some(Packer::keeping(dtype, &mut pool, &path, 7)))).expect("kept");
+        assert!(Packer::kept(dtype, &mut team, &path, 7).expect("no file is no error").is_none());
+        let made = load(Ok(Some(Packer::keeping(dtype, &mut team, &path, 7)))).expect("kept");
         assert_eq!(made.1, Outcome::Written);
-        let read = load(Packer::kept(dtype, &mut pool, &path, 7)).expect("read");
+        let read = load(Packer::kept(dtype, &mut team, &path, 7)).expect("read");
         assert_eq!(read, (made.0.clone(), Outcome::Read));
-        assert!(load(Packer::kept(dtype, &mut pool, &path, 8)).is_err(), "another key");
+        assert!(load(Packer::kept(dtype, &mut team, &path, 8)).is_err(), "another key");
 
         let whole = fs::read(&path).expect("there");
         for place in [0, 9, 17, 25, 40, whole.len() - 1] {
             let mut changed = whole.clone();
             changed[place] ^= 4;
             fs::write(&path, changed).expect("writable");
-            assert!(load(Packer::kept(dtype, &mut pool, &path, 7)).is_err(), "byte {place}");
+            assert!(load(Packer::kept(dtype, &mut team, &path, 7)).is_err(), "byte {place}");
         }
         for length in [0, 10, 30, whole.len() - 1] {
             fs::write(&path, &whole[..length]).expect("writable");
-            assert!(load(Packer::kept(dtype, &mut pool, &path, 7)).is_err(), "{length} bytes");
+            assert!(load(Packer::kept(dtype, &mut team, &path, 7)).is_err(), "{length} bytes");
         }
         fs::write(&path, [&whole[..], &[0]].concat()).expect("writable");
-        assert!(load(Packer::kept(dtype, &mut pool, &path, 7)).is_err(), "one byte more");
+        assert!(load(Packer::kept(dtype, &mut team, &path, 7)).is_err(), "one byte more");
         let blocked = path.join("below a file");
-        let failed = load(Ok(Some(Packer::keeping(dtype, &mut pool, &blocked, 7)))).expect("packed");
+        let failed = load(Ok(Some(Packer::keeping(dtype, &mut team, &blocked, 7)))).expect("packed");
         assert!(matches!(failed.1, Outcome::Failed(_)));
         assert_eq!(failed.0, made.0);
         fs::remove_dir_all(folder).expect("ours");

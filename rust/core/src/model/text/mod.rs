@@ -2,8 +2,8 @@
 use std::sync::Mutex;
 
 use crate::error::Result;
-use crate::machine::memory::{Buffer, Shared};
-use crate::machine::team::Pool;
+use crate::machine::memory::{Mapped, Shared};
+use crate::machine::team::Team;
 use crate::model::checkpoint::{Checkpoint, Tensor};
 use crate::model::config::TextConfig;
 use crate::model::kernels::{BLOCK, Kernels};
@@ -69,18 +69,18 @@ struct Scratch {
     row: Vec<f32>,
     norm_row: Vec<f32>,
     /// Few rows that each thread norms for itself.
-    normed: Buffer<f32>,
+    normed: Mapped<f32>,
 }
 
 /// Activations of a step.
 pub struct TextBuffers {
-    hidden: Buffer<f32>,
-    normed: Buffer<f32>,
-    qkv: Buffer<f32>,
-    attended: Buffer<f32>,
-    mlp: Buffer<f32>,
-    partial: Buffer<f32>,
-    best: Buffer<f32>,
+    hidden: Mapped<f32>,
+    normed: Mapped<f32>,
+    qkv: Mapped<f32>,
+    attended: Mapped<f32>,
+    mlp: Mapped<f32>,
+    partial: Mapped<f32>,
+    best: Mapped<f32>,
     quantized: Quantized,
     threads: Vec<Mutex<Scratch>>,
 }
@@ -89,14 +89,14 @@ impl TextBuffers {
     /// Buffers for the largest step on `threads` threads.
     pub fn new(c: &TextConfig, layout: &PageLayout, head_tasks: usize, threads: usize) -> Result<Self> {
         let blocks = c.max_position_embeddings.div_ceil(BLOCK);
-        let zeroed = |columns: usize| Buffer::zeroed(STEP_ROWS * columns);
+        let zeroed = |columns: usize| Mapped::zeroed(STEP_ROWS * columns);
         Ok(Self {
             hidden: zeroed(c.hidden_size)?,
             normed: Activations::room(STEP_ROWS, c.hidden_size)?,
             qkv: zeroed((c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim)?,
             attended: Activations::room(STEP_ROWS, c.num_attention_heads * c.head_dim)?,
             mlp: Activations::room(STEP_ROWS, c.intermediate_size)?,
-            partial: Buffer::zeroed(SPLIT_ROWS * c.num_attention_heads * blocks * (layout.padded_dim() + 2))?,
+            partial: Mapped::zeroed(SPLIT_ROWS * c.num_attention_heads * blocks * (layout.padded_dim() + 2))?,
             best: zeroed(2 * head_tasks)?,
             quantized: Quantized::new(&[(
                 STEP_ROWS,
@@ -185,7 +185,7 @@ impl TextModel {
     pub fn step(
         &self,
         kernels: &'static Kernels,
-        pool: &mut Pool,
+        team: &mut Team,
         buffers: &mut TextBuffers,
         pages: Pages<'_>,
         segments: &[Segment],
@@ -198,7 +198,7 @@ impl TextModel {
             Output::Logits(logits) => (Some(Shared::new(logits)), None),
             Output::Argmax(best) => (None, Some(best)),
         };
-        pool.run(|worker| {
+        team.run(|worker| {
             let mut scratch = step.scratch(worker);
             for (index, layer) in self.layers.iter().enumerate() {
                 step.layer(worker, &mut scratch, index, layer);

@@ -2,8 +2,8 @@
 use std::sync::Mutex;
 
 use crate::error::{EngineError, Result};
-use crate::machine::memory::{Buffer, Shared};
-use crate::machine::team::Pool;
+use crate::machine::memory::{Mapped, Shared};
+use crate::machine::team::Team;
 use crate::model::checkpoint::{Checkpoint, Tensor};
 use crate::model::config::ModelConfig;
 use crate::model::kernels::{Dtype, Kernels, Packing};
@@ -49,12 +49,12 @@ type Scratch = (LinearScratch, AttentionScratch, Vec<f32>);
 pub struct VisionBuffers {
     patches: usize,
     layout: PageLayout,
-    kv: Buffer<u8>,
-    input: Buffer<f32>,
-    hidden: Buffer<f32>,
-    normed: Buffer<f32>,
-    qkv: Buffer<f32>,
-    mlp: Buffer<f32>,
+    kv: Mapped<u8>,
+    input: Mapped<f32>,
+    hidden: Mapped<f32>,
+    normed: Mapped<f32>,
+    qkv: Mapped<f32>,
+    mlp: Mapped<f32>,
     quantized: Quantized,
     threads: Vec<Mutex<Scratch>>,
 }
@@ -64,7 +64,7 @@ impl VisionBuffers {
     pub fn new(c: &ModelConfig, dtype: Dtype, patches: usize, threads: usize) -> Result<Self> {
         let v = &c.vision;
         let layout = PageLayout::new(dtype, 1, v.num_attention_heads, v.head_dim()).large();
-        let zeroed = |columns: usize| Buffer::zeroed(patches.saturating_mul(columns));
+        let zeroed = |columns: usize| Mapped::zeroed(patches.saturating_mul(columns));
         let folded = c.scale_factor * c.scale_factor;
         let shuffled = Activations::room(patches.div_ceil(folded), folded * v.hidden_size)?;
         let pixels = Activations::room(patches, v.num_channels * v.patch_size * v.patch_size)?;
@@ -73,7 +73,7 @@ impl VisionBuffers {
         let quantized = Quantized::new(&[(patches, inputs), (patches.div_ceil(folded), folded * v.hidden_size)])?;
         Ok(Self {
             patches,
-            kv: Buffer::zeroed(patches.div_ceil(layout.page()) * layout.page_bytes())?,
+            kv: Mapped::zeroed(patches.div_ceil(layout.page()) * layout.page_bytes())?,
             // Pixels of the patches at the start, the connector's input at the end.
             input: if pixels.len() > shuffled.len() { pixels } else { shuffled },
             hidden: zeroed(v.hidden_size)?,
@@ -176,7 +176,7 @@ impl VisionModel {
     pub fn encode(
         &self,
         kernels: &'static Kernels,
-        pool: &mut Pool,
+        team: &mut Team,
         buffers: &mut VisionBuffers,
         frame: &Frame<'_>,
         out: &mut [f32],
@@ -224,7 +224,7 @@ impl VisionModel {
             padded_dim: layout.padded_dim(),
         };
         let (out, threads) = (Shared::new(out), &*threads);
-        pool.run(|worker| {
+        team.run(|worker| {
             let mut scratch = threads[worker.index].lock().unwrap_or_else(|e| e.into_inner());
             task.embed(worker, &mut scratch);
             for layer in &self.layers {
