@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers.image_processing_utils import BatchFeature
 
     from ...media.video import Sampler
-    from ...media.video_file import VideoSource
+    from ...media.kinds import MediaSource
 
     # The frames and the `VideoMetadata` of a clip; of a list of clips, all frames and all metadata.
     Fetched = tuple[object, object] | list[tuple[object, ...]]
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
         def _preprocess(self, videos: list[torch.Tensor], **kwargs: object) -> BatchFeature: ...
         def fetch_videos(
-            self, video_url_or_urls: VideoSource | list[VideoSource], sample_indices_fn: Sampler | None = None
+            self, video_url_or_urls: MediaSource | list[MediaSource], sample_indices_fn: Sampler | None = None
         ) -> Fetched: ...
 else:
     _Base = object
@@ -52,7 +52,7 @@ class VideoProcessorMixin(_Base):
         return pixels.batch_feature(dict(found))
 
     def fetch_videos(
-        self, video_url_or_urls: VideoSource | list[VideoSource], sample_indices_fn: Sampler | None = None
+        self, video_url_or_urls: MediaSource | list[MediaSource], sample_indices_fn: Sampler | None = None
     ) -> Fetched:
         """Decode a video, or each of a list, with PyAV if Transformers has no decoder at hand.
 
