@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .checkpoint.hub import checkpoint
-from .pixels.image_processing_base import HUB
-from .text.tokenizer_config import read_optional_json
+from .checkpoint.hub import checkpoint, split_hub_options
+from .families import Family, family_of
+from .pixels.backends import image_processor_class
+
+if TYPE_CHECKING:
+    from .modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
+    from .processor.processing_smolvlm import SmolVLMProcessor
 
 # In the order in which Transformers looks.
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
@@ -25,13 +29,12 @@ class AutoProcessor(_Factory):
     """The processor of a checkpoint."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
-        """Return an `Idefics3Processor` where the files name it, else a `SmolVLMProcessor`."""
-        kind: Any
-        if _is_idefics3(pretrained_model_name_or_path, kwargs, _PROCESSOR_FILES):
-            from .processor.processing_idefics3 import Idefics3Processor as kind  # noqa: N813
-        else:
-            from .processor.processing_smolvlm import SmolVLMProcessor as kind  # noqa: N813
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> SmolVLMProcessor:
+        """Return the processor of the family that the files name: an `Idefics3Processor`, else a `SmolVLMProcessor`.
+
+        The arguments and errors are those of `SmolVLMProcessor.from_pretrained`.
+        """
+        kind = _family(pretrained_model_name_or_path, kwargs, _PROCESSOR_FILES).processor_class()
         return kind.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
@@ -49,10 +52,12 @@ class AutoImageProcessor(_Factory):
     ) -> Any:
         """Return a `SmolVLMImageProcessor`, or with `backend="pil"` a `SmolVLMImageProcessorPil`.
 
-        Where the files name those of Idefics3, theirs are returned.
+        If the files name Idefics3, those of that family are returned. With `return_unused_kwargs=True` it is a pair:
+        the image processor, and the keyword arguments that are none of its settings.
+        Raises ValueError for another backend, OSError if the files are missing.
         """
-        idefics3 = _is_idefics3(pretrained_model_name_or_path, kwargs, _PROCESSOR_FILES)
-        kind = image_processor_class(backend, use_fast, "idefics3" if idefics3 else "smolvlm")
+        processor = _family(pretrained_model_name_or_path, kwargs, _PROCESSOR_FILES).processor_class()
+        kind = image_processor_class(processor.image_processors, backend, use_fast)
         return kind.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
@@ -60,44 +65,16 @@ class AutoModelForImageTextToText(_Factory):
     """The model of a checkpoint."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
-        """Return an `Idefics3ForConditionalGeneration` for such a config, else a `SmolVLMForConditionalGeneration`."""
-        kind: Any
-        if _is_idefics3(pretrained_model_name_or_path, kwargs, ("config.json",)):
-            from .modeling.modeling_idefics3 import Idefics3ForConditionalGeneration as kind  # noqa: N813
-        else:
-            from .modeling.modeling_smolvlm import SmolVLMForConditionalGeneration as kind  # noqa: N813
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> SmolVLMForConditionalGeneration:
+        """Return an `Idefics3ForConditionalGeneration` for such a config, else a `SmolVLMForConditionalGeneration`.
+
+        The arguments and errors are those of `SmolVLMForConditionalGeneration.from_pretrained`.
+        """
+        kind = _family(pretrained_model_name_or_path, kwargs, ("config.json",)).model_class()
         return kind.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
-def image_processor_class(backend: str | None = None, use_fast: bool | None = None, model_type: str = "smolvlm") -> Any:
-    """Return the image processor class of a backend: "torchvision" (the default) or "pil" (`use_fast=False`).
-
-    Raises ValueError for another backend.
-    """
-    if backend is None:
-        backend = "pil" if use_fast is False else "torchvision"
-    if backend not in ("torchvision", "pil"):
-        raise ValueError(f"backend must be 'torchvision' or 'pil', got {backend!r}")
-    if model_type == "idefics3":
-        from .pixels import image_processing_idefics3 as idefics3
-
-        return idefics3.Idefics3ImageProcessor if backend == "torchvision" else idefics3.Idefics3ImageProcessorPil
-    if backend == "torchvision":
-        from .pixels.image_processing_smolvlm import SmolVLMImageProcessor
-
-        return SmolVLMImageProcessor
-    from .pixels.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-
-    return SmolVLMImageProcessorPil
-
-
-def _is_idefics3(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], names: tuple[str, ...]) -> bool:
-    """Whether the first of the files that says what it is for is of Idefics3."""
-    source = checkpoint(name_or_dir, **{name: kwargs[name] for name in HUB if name in kwargs})
-    for name in names:
-        settings = read_optional_json(source.find(name))
-        said = settings.get("processor_class") or settings.get("model_type") or settings.get("image_processor_type")
-        if said is not None:
-            return str(said).lower().startswith("idefics3")
-    return False
+def _family(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], files: tuple[str, ...]) -> Family:
+    return family_of(checkpoint(name_or_dir, **split_hub_options(kwargs)[0]), files)

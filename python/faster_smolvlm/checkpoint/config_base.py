@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import types
 import typing
 from pathlib import Path
 from typing import Any, ClassVar
 
-from . import hub
+from .hub import Checkpoint, checkpoint, split_hub_options
+from .json_files import json_text, read_json
 
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
@@ -99,7 +99,7 @@ class PretrainedConfig:
 
     def to_json_string(self) -> str:
         """Return the text of `config.json`: two spaces of indent, sorted keys, a newline at the end."""
-        return json.dumps(self._strip(self.to_dict()), indent=2, sort_keys=True) + "\n"
+        return json_text(self._strip(self.to_dict()))
 
     def _strip(self, values: dict[str, Any]) -> dict[str, Any]:
         """Leave out of a file what every reader assumes anyway."""
@@ -125,24 +125,18 @@ class PretrainedConfig:
     def from_pretrained(
         cls,
         name_or_dir: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        **overrides: Any,
+        **options: Any,
     ) -> Self:
-        """Read `config.json` of a directory, of a hub repository or of "demo"; `overrides` set single fields.
+        """Read `config.json` of a directory, of a hub repository or of "demo".
 
+        `options` are those of `HubOptions`; the others set single fields, and win over the file.
         Raises OSError where there is no such file or it is no JSON object, ValueError for another model type.
         """
-        files = hub.checkpoint(
-            name_or_dir, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
-        )
-        return cls.from_checkpoint(files, **overrides)
+        hub_options, overrides = split_hub_options(options)
+        return cls.from_checkpoint(checkpoint(name_or_dir, **hub_options), **overrides)
 
     @classmethod
-    def from_checkpoint(cls, files: hub.Checkpoint, **overrides: Any) -> Self:
+    def from_checkpoint(cls, files: Checkpoint, **overrides: Any) -> Self:
         """As `from_pretrained`, for a checkpoint that is resolved already."""
         return cls.from_dict(read_json(files.require(CONFIG_NAME)), **overrides)
 
@@ -151,17 +145,6 @@ class PretrainedConfig:
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / CONFIG_NAME).write_text(self.to_json_string(), encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; anything else in the file is an OSError that names it."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise OSError(f"It looks like {str(path)!r} is not a valid JSON file: {error}") from error
-    if not isinstance(values, dict):
-        raise OSError(f"{str(path)!r} must hold a JSON object, but it holds a {type(values).__name__}.")
-    return values
 
 
 def contradiction(message: str) -> Exception:

@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from typing_extensions import Unpack
 
 DEMO = "demo"
 """The name of the checkpoint that ships inside this package."""
 
 
+class HubOptions(TypedDict, total=False):
+    """The keyword arguments about the hub that every `from_pretrained` takes; they mean what they mean there.
+
+    `revision` is a branch, a tag or a commit; `token` opens private repositories (True: the one stored by the login);
+    `cache_dir` is where downloaded files are kept; with `local_files_only` nothing is downloaded.
+    """
+
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+
+
+def split_hub_options(arguments: Mapping[str, Any]) -> tuple[HubOptions, dict[str, Any]]:
+    """Part keyword arguments in those about the hub and the others."""
+    options: HubOptions = {}
+    others = dict(arguments)
+    for name in HubOptions.__annotations__:
+        if name in others:
+            options[name] = others.pop(name)  # type: ignore[literal-required]
+    return options, others
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A directory, or a hub repository at one revision, whose files are fetched one by one when asked for."""
+    """A directory, or a hub repository at one revision, whose files are fetched one by one when they are needed."""
 
     name: str
     directory: Path | None
-    revision: str | None = None
-    token: str | bool | None = None
-    cache_dir: str | None = None
-    local_files_only: bool = False
+    options: HubOptions = field(default_factory=HubOptions)
 
     def find(self, filename: str) -> Path | None:
         """Return the local path of `filename`, or None where the checkpoint does not have it.
@@ -40,16 +66,7 @@ class Checkpoint:
         )
 
         try:
-            return Path(
-                hf_hub_download(
-                    self.name,
-                    filename,
-                    revision=self.revision,
-                    token=self.token,
-                    cache_dir=self.cache_dir,
-                    local_files_only=self.local_files_only,
-                )
-            )
+            return Path(hf_hub_download(self.name, filename, **self.options))
         except HFValidationError:
             raise OSError(
                 f"{self.name!r} is neither an existing directory nor a hub id of the form 'owner/name'. "
@@ -58,15 +75,18 @@ class Checkpoint:
         except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError: offline, and the file is not cached
             if self._cached_without(filename):
                 return None
+            reason = "local_files_only=True" if self.options.get("local_files_only") else "no network, or offline mode"
             raise OSError(
                 f"Cannot load {filename!r} of {self.name!r}: it is not in the local cache and the hub was not reached "
-                f"({'local_files_only=True' if self.local_files_only else 'no network, or offline mode'}). "
+                f"({reason}). "
                 "Pass a local directory, or connect once so that the files are cached."
             ) from error
         except EntryNotFoundError:
             return None
         except RevisionNotFoundError:
-            raise OSError(f"The hub repository {self.name!r} has no revision {self.revision!r}.") from None
+            raise OSError(
+                f"The hub repository {self.name!r} has no revision {self.options.get('revision')!r}."
+            ) from None
         except RepositoryNotFoundError:
             raise OSError(
                 f"{self.name!r} is neither an existing directory nor a repository of the hub that you may read. "
@@ -85,24 +105,20 @@ class Checkpoint:
         from huggingface_hub import try_to_load_from_cache
 
         def cached(name: str) -> bool:
-            found = try_to_load_from_cache(self.name, name, cache_dir=self.cache_dir, revision=self.revision)
-            return isinstance(found, str)
+            cache_dir, revision = self.options.get("cache_dir"), self.options.get("revision")
+            return isinstance(try_to_load_from_cache(self.name, name, cache_dir=cache_dir, revision=revision), str)
 
         return filename != "config.json" and (cached("config.json") or cached("preprocessor_config.json"))
 
 
-def checkpoint(
-    name_or_dir: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    **unused: Any,
-) -> Checkpoint:
-    """Resolve what `from_pretrained` was given: a directory, `"demo"` (the bundled checkpoint) or a hub id."""
-    if unused:
-        raise TypeError(f"unexpected keyword argument(s): {', '.join(sorted(unused))}")
+def checkpoint(name_or_dir: str | os.PathLike[str], **options: Unpack[HubOptions]) -> Checkpoint:
+    """Resolve what `from_pretrained` was given: a directory, `"demo"` (the bundled checkpoint) or a hub id.
+
+    Raises TypeError for a keyword argument that is none of `HubOptions`, OSError for the path of a file.
+    """
+    unknown = split_hub_options(options)[1]
+    if unknown:
+        raise TypeError(f"unexpected keyword argument(s): {', '.join(sorted(unknown))}")
     name = os.fspath(name_or_dir)
     if os.path.isdir(name):
         return Checkpoint(name, Path(name))
@@ -110,11 +126,4 @@ def checkpoint(
         return Checkpoint(DEMO, Path(__file__).parents[1] / "demo")
     if os.path.exists(name):
         raise OSError(f"{name!r} is a file; pass the directory of the checkpoint.")
-    return Checkpoint(
-        name,
-        None,
-        revision=revision,
-        token=token,
-        cache_dir=None if cache_dir is None else os.fspath(cache_dir),
-        local_files_only=local_files_only,
-    )
+    return Checkpoint(name, None, options)

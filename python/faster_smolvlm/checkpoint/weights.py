@@ -5,7 +5,6 @@ Everything is checked against what the model expects from the headers alone, bef
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -13,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import hub
-from .config_base import read_json
+from .hub import Checkpoint
+from .json_files import json_text, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +34,7 @@ class WeightFiles:
     Raises OSError where there are none, or where one is missing, truncated or not safetensors: the file is named.
     """
 
-    def __init__(self, files: hub.Checkpoint) -> None:
+    def __init__(self, files: Checkpoint) -> None:
         self.name = files.name
         self.entries: dict[str, tuple[Path, tuple[int, ...], str]] = {}
         for path in _paths(files):
@@ -140,10 +139,10 @@ def save(state: Mapping[str, torch.Tensor], directory: Path, *, max_shard_size: 
         return
     total = sum(tensor.numel() for tensor in state.values())
     index = {"metadata": {"total_parameters": total, **plan.metadata}, "weight_map": plan.tensor_to_filename}
-    (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (directory / INDEX).write_text(json_text(index), encoding="utf-8")
 
 
-def _paths(files: hub.Checkpoint) -> list[Path]:
+def _paths(files: Checkpoint) -> list[Path]:
     single = files.find(SINGLE)
     if single is not None:
         return [single]

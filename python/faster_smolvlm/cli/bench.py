@@ -46,13 +46,12 @@ def _load(options: argparse.Namespace) -> SmolVLM:
     chosen = {"dtype": options.dtype, "quantization": options.quantization, "num_threads": options.threads}
     if not options.random_weights:
         return SmolVLM.from_pretrained(options.model, device="cpu", **chosen)
-    from ..checkpoint import hub
     from ..checkpoint.configuration_smolvlm import SmolVLMConfig
     from ..native import NativeSmolVLM
     from ..native.random_weights import random_tensors
     from ..processor.processing_smolvlm import SmolVLMProcessor
 
-    config = SmolVLMConfig.from_checkpoint(hub.checkpoint(options.model))
+    config = SmolVLMConfig.from_pretrained(options.model)
     tensors = random_tensors(config)
     chosen["dtype"] = "bfloat16" if options.dtype == "auto" else options.dtype
     start = time.perf_counter()

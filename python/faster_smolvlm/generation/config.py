@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ..checkpoint.hub import checkpoint
+from ..checkpoint.hub import HubOptions, checkpoint
+from ..checkpoint.json_files import json_text, read_json
 from .caller import warn_caller
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 FILE_NAME = "generation_config.json"
 
@@ -141,20 +144,16 @@ class GenerationConfig:
         return config
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | os.PathLike[str], **hub: Any) -> GenerationConfig:
+    def from_pretrained(
+        cls, name_or_dir: str | os.PathLike[str], **hub_options: Unpack[HubOptions]
+    ) -> GenerationConfig:
         """Read `generation_config.json` of a directory or a hub repository; OSError, naming it, if it has none."""
-        return cls.from_file(checkpoint(name_or_dir, **hub).require(FILE_NAME))
+        return cls.from_file(checkpoint(name_or_dir, **hub_options).require(FILE_NAME))
 
     @classmethod
     def from_file(cls, path: Path) -> GenerationConfig:
         """Read one JSON file; OSError if it does not hold a JSON object."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise OSError(f"{path} is not valid JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise OSError(f"{path} has to hold a JSON object, but holds a {type(values).__name__}")
-        return cls.from_dict(values)
+        return cls.from_dict(read_json(path))
 
     @classmethod
     def from_model_config(cls, config: object) -> GenerationConfig:
@@ -175,7 +174,7 @@ class GenerationConfig:
         """Write `generation_config.json` into `directory`, which is made if it is missing."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        text = json_text(self.to_dict())
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
 
     def filled_from(self, other: GenerationConfig) -> GenerationConfig:

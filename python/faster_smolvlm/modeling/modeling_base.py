@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import hub, weights
+from ..checkpoint import weights
 from ..checkpoint.config_base import PretrainedConfig
+from ..checkpoint.hub import Checkpoint, HubOptions, checkpoint
 from . import ops
 from .modeling_outputs import ModelOutput
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 logger = logging.getLogger(__name__)
 
@@ -72,26 +73,18 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         device_map: str | torch.device | int | dict[str, Any] | None = None,
         device: str | torch.device | int | None = None,
         attn_implementation: str | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
+        **hub_options: Unpack[HubOptions],
     ) -> Self:
         """Load a checkpoint from a directory, a hub repository or "demo"; the model is in evaluation mode.
 
         `dtype` ("auto", a torch.dtype or its name; `torch_dtype` is the same) is by default what the config says, else
         that of the file. `device` or `device_map` is one device, or "auto": the first GPU where there is one.
+        `hub_options` are those of `HubOptions`.
 
         Raises OSError for missing or broken files, RuntimeError that names the tensors where the weights do not fit
         the config, ValueError for a checkpoint of another kind of model.
         """
-        files = hub.checkpoint(
-            pretrained_model_name_or_path,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
+        files = checkpoint(pretrained_model_name_or_path, **hub_options)
         place = _device(device if device is not None else device_map)
         config = cls._read_config(files) if config is None else copy.deepcopy(config)
         if dtype is None:
@@ -116,10 +109,10 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         return model.eval()
 
     @classmethod
-    def _read_config(cls, files: hub.Checkpoint) -> ConfigT:
+    def _read_config(cls, files: Checkpoint) -> ConfigT:
         return cls.config_class.from_checkpoint(files)  # type: ignore[return-value]
 
-    def _read_extras(self, files: hub.Checkpoint) -> None:
+    def _read_extras(self, files: Checkpoint) -> None:
         """Read what a checkpoint holds beside config and weights; nothing here."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *, max_shard_size: int | str = "50GB") -> None:

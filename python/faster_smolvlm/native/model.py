@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .._rust import NativeModel
-from ..checkpoint import hub
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
+from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
 from ..checkpoint.weights import WeightFiles
 from ..generation.config import FILE_NAME, GenerationConfig
 from .reuse import FeatureCache, PrefixCache
@@ -128,23 +128,17 @@ class NativeSmolVLM:
         name_or_dir: str | os.PathLike[str],
         *,
         dtype: str = "auto",
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
         **options: Any,
     ) -> NativeSmolVLM:
-        """Load a directory, a hub repository or "demo"; `options` are those of the constructor.
+        """Load a directory, a hub repository or "demo"; `options` are those of the constructor and of `HubOptions`.
 
         `dtype="auto"` stores the weights as the checkpoint does (float16 as float32).
         """
-        files = hub.checkpoint(
-            name_or_dir, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
-        )
-        return cls.from_checkpoint(files, dtype=dtype, **options)
+        hub_options, options = split_hub_options(options)
+        return cls.from_checkpoint(checkpoint(name_or_dir, **hub_options), dtype=dtype, **options)
 
     @classmethod
-    def from_checkpoint(cls, files: hub.Checkpoint, *, dtype: str = "auto", **options: Any) -> NativeSmolVLM:
+    def from_checkpoint(cls, files: Checkpoint, *, dtype: str = "auto", **options: Any) -> NativeSmolVLM:
         """As `from_pretrained`, for a checkpoint that is resolved already."""
         config = SmolVLMConfig.from_checkpoint(files)
         weights = WeightFiles(files)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -17,40 +15,21 @@ import numpy as np
 
 from .. import _rust
 from ..batch_feature import BatchFeature
-from ..checkpoint.hub import checkpoint
+from ..checkpoint.hub import checkpoint, split_hub_options
+from ..checkpoint.json_files import json_text, read_json
 from ..media import MediaLimitError, MediaPolicy, load_image
+from ..media.nesting import nest_pictures
 from .arithmetic import Arithmetic, Array, Formula
-from .planes import PillowPixels, is_plain_rgb, nest, to_planes, warn_if_scaled
+from .plan import ImagePlan
+from .planes import PillowPixels, is_plain_rgb, to_planes, warn_if_scaled
 from .settings import NAMES, check_complete, plain, standardize, target, validate
 from .size import SizeDict
 
 Self = TypeVar("Self", bound="SmolVLMImageProcessorBase")
 
-HUB = ("revision", "token", "cache_dir", "local_files_only")
 _FILE = "preprocessor_config.json"
 # Tables of one process-wide set of settings are small (3 kB); different ones are few.
 _TABLES = 32
-
-
-@dataclass(frozen=True)
-class ImagePlan:
-    """The grid of a picture: `rows` × `cols` tiles and a global view, or one frame where both are 0."""
-
-    rows: int
-    cols: int
-    frames: int
-    image_seq_len: int
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens that the picture takes in the prompt. The tokenizers of the family have places up to 6 × 6.
-
-        Raises ValueError for larger grids: how their text is cut depends on the tokenizer.
-        """
-        if max(self.rows, self.cols) > 6:
-            raise ValueError(f"a grid of {self.rows} × {self.cols} has no place tokens; encode the prompt to count it")
-        # A tile has two marks in front, a row of tiles a line break behind; the global view stands between three marks.
-        return self.frames * self.image_seq_len + 2 * self.rows * self.cols + self.rows + 3
 
 
 class SmolVLMImageProcessorBase:
@@ -106,7 +85,7 @@ class SmolVLMImageProcessorBase:
 
         `images` is a picture, a list of pictures (one sample) or a list of lists (a batch); a picture is a PIL
         image, an array or tensor (height, width, channels) or (channels, height, width), a path, URL, data URI, base64
-        string or bytes. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
+        string, bytes or a binary file. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
         `pixel_attention_mask`, int64 (batch, frames, tile, tile), 1 where a frame is, and with `return_row_col_info`
         the nested lists `rows` and `cols`. `return_tensors` is "pt", "np" or None.
 
@@ -117,7 +96,7 @@ class SmolVLMImageProcessorBase:
         settings = {name: kwargs.get(name, getattr(self, name, None)) for name in NAMES}
         settings = standardize(settings)
         check_complete(settings)
-        samples = nest(self.fetch_images(images))
+        samples = nest_pictures(self.fetch_images(images))
         planes = [
             [self._planes(image, settings, f"image {column} of sample {row}") for column, image in enumerate(sample)]
             for row, sample in enumerate(samples)
@@ -125,7 +104,7 @@ class SmolVLMImageProcessorBase:
         return self._preprocess(planes, settings)
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Replace paths, URLs, data URIs, base64 strings and bytes, at any depth, by decoded pictures."""
+        """Replace sources (paths, URLs, bytes, files …), at any depth, by decoded pictures."""
         if not isinstance(image_url_or_urls, (list, tuple)):
             return load_image(image_url_or_urls, self.media_policy)
         return [self._fetch(item, index) for index, item in enumerate(image_url_or_urls)]
@@ -332,7 +311,7 @@ class SmolVLMImageProcessorBase:
         settings = {
             name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in self.to_dict().items()
         }
-        return json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        return json_text(settings)
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
         """Write the settings as JSON."""
@@ -362,20 +341,18 @@ class SmolVLMImageProcessorBase:
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the settings in the files of a checkpoint, and the keyword arguments that were not about files."""
-        hub = {name: kwargs.pop(name) for name in HUB if name in kwargs}
+        hub_options, kwargs = split_hub_options(kwargs)
         for ignored in ("force_download", "proxies", "_from_auto", "_from_pipeline", "use_fast", "trust_remote_code"):
             kwargs.pop(ignored, None)
         folder = kwargs.pop("subfolder", "")
         name = os.fspath(pretrained_model_name_or_path)
         if os.path.isfile(name):
-            return read_settings(Path(name)), kwargs
-        source = checkpoint(name, **hub)
+            return read_json(Path(name)), kwargs
+        source = checkpoint(name, **hub_options)
         path = source.find(os.path.join(folder, "processor_config.json"))
-        if path is not None and "image_processor" in (nested := read_settings(path)):
+        if path is not None and "image_processor" in (nested := read_json(path)):
             return nested["image_processor"], kwargs
-        return read_settings(
-            source.require(os.path.join(folder, kwargs.pop("image_processor_filename", _FILE)))
-        ), kwargs
+        return read_json(source.require(os.path.join(folder, kwargs.pop("image_processor_filename", _FILE)))), kwargs
 
     @classmethod
     def from_dict(cls: type[Self], image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -388,7 +365,7 @@ class SmolVLMImageProcessorBase:
     @classmethod
     def from_json_file(cls: type[Self], json_file: str | os.PathLike[str]) -> Self:
         """Make a processor from a JSON file."""
-        return cls(**read_settings(Path(json_file)))
+        return cls(**read_json(Path(json_file)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
@@ -431,17 +408,6 @@ def _conversion(arithmetic: Arithmetic, channels: int, *rescaling: Any) -> tuple
     steps = (factor if do_rescale else None, *((mean, std) if do_normalize else (None, None)))
     formula = arithmetic.formula(*steps)
     return table, formula * channels if len(formula) == 1 else formula
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read a JSON object; OSError where the file holds none."""
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise OSError(f"{str(path)!r} is not a valid JSON file.") from None
-    if not isinstance(settings, dict):
-        raise OSError(f"{str(path)!r} should hold a JSON object, got {type(settings).__name__}.")
-    return settings
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""From what a caller passes as pictures to nested lists of (channels, height, width) arrays."""
+"""From a decoded picture to a (channels, height, width) array."""
 
 from __future__ import annotations
 
@@ -9,60 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from ..media.image import is_array, is_pil_image, is_tensor
+from ..media.kinds import LAST, channel_layout, is_pil_image, is_tensor
 from .arithmetic import Array, BFloat16
 from .settings import plain
 
 _LOG = logging.getLogger(__name__)
-FIRST, LAST = "channels_first", "channels_last"
-
-
-def is_image(value: Any) -> bool:
-    """Whether `value` is a PIL image, a NumPy array or a torch tensor."""
-    return is_pil_image(value) or is_array(value)
-
-
-def nest(images: Any) -> list[list[Any]]:
-    """Return pictures as samples of pictures: one picture or a flat list is one sample, a list of lists a batch.
-
-    An array with four dimensions is a sample. Raises ValueError for any other shape, and where there is no picture.
-    """
-    nested = _nest(images)
-    if not any(len(sample) for sample in nested):
-        raise ValueError("No images found in the batch; pass at least one picture.")
-    return nested
-
-
-def _nest(images: Any) -> list[list[Any]]:
-    if isinstance(images, (list, tuple)):
-        if all(isinstance(sample, (list, tuple)) and all(map(is_image, sample)) for sample in images):
-            return [list(sample) for sample in images]
-        if all(map(is_image, images)):
-            if is_pil_image(images[0]) or images[0].ndim == 3:
-                return [list(images)]
-            if images[0].ndim == 4:
-                return [list(image) for image in images]
-    elif is_image(images):
-        if is_pil_image(images) or images.ndim == 3:
-            return [[images]]
-        if images.ndim == 4:
-            return [list(images)]
-    raise ValueError("Invalid input type. Must be a single image, a list of images, or a list of batches of images.")
 
 
 def infer_layout(shape: tuple[int, ...], channels: tuple[int, ...] = (1, 3, 4)) -> str:
     """Which of three dimensions holds the channels; the first wins where both could."""
-    first, last = shape[0] in channels, shape[-1] in channels
-    if first and last:
+    if shape[0] in channels and shape[-1] in channels:
         _LOG.warning(
             "The channel dimension is ambiguous. Got image shape %s. Assuming channels are the first dimension. "
             "Use the input_data_format parameter to assign the channel dimension.",
             tuple(shape),
         )
-    if first:
-        return FIRST
-    if last:
-        return LAST
+    layout = channel_layout(shape, channels)
+    if layout is not None:
+        return layout
     raise ValueError(f"Unable to infer channel dimension format: none of (1, 3, 4) channels in shape {tuple(shape)}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -15,15 +14,18 @@ import numpy as np
 
 from .. import _rust
 from ..batch_feature import BatchFeature
-from ..checkpoint.hub import checkpoint
-from ..media import MediaPolicy, load_image
+from ..checkpoint.hub import HubOptions, checkpoint, split_hub_options
+from ..checkpoint.json_files import json_text, read_json
+from ..media import MediaPolicy
+from ..media.image import load_frames
+from ..media.kinds import is_source
+from ..media.nesting import clip_layout, flatten_videos, metadata_of
 from ..media.sampling import FrameSampling
 from ..media.video import Sampler, VideoReader
-from ..media.video_inputs import flatten_videos, infer_layout, is_source, metadata_of
 from ..media.video_metadata import VideoMetadata
 from .arithmetic import Array
 from .clip_frames import FramePixels, check_output
-from .image_processing_base import HUB, naming, read_settings
+from .image_processing_base import naming
 from .image_processing_smolvlm import wrapper
 from .settings import check_complete, plain, standardize, validate
 from .size import SizeDict, size_dict
@@ -96,11 +98,11 @@ class SmolVLMVideoProcessor:
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """Return the frames of `videos`.
 
-        `videos` is a clip or a list of clips; a clip is a path, URL, data URI or bytes, an array or tensor (frames,
-        height, width, channels) or (frames, channels, height, width) with 1 or 3 channels, or a list of pictures. With
-        `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each by `sample_frames`; arrays
-        need `video_metadata` for that; a `frame_sampling` chooses in its place. The result holds `pixel_values`,
-        float32 (clips, frames, 3, height, width), where clips shorter than the longest end in frames of zeros,
+        `videos` is a clip or a list of clips; a clip is a path, URL, data URI, base64 string, bytes or a binary file,
+        an array or tensor (frames, height, width, channels) or (frames, channels, height, width) with 1 or 3 channels,
+        or a list of pictures. With `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each
+        by `sample_frames`; arrays need `video_metadata` for that; a `frame_sampling` chooses in its place. The result
+        holds `pixel_values`, float32 (clips, frames, 3, height, width), clips shorter than the longest padded by zeros,
         `pixel_attention_mask`, int64 (clips, frames, height, width), 1 in those frames too, and with `return_metadata`
         the list `video_metadata`. `return_tensors` is "pt", "np" or None (lists). Clips that are read from files are
         turned upright; a sample aspect ratio is not applied (see `VideoReader`).
@@ -151,7 +153,7 @@ class SmolVLMVideoProcessor:
                 raise ValueError(
                     "Sampling frames from a list of images is not supported! Set `do_sample_frames=False`."
                 )
-            return to_pixels.of_array(_load_frames(clip, settings["media_policy"]), "channels_last", pool), metadata
+            return to_pixels.of_array(load_frames(clip, settings["media_policy"]), "channels_last", pool), metadata
         if sample:
             if sampling is None:
                 metadata.frames_indices = self.sample_frames(metadata, **limits)
@@ -161,7 +163,7 @@ class SmolVLMVideoProcessor:
                 metadata.frames_indices = sampling.choose([i / (metadata.fps or 1) for i in range(len(clip))])
             clip = clip[metadata.frames_indices]
         given = settings["input_data_format"]
-        layout = infer_layout(clip) if given is None else str(getattr(given, "value", given))
+        layout = clip_layout(clip) if given is None else str(getattr(given, "value", given))
         return to_pixels.of_array(clip, layout, pool), metadata
 
     def sampler(
@@ -221,7 +223,7 @@ class SmolVLMVideoProcessor:
 
     def to_json_string(self) -> str:
         """Return the settings as JSON."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        return json_text(self.to_dict())
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
         """Write the settings as JSON."""
@@ -244,10 +246,10 @@ class SmolVLMVideoProcessor:
         preprocessor_config.json. Other arguments are ignored, and returned beside the processor with
         `return_unused_kwargs=True`. Raises OSError where the files are missing.
         """
-        hub = {name: kwargs.pop(name) for name in HUB if name in kwargs}
+        hub_options, kwargs = split_hub_options(kwargs)
         for ignored in ("force_download", "proxies", "_from_auto", "_from_pipeline", "use_fast", "trust_remote_code"):
             kwargs.pop(ignored, None)
-        settings = _find_settings(os.fspath(pretrained_model_name_or_path), kwargs.pop("subfolder", ""), hub)
+        settings = _find_settings(os.fspath(pretrained_model_name_or_path), kwargs.pop("subfolder", ""), hub_options)
         return cls.from_dict(settings, **kwargs)
 
     @classmethod
@@ -261,7 +263,7 @@ class SmolVLMVideoProcessor:
     @classmethod
     def from_json_file(cls: type[Self], json_file: str | os.PathLike[str]) -> Self:
         """Make a processor from a JSON file."""
-        return cls(**read_settings(Path(json_file)))
+        return cls(**read_json(Path(json_file)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
@@ -300,20 +302,13 @@ def _as_given(clip: Array) -> Array:
     return clip.astype(np.uint8) if np.array_equal(clip, clip.astype(np.uint8)) else clip
 
 
-def _load_frames(paths: list[str], policy: MediaPolicy) -> list[Array]:
-    frames = [np.asarray(load_image(path, policy)) for path in paths]
-    if len({frame.shape for frame in frames}) > 1:
-        raise ValueError(f"the frames of a video must have one size, got {sorted({f.shape[:2] for f in frames})}")
-    return frames
-
-
-def _find_settings(name: str, folder: str, hub: dict[str, Any]) -> dict[str, Any]:
+def _find_settings(name: str, folder: str, hub_options: HubOptions) -> dict[str, Any]:
     if os.path.isfile(name):
-        return read_settings(Path(name))
-    source = checkpoint(name, **hub)
+        return read_json(Path(name))
+    source = checkpoint(name, **hub_options)
     path = source.find(os.path.join(folder, "processor_config.json"))
-    if path is not None and "video_processor" in (nested := read_settings(path)):
+    if path is not None and "video_processor" in (nested := read_json(path)):
         settings: dict[str, Any] = nested["video_processor"]
         return settings
     path = source.find(os.path.join(folder, _FILE))
-    return read_settings(path or source.require(os.path.join(folder, "preprocessor_config.json")))
+    return read_json(path or source.require(os.path.join(folder, "preprocessor_config.json")))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
-from ..checkpoint.hub import Checkpoint, checkpoint
+from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
+from ..checkpoint.json_files import json_text, read_optional_json
+from ..pixels.backends import image_processor_class
+from ..pixels.protocols import VideoProcessor
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
-from ..text.tokenizer_config import read_optional_json
 from .arguments import IMAGES, VIDEOS
-
-if TYPE_CHECKING:
-    from .processing_smolvlm import SmolVLMProcessor
 
 _LOG = logging.getLogger(__name__)
 
-_HUB = ("revision", "token", "cache_dir", "local_files_only")
 _TOKENIZER = frozenset(
     {"padding_side", "truncation_side", "model_max_length", "bos_token", "eos_token", "pad_token", "unk_token"}
 )
@@ -27,42 +25,58 @@ _OWN = ("image_seq_len", "chat_template")
 _IGNORED = frozenset({"trust_remote_code", "force_download", "use_fast", "_from_auto", "resume_download", "proxies"})
 
 
+class ProcessorClass(Protocol):
+    """What reading the files needs to know of a processor's class."""
+
+    image_processors: ClassVar[Mapping[str, str]]
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The names of the parts."""
+
+
+class Savable(Protocol):
+    """A processor whose files are written."""
+
+    tokenizer: SmolVLMTokenizer
+    chat_template: str | dict[str, str] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what processor_config.json holds."""
+
+
 def read_processor(
-    name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], model_type: str = "smolvlm"
+    kind: type[ProcessorClass], name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments of a processor that the files of a checkpoint, and `kwargs`, ask for.
-
-    That of `model_type` "smolvlm" has a video processor, that of "idefics3" has none.
-    """
-    from ..auto import image_processor_class
-
-    rest = {key: value for key, value in kwargs.items() if key not in _IGNORED}
-    hub = {key: rest.pop(key) for key in _HUB if key in rest}
-    source = checkpoint(name_or_dir, **hub)
+    """Return the arguments of a processor of class `kind` that the files of a checkpoint, and `kwargs`, ask for."""
+    hub_options, rest = split_hub_options({key: value for key, value in kwargs.items() if key not in _IGNORED})
+    source = checkpoint(name_or_dir, **hub_options)
     settings = read_optional_json(source.find("processor_config.json"))
     own = {key: rest.pop(key) for key in _OWN if key in rest}
-    image_class = image_processor_class(rest.pop("backend", None), kwargs.get("use_fast"), model_type)
+    image_class = image_processor_class(kind.image_processors, rest.pop("backend", None), kwargs.get("use_fast"))
+    has_video = "video_processor" in kind.get_attributes()
     tokenizer = {key: rest.pop(key) for key in list(rest) if key in _TOKENIZER}
     images = {key: value for key, value in rest.items() if key in IMAGES}
     videos = {key: value for key, value in rest.items() if key in VIDEOS}
     for key in rest.keys() - images.keys() - videos.keys():
         _LOG.warning("Keyword argument `%s` is not known to the processor and will be ignored.", key)
     return {
-        "image_processor": image_class.from_pretrained(name_or_dir, **hub, **images),
+        "image_processor": image_class.from_pretrained(name_or_dir, **hub_options, **images),
         "tokenizer": SmolVLMTokenizer.from_pretrained(source, **tokenizer),
-        **({"video_processor": _video_processor(name_or_dir, {**hub, **videos})} if model_type == "smolvlm" else {}),
+        **({"video_processor": _video_processor(name_or_dir, {**hub_options, **videos})} if has_video else {}),
         "chat_template": settings.get("chat_template") or _chat_template(source),
         **({"image_seq_len": settings["image_seq_len"]} if "image_seq_len" in settings else {}),
         **own,
     }
 
 
-def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> Any:
+def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> VideoProcessor | None:
     try:
         from ..pixels.video_processing_smolvlm import SmolVLMVideoProcessor
     except ModuleNotFoundError:
         return None
-    return SmolVLMVideoProcessor.from_pretrained(name_or_dir, **kwargs)
+    found: VideoProcessor = SmolVLMVideoProcessor.from_pretrained(name_or_dir, **kwargs)
+    return found
 
 
 def _chat_template(source: Checkpoint) -> str | dict[str, str] | None:
@@ -87,14 +101,14 @@ def _chat_template(source: Checkpoint) -> str | dict[str, str] | None:
     return templates["default"] if list(templates) == ["default"] else templates or None
 
 
-def write_processor(processor: SmolVLMProcessor, save_directory: str | os.PathLike[str]) -> list[str]:
+def write_processor(processor: Savable, save_directory: str | os.PathLike[str]) -> list[str]:
     """Write processor_config.json, the tokenizer's files and the chat templates; return the first's path."""
     folder = Path(save_directory)
     folder.mkdir(parents=True, exist_ok=True)
     processor.tokenizer.save_pretrained(folder)
     _write_chat_templates(folder, processor.chat_template)
     path = folder / "processor_config.json"
-    path.write_text(json.dumps(processor.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json_text(processor.to_dict()), encoding="utf-8")
     return [str(path)]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..batch_feature import BatchFeature
 from ..media.nesting import nest_images
+from ..pixels.protocols import ImageProcessor
 from ..text.expansion import PromptPart
 from ..text.placeholders import image_prompt
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
@@ -23,11 +24,15 @@ class Idefics3Processor(SmolVLMProcessor):
     """
 
     model_type = "idefics3"
+    image_processors = {  # noqa: RUF012
+        "torchvision": "image_processing_idefics3.Idefics3ImageProcessor",
+        "pil": "image_processing_idefics3.Idefics3ImageProcessorPil",
+    }
     unused_input_names = ("rows", "cols")
 
     def __init__(
         self,
-        image_processor: Any,
+        image_processor: ImageProcessor,
         tokenizer: SmolVLMTokenizer,
         image_seq_len: int = 169,
         chat_template: str | dict[str, str] | None = None,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..batch_feature import BatchFeature
 from ..media.nesting import count_videos, nest_images
+from ..pixels.protocols import ImageProcessor, VideoProcessor
 from ..text import chat_template as chat_rendering
 from ..text import conversation as chat
 from ..text.control_tokens import mark, without_marked
@@ -33,13 +34,18 @@ class SmolVLMProcessor:
     """
 
     model_type: ClassVar[str] = "smolvlm"
+    # Backend to the image processor's class, in a module of pixels/.
+    image_processors: ClassVar[Mapping[str, str]] = {
+        "torchvision": "image_processing_smolvlm.SmolVLMImageProcessor",
+        "pil": "image_processing_pil_smolvlm.SmolVLMImageProcessorPil",
+    }
     unused_input_names: ClassVar[tuple[str, ...]] = ("rows", "cols", "video_metadata")
 
     def __init__(
         self,
-        image_processor: Any,
+        image_processor: ImageProcessor,
         tokenizer: SmolVLMTokenizer,
-        video_processor: Any = None,
+        video_processor: VideoProcessor | None = None,
         image_seq_len: int = 169,
         chat_template: str | dict[str, str] | None = None,
         **kwargs: Any,
@@ -80,7 +86,7 @@ class SmolVLMProcessor:
         chooses the image processor; other names go to the part that knows them (`size=…`, `padding_side="left"`,
         `image_seq_len=…`). Raises OSError for a missing or broken file.
         """
-        return cls(**read_processor(pretrained_model_name_or_path, kwargs, cls.model_type))
+        return cls(**read_processor(cls, pretrained_model_name_or_path, kwargs))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
         """Write the files that `from_pretrained`, here and in Transformers, reads."""
@@ -102,6 +108,12 @@ class SmolVLMProcessor:
         parts = (self.image_processor, self.tokenizer, self.video_processor)
         names = [name for part in parts if part is not None for name in part.model_input_names]
         return [name for name in names if name not in self.unused_input_names]
+
+    def require_video_processor(self) -> VideoProcessor:
+        """Return the video processor; raises NotImplementedError if there is none."""
+        if self.video_processor is None:
+            raise NotImplementedError("this processor has no video processor: it takes pictures and text only")
+        return self.video_processor
 
     # The call
 
@@ -130,8 +142,8 @@ class SmolVLMProcessor:
         arguments = self._arguments(kwargs)
         sanitize = bool(arguments["own"].get("sanitize_control_tokens"))
         self._check_counts(list(map(without_marked, texts)) if texts and sanitize else texts, nested, videos)
-        if videos is not None and self.video_processor is None:
-            raise NotImplementedError("this processor has no video processor: it takes pictures and text only")
+        if videos is not None:
+            self.require_video_processor()
 
         pictures, grids = self._process_images(nested, arguments["images_kwargs"])
         clips_pixels, clips = self._process_videos(videos, arguments["videos_kwargs"])
@@ -148,6 +160,16 @@ class SmolVLMProcessor:
             tensor_type=arguments["text_kwargs"].get("return_tensors"),
             skip=("text_replacement_offsets", "offset_mapping"),
         )
+
+    def encode_text(
+        self, texts: Sequence[str], *, grids: Sequence[Grid] = (), clips: Sequence[Clip] = (), **options: Any
+    ) -> dict[str, Any]:
+        """Return the ids of texts whose pictures and clips are known by their size only, and what `options` ask for.
+
+        `grids` (rows, cols) and `clips` stand behind the placeholders of the texts, in order; `options` are the text
+        arguments of a call. Nothing is padded or converted to tensors unless they say so.
+        """
+        return self._encode(list(texts), prompt_parts(texts, self._media_tokens, grids, clips), options)
 
     def _nest(self, images: Any, texts: list[str] | None) -> list[list[Any]]:
         """Return the pictures of each prompt."""
@@ -201,7 +223,7 @@ class SmolVLMProcessor:
         """Return the pixels, and when the frames of each clip were taken."""
         if videos is None:
             return {}, []
-        features = dict(self.video_processor(videos, **{**kwargs, "return_metadata": True}))
+        features = dict(self.require_video_processor()(videos, **{**kwargs, "return_metadata": True}))
         metadata = features.pop("video_metadata")
         padded = max(len(frames) for frames in features["pixel_values"])
         return features, [self._clip(entry, padded) for entry in metadata]

@@ -18,9 +18,13 @@ from ..generation.choice import forced_engine
 from ..generation.config import asks_to_draw
 from ..generation.token_bytes import TokenBytes
 from ..media import MediaError, MediaPolicy, load_image
+from ..media.kinds import is_source
 from .answers import Call, Result, Stream, Timings
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..checkpoint.hub import HubOptions
     from ..media.video import VideoReader
     from ..modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
     from ..native import NativeSmolVLM
@@ -70,10 +74,7 @@ class SmolVLM:
         num_threads: int | None = None,
         packed_cache_dir: str | os.PathLike[str] | None = None,
         policy: MediaPolicy | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
+        **hub_options: Unpack[HubOptions],
     ) -> SmolVLM:
         """Load a directory, a hub id or "demo", the small checkpoint that ships with the package.
 
@@ -82,22 +83,17 @@ class SmolVLM:
         checkpoint does, `quantization="int8"` in 8 bits; `packed_cache_dir` keeps them there as the engine packs them,
         so that later loads are quicker (see `NativeSmolVLM`). The environment variable FASTER_SMOLVLM_ENGINE=torch
         takes torch instead ("native" is the default); with torch, `dtype` "auto" is bfloat16 on a GPU and float32 on a
-        CPU, there is no quantization, and `torch.set_num_threads` sets the threads.
+        CPU, there is no quantization, and `torch.set_num_threads` sets the threads. `hub_options` are those of
+        `HubOptions`: `revision`, `token`, `cache_dir`, `local_files_only`.
         Raises OSError for missing or broken files, ValueError for weights that do not fit or a `quantization` that is
         not there.
         """
         start = time.perf_counter()
-        files: dict[str, Any] = {
-            "revision": revision,
-            "token": token,
-            "cache_dir": cache_dir,
-            "local_files_only": local_files_only,
-        }
 
         def read_processor() -> SmolVLMProcessor:
             from ..processor.processing_smolvlm import SmolVLMProcessor
 
-            return SmolVLMProcessor.from_pretrained(pretrained_model_name_or_path, **files)
+            return SmolVLMProcessor.from_pretrained(pretrained_model_name_or_path, **hub_options)
 
         device = _device(device)
         native = device == "cpu" and forced_engine() != "torch"
@@ -122,7 +118,7 @@ class SmolVLM:
                     quantization=quantization,
                     num_threads=num_threads,
                     packed_cache_dir=packed_cache_dir,
-                    **files,
+                    **hub_options,
                 )
                 processor = reading.result()
             return cls(native_model, processor, policy=policy, load_seconds=time.perf_counter() - start)
@@ -131,7 +127,7 @@ class SmolVLM:
 
         dtype = ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype
         model = SmolVLMForConditionalGeneration.from_pretrained(
-            pretrained_model_name_or_path, dtype=dtype, device=device, **files
+            pretrained_model_name_or_path, dtype=dtype, device=device, **hub_options
         )
         return cls(model, processor, policy=policy, load_seconds=time.perf_counter() - start)
 
@@ -362,11 +358,11 @@ class SmolVLM:
 
     def _sample(self, clips: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the clips and how to sample them: files as the checkpoint says, of arrays every frame."""
-        from ..media.video_inputs import is_source, metadata_of
+        from ..media.nesting import metadata_of
 
         files = [is_source(clip) for clip in clips]
-        videos = self.processor.video_processor
-        limits = {"num_frames": videos.num_frames or _NUM_FRAMES, "fps": videos.fps or _FPS}
+        videos = self.processor.require_video_processor()
+        limits: dict[str, Any] = {"num_frames": videos.num_frames or _NUM_FRAMES, "fps": videos.fps or _FPS}
         if all(files):
             return clips, {"media_policy": self.policy, "do_sample_frames": True, **limits}
         if not any(files):
@@ -418,5 +414,5 @@ def _conversation(prompt: str, images: Any, videos: Any) -> list[dict[str, Any]]
 
 
 def _list(media: Any) -> Sequence[Any]:
-    single = isinstance(media, (str, bytes, os.PathLike)) or not isinstance(media, Sequence)
+    single = is_source(media) or not isinstance(media, Sequence)
     return [media] if single else media

@@ -13,8 +13,8 @@ import numpy as np
 
 from .. import _rust
 from ..media import MediaPolicy
+from ..media.kinds import is_source
 from ..media.video import VideoReader
-from ..media.video_inputs import is_source
 from ..text.placeholders import Clip
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def _observe(
     kept: deque[tuple[float, Any]] = deque(maxlen=window)
     for seconds, frame in frames:
         clip_of_one = np.asarray(frame)[None]
-        pixels = vlm.processor.video_processor(clip_of_one, do_sample_frames=False, return_tensors=vlm.tensors)
+        to_pixels = vlm.processor.require_video_processor()
+        pixels = to_pixels(clip_of_one, do_sample_frames=False, return_tensors=vlm.tensors)
         kept.append((seconds, vlm.encode(pixels["pixel_values"])))
         times = [time for time, _ in kept]
         # Times count from the first frame of the window: the prompt looks the same however long the source runs.
