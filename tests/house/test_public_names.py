@@ -30,7 +30,13 @@ MODULES = {
     "faster_smolvlm.kernels": set[str](),
     "faster_smolvlm.media": {name for name in NAMES if name.startswith("Media")}
     | {"FrameSampling", "Source", "load_image", "read_source"},
-    "faster_smolvlm.media.video": {"VideoReader", "load_video"},
+    "faster_smolvlm.media.video": {
+        "Sampler",
+        "VideoMetadata",
+        "VideoReader",
+        "default_sample_indices_fn",
+        "load_video",
+    },
     "faster_smolvlm.native": {"NativeEngine", "NativeSmolVLM", "Usage", "start_generation"},
     "faster_smolvlm.patch": {"main"},
 }

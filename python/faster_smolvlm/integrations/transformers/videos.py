@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
     from transformers.image_processing_utils import BatchFeature
 
-    from ...media.video import Sampler
     from ...media.kinds import MediaSource
+    from ...media.video import Sampler
 
     # The frames and the `VideoMetadata` of a clip; of a list of clips, all frames and all metadata.
     Fetched = tuple[object, object] | list[tuple[object, ...]]
