@@ -15,6 +15,7 @@ import numpy as np
 
 from ..batch_feature import BatchFeature
 from ..generation.choice import forced_engine
+from ..generation.config import asks_to_draw
 from ..generation.token_bytes import TokenBytes
 from ..media import MediaError, MediaPolicy, load_image
 from ..media.kinds import is_source
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ..text.placeholders import Clip
     from .watch import Observation
 
-_DRAWING = ("temperature", "top_k", "top_p", "min_p")
 # How the family samples clips, for a checkpoint whose files do not say.
 _NUM_FRAMES, _FPS = 64, 1
 # What the drivers of NVIDIA and AMD put up.
@@ -269,7 +269,7 @@ class SmolVLM:
     ) -> Call:
         if sampling.get("temperature") == 0:
             sampling |= {"do_sample": False, "temperature": None}
-        sampling.setdefault("do_sample", any(sampling.get(name) is not None for name in _DRAWING))
+        sampling.setdefault("do_sample", asks_to_draw(sampling))
         if sampling.get("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences is for model.generate(); repeat the prompt in a list instead.")
         if self.engine == "native":
