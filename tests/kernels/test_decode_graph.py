@@ -38,7 +38,7 @@ def tiny_model(seed: int = 0, **text) -> SmolVLMForConditionalGeneration:
 def small_buckets(monkeypatch):
     for module in (decode_graph, graph_engine):
         monkeypatch.setattr(module, "BUCKETS", (8, 16, 32))
-    monkeypatch.setattr(graph_engine, "FIRST_ROOM", 2)
+    monkeypatch.setattr(graph_engine, "FIRST_CAPACITY", 2)
     monkeypatch.setattr(graph_engine, "_BLOCK", 3)
 
 

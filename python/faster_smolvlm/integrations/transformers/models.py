@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
+from ...families import FAMILIES
 from ...generation import GenerationConfig
 from ...generation.choice import ServedBy
+from ...generation.streamers import ended
 from ...modeling import ops
 from ...modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
 from .notes import say_once
@@ -19,7 +21,7 @@ from .versions import version
 _Base: Any = object  # what the mixin stands before is known when it is used
 
 # Whose forward the engines know: the layers of these files of Transformers, and those of torch.
-_SOURCES = ("smolvlm", "idefics3", "llama", "siglip")
+_SOURCES = (*(family.model_type for family in FAMILIES), "llama", "siglip")
 _LAYERS = (nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Identity)
 _ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
 _ATTENTION = ("sdpa", "eager", "flash_attention_2")
@@ -47,16 +49,8 @@ class ModelMixin(_Base):  # type: ignore[misc]
             self.generation_engine = ServedBy("transformers", call)
             return super().generate(inputs, generation_config, *args, **kwargs)
         streamer = kwargs.get("streamer")
-        try:
-            with call:
-                if streamer is not None:
-                    streamer.put(call.ids.cpu())
-                for tokens in call:
-                    if streamer is not None:
-                        streamer.put(tokens.cpu())
-        finally:
-            if streamer is not None:
-                streamer.end()
+        with ended(streamer):
+            call.run(streamer)
         self.generation_engine = ServedBy(call.engine.name)
         return call.ids
 
@@ -80,8 +74,8 @@ class ModelMixin(_Base):  # type: ignore[misc]
             return "return_dict_in_generate asks for Transformers' own cache"
         try:
             twin = self._twin()
-            engine = {} if device.type == "cuda" else {"engine": "native"}
-            return twin.start_generation(inputs, generation_config, **given, **engine)
+            engine = None if device.type == "cuda" else "native"
+            return twin.start_generation(inputs, generation_config, engine=engine, **given)
         except (ValueError, TypeError, NotImplementedError) as error:
             return str(error)  # an argument that is wrong is wrong to Transformers too, which says so in its words
 
