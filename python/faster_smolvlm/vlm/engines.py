@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class AnswerEngine(Protocol):
     tensors: ClassVar[str]
     """The `return_tensors` that the model takes."""
 
-    def start(self, inputs: Mapping[str, object], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
+    def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
         """Begin a generation after the `inputs` of a processor."""
 
     def encode(self, pixel_values: AnyArray) -> AnyArray:
@@ -47,7 +47,7 @@ class Native:
     def __init__(self, model: NativeSmolVLM) -> None:
         self._model = model
 
-    def start(self, inputs: Mapping[str, object], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
+    def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
         """See `AnswerEngine`."""
         options = {**ask.settings(), "reuse": ask.reuse, "progress": ask.progress}
         return start_generation(self._model, **inputs, tokenizer=tokenizer, **options)
@@ -70,7 +70,7 @@ class Torch:
     def __init__(self, model: SmolVLMForConditionalGeneration) -> None:
         self._model = model
 
-    def start(self, inputs: Mapping[str, object], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
+    def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
         """See `AnswerEngine`; there is no `reuse` and no `progress`."""
         return self._model.start_generation(**inputs, tokenizer=tokenizer, engine="torch", **ask.settings())
 
@@ -80,7 +80,8 @@ class Torch:
 
         pixels = torch.as_tensor(pixel_values)
         with torch.inference_mode():
-            return self._model.get_image_features(pixels.to(self._model.device)).pooler_output[0]
+            pooled = self._model.get_image_features(pixels.to(self._model.device)).pooler_output
+        return cast("list[torch.Tensor]", pooled)[0]
 
     def encoded_inputs(self, features: Sequence[AnyArray]) -> dict[str, object]:
         """See `AnswerEngine`."""
