@@ -12,9 +12,11 @@ from ..media.nesting import count_videos, nest_images
 from ..pixels.protocols import ImageProcessor, VideoProcessor
 from ..text import chat_template as chat_rendering
 from ..text import conversation as chat
+from ..text.assistant_masks import assistant_masks
 from ..text.control_tokens import mark, without_marked
 from ..text.expansion import PromptEncoder, PromptPart, prompt_parts
 from ..text.placeholders import Clip, Grid, MediaTokens
+from ..text.plain_data import plain_data
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
 from .arguments import TEXT, Sorted, sort_kwargs
 from .files import read_processor, write_processor
@@ -284,8 +286,8 @@ class SmolVLMProcessor:
         """Turn a conversation, or a list of conversations, into a prompt.
 
         The content of a message is a list of items: `{"type": "text", "text": …}`, `{"type": "image", …}` with its
-        source under `image`, `url`, `path` or `base64` (`image_url` items too), `{"type": "video", …}` with `video`,
-        `url` or `path`.
+        source under `image`, `url`, `path` or `base64` (`image_url` items too), `{"type": "video", …}` with `video` or
+        the same three.
 
         Returns text (a list of texts for several conversations); with `tokenize` the `input_ids`, with `return_dict`
         too everything that a call returns. `processor_kwargs` go to that call; `kwargs` that the template reads go to
@@ -293,26 +295,20 @@ class SmolVLMProcessor:
         """
         if load_audio_from_video:
             raise ValueError("SmolVLM takes no audio: load_audio_from_video must be False")
-        if sanitize_control_tokens and (not tokenize or return_assistant_tokens_mask):
-            raise ValueError(
-                "`sanitize_control_tokens=True` requires `tokenize=True` and is not compatible with "
-                "`return_assistant_tokens_mask=True`."
-            )
-        if continue_final_message and add_generation_prompt:
-            raise ValueError(
-                "continue_final_message and add_generation_prompt are not compatible. Use continue_final_message when "
-                "you want the model to continue the final message, and add_generation_prompt when you want to add a "
-                "header that will prompt it to start a new assistant message instead."
-            )
-        if continue_final_message and return_assistant_tokens_mask:
-            raise ValueError("continue_final_message is not compatible with return_assistant_tokens_mask.")
+        chat_rendering.check_combination(
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            return_assistant_tokens_mask=return_assistant_tokens_mask,
+            tokenize=tokenize,
+            sanitize_control_tokens=sanitize_control_tokens,
+        )
         conversations, batched = chat.normalize(conversation)
-        template = self._template_for(chat_template, conversations)
+        template = chat_rendering.choose_template(self.chat_template, chat_template, conversations)
         if return_assistant_tokens_mask and not chat_rendering.tracks_generation(template):
             _LOG.warning("return_assistant_tokens_mask is set, but the chat template has no {%% generation %%} block.")
         shown: list[Any] = [conversations, tools, documents, kwargs]
         if sanitize_control_tokens:
-            shown = mark(chat_rendering.plain_data(shown), self.tokenizer.control_tokens(template))
+            shown = mark(plain_data(shown), self.tokenizer.control_tokens(template))
         prompts, spans = chat_rendering.render(
             shown[0],
             template,
@@ -323,7 +319,7 @@ class SmolVLMProcessor:
             track_generation=return_assistant_tokens_mask,
             **{**self.tokenizer.special_tokens_map, **shown[3]},
         )
-        _warn_of_lost_text(conversations, prompts)
+        chat_rendering.warn_of_lost_text(conversations, prompts)
         if not tokenize:
             return prompts if batched else prompts[0]
 
@@ -345,29 +341,11 @@ class SmolVLMProcessor:
             **call,
         )
         if return_assistant_tokens_mask:
-            features["assistant_masks"] = chat_rendering.assistant_masks(
+            features["assistant_masks"] = assistant_masks(
                 features.pop("offset_mapping"), spans, features.pop("text_replacement_offsets")
             )
             features.convert_to_tensors(return_tensors)
         return features if return_dict else features["input_ids"]
-
-    def _template_for(self, chosen: str | None, conversations: list[chat.Conversation]) -> str:
-        """Return the template: the one chosen by name or text, that for videos, or the processor's own."""
-        own = self.chat_template
-        if chosen is not None:
-            return own[chosen] if isinstance(own, dict) and chosen in own else chosen
-        if chat.has_video(conversations):
-            return chat_rendering.VIDEO_CHAT_TEMPLATE
-        if own is None:
-            raise ValueError("Cannot use apply_chat_template because this processor does not have a chat template.")
-        if isinstance(own, str):
-            return own
-        if "default" not in own:
-            raise ValueError(
-                'The processor has multiple chat templates but none of them are named "default". You need to specify '
-                f"which one to use by passing the `chat_template` argument. Available templates are: {', '.join(own)}"
-            )
-        return own["default"]
 
     def _call_arguments(
         self, template: str, processor_kwargs: dict[str, Any], kwargs: dict[str, Any]
@@ -404,12 +382,3 @@ def _check_total(token: str, kind: str, in_texts: int, given: int | None) -> Non
             f"The total number of {token} tokens in the prompts should be the same as the number of {kind} passed. "
             f"Found total {in_texts} {token} tokens and {given} {kind}."
         )
-
-
-def _warn_of_lost_text(conversations: list[chat.Conversation], prompts: list[str]) -> None:
-    for content in chat.string_contents(conversations):
-        if content.strip() and not any(content.strip() in prompt for prompt in prompts):
-            _LOG.warning(
-                "The chat template left out a message whose content is a string; pass a list of items such as "
-                '{"type": "text", "text": "…"}.'
-            )
