@@ -15,8 +15,8 @@ from .terminal import DEFAULT_MODEL, positive
 
 if TYPE_CHECKING:
     from ..checkpoint.configuration_smolvlm import SmolVLMConfig
-    from ..vlm.answers import Result
     from ..native import NativeSmolVLM
+    from ..vlm.answers import Result
     from ..vlm.smolvlm import SmolVLM
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
