@@ -1,4 +1,7 @@
-"""The two engines that `SmolVLM` answers with, behind one interface: the native one without torch, and torch."""
+"""The two engines that `SmolVLM` answers with, behind one interface: the native one without torch, and torch.
+
+Each is imported when it is used: importing `SmolVLM` is quick, and the processor and the weights are read side by side.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
 
 import numpy as np
 
-from ..native import NativeSmolVLM, start_generation
 from .ask import Ask
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from ..media.kinds import AnyArray
     from ..modeling.generate import AnyEngine
     from ..modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
-    from ..native import NativeEngine
+    from ..native import NativeEngine, NativeSmolVLM
     from ..text.tokenization_smolvlm import SmolVLMTokenizer
 
     AnyDecoding: TypeAlias = Decoding[NativeEngine] | Decoding[AnyEngine]
@@ -49,6 +51,8 @@ class Native:
 
     def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
         """See `AnswerEngine`."""
+        from ..native import start_generation
+
         options = {**ask.settings(), "reuse": ask.reuse, "progress": ask.progress}
         return start_generation(self._model, **inputs, tokenizer=tokenizer, **options)
 
@@ -91,5 +95,7 @@ class Torch:
 
 
 def engine_of(model: SmolVLMForConditionalGeneration | NativeSmolVLM) -> AnswerEngine:
-    """Return the engine that answers with a model."""
-    return Native(model) if isinstance(model, NativeSmolVLM) else Torch(model)
+    """Return the engine that answers with a model, which tells by what it has: neither class is imported for it."""
+    if hasattr(model, "isa"):
+        return Native(cast("NativeSmolVLM", model))
+    return Torch(cast("SmolVLMForConditionalGeneration", model))

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from ..media import MediaError, MediaPolicy, load_image
 from ..media.kinds import is_source
 from ..media.nesting import metadata_of
-from ..media.video import VideoReader
 from ..text import conversation
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..media.kinds import Picture
     from ..media.nesting import Clip
+    from ..media.video import VideoReader
     from ..pixels.protocols import VideoProcessor
     from ..text.conversation import Conversation
 
@@ -92,6 +92,8 @@ def sample_clips(
         return list(clips), {"do_sample_frames": True, **limits}
     if not any(map(is_source, clips)):
         return list(clips), {"do_sample_frames": False}
+    from ..media.video import VideoReader  # heavy, and seldom needed
+
     # One call samples either all clips or none, so the files become arrays first.
     frames: list[object] = []
     metadata = metadata_of(cast("Sequence[Clip]", clips), None)

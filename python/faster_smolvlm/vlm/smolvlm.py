@@ -17,7 +17,6 @@ from .ask import Ask
 from .engines import AnswerEngine, engine_of
 from .loading import Loading
 from .question import one_message, one_message_each, read_question, sample_clips
-from .watch import watch
 
 if TYPE_CHECKING:
     import torch
@@ -176,6 +175,8 @@ class SmolVLM:
         window. The next frame is read when the next answer is asked for. `options` are those of `generate`, but for
         `do_image_splitting` and `reuse`, which are a TypeError. Raises as `generate`.
         """
+        from .watch import watch  # imports the tokenizer and the reader of videos
+
         options |= {"max_new_tokens": max_new_tokens}
         return watch(self, source, prompt=prompt, every=every, window=window, **options)
 
