@@ -52,17 +52,6 @@ def metadata_of(clips: list[Any], given: Any) -> list[VideoMetadata]:
     return [VideoMetadata(**dict(entry)) if not isinstance(entry, VideoMetadata) else entry for entry in flat]
 
 
-def infer_layout(clip: Any) -> str:
-    """Where the channels (1 or 3) of a 4-D array are; the second dimension wins where both could hold them."""
-    if clip.shape[1] in (1, 3):
-        return "channels_first"
-    if clip.shape[3] in (1, 3):
-        return "channels_last"
-    raise ValueError(
-        f"Unable to infer channel dimension format: a video of shape {tuple(clip.shape)} has neither 1 nor 3 channels"
-    )
-
-
 def _inferred(clip: Any) -> VideoMetadata:
     height = width = None
     if not isinstance(clip, list) and not is_source(clip):

@@ -11,15 +11,21 @@ import numpy as np
 
 from ..media.image import is_pil_image, is_tensor
 from .arithmetic import Array, BFloat16
-from .settings import plain
+from .call_settings import plain
 
 _LOG = logging.getLogger(__name__)
 FIRST, LAST = "channels_first", "channels_last"
+_CHANNELS = (1, 3, 4)
 
 
-def infer_layout(shape: tuple[int, ...], channels: tuple[int, ...] = (1, 3, 4)) -> str:
-    """Which of three dimensions holds the channels; the first wins where both could."""
-    first, last = shape[0] in channels, shape[-1] in channels
+def channels_of(shape: tuple[int, ...], counts: tuple[int, ...]) -> tuple[bool, bool]:
+    """Whether the first and the last of three dimensions can hold the channels, `counts` of them."""
+    return shape[0] in counts, shape[-1] in counts
+
+
+def infer_layout(shape: tuple[int, ...]) -> str:
+    """Which of three dimensions holds the channels; the first wins, with a warning, if both could."""
+    first, last = channels_of(shape, _CHANNELS)
     if first and last:
         _LOG.warning(
             "The channel dimension is ambiguous. Got image shape %s. Assuming channels are the first dimension. "
@@ -30,7 +36,7 @@ def infer_layout(shape: tuple[int, ...], channels: tuple[int, ...] = (1, 3, 4)) 
         return FIRST
     if last:
         return LAST
-    raise ValueError(f"Unable to infer channel dimension format: none of (1, 3, 4) channels in shape {tuple(shape)}")
+    raise ValueError(f"Unable to infer channel dimension format: none of {_CHANNELS} channels in shape {tuple(shape)}")
 
 
 def to_planes(
