@@ -25,7 +25,7 @@ from faster_smolvlm.integrations.transformers import disable, enable
 from PIL import Image
 
 from benches.timing import alternate, machine, table
-from tests.contract.conftest import as_idefics3, load, question
+from tests.helpers.contract import as_idefics3, load, question
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("FASTER_SMOLVLM_DATA", ROOT.parent / "shared" / "data"))

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from faster_smolvlm import _rust
 
+pytest.register_assert_rewrite("tests.helpers")
+pytest_plugins = ["tests.helpers.checkpoints", "tests.helpers.fixtures"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections import UserDict
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[Any]
 
 
 class BatchFeature(UserDict[str, Any]):
     """Model inputs by name.
 
-    `data` maps names to arrays, tensors or nested lists; `tensor_type` "pt" or "np" converts every entry on creation.
-    Raises ValueError for another `tensor_type`, or where an entry cannot become one tensor.
+    `data` maps names to arrays, tensors or nested lists; `tensor_type` "pt" or "np" converts every entry on creation,
+    except those in `skip`. Raises ValueError for another `tensor_type`, or if an entry cannot become one tensor.
     """
 
     def __init__(
-        self, data: dict[str, Any] | None = None, tensor_type: str | None = None, skip: tuple[str, ...] = ()
+        self, data: Mapping[str, object] | None = None, tensor_type: str | None = None, skip: Collection[str] = ()
     ) -> None:
         super().__init__(data or {})
         self.convert_to_tensors(tensor_type, skip=skip)
@@ -29,13 +36,13 @@ class BatchFeature(UserDict[str, Any]):
         except KeyError:
             raise AttributeError(name) from None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {"data": self.data}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, dict[str, object]]) -> None:
         self.data = state["data"]
 
-    def convert_to_tensors(self, tensor_type: str | None = None, skip: tuple[str, ...] = ()) -> BatchFeature:
+    def convert_to_tensors(self, tensor_type: str | None = None, skip: Collection[str] = ()) -> BatchFeature:
         """Convert the entries in place to torch tensors ("pt") or NumPy arrays ("np"); None leaves them as they are."""
         if tensor_type is None:
             return self
@@ -53,15 +60,19 @@ class BatchFeature(UserDict[str, Any]):
                 ) from error
         return self
 
-    def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Move every tensor to a device and cast the floating-point ones to a dtype, as `torch.Tensor.to`."""
+    def to(
+        self,
+        *args: str | int | torch.device | torch.dtype,
+        device: str | int | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> BatchFeature:
+        """Move every tensor to a device and cast the floating-point ones to a dtype, as `torch.Tensor.to`.
+
+        Raises TypeError for a positional argument that is neither a device nor a dtype.
+        """
         import torch
 
-        device = kwargs.pop("device", None)
-        dtype = kwargs.pop("dtype", None)
-        non_blocking = kwargs.pop("non_blocking", False)
-        if kwargs:
-            raise TypeError(f"unexpected keyword argument(s): {', '.join(sorted(kwargs))}")
         for arg in args:
             if isinstance(arg, torch.dtype):
                 dtype = arg
@@ -70,7 +81,7 @@ class BatchFeature(UserDict[str, Any]):
             else:
                 raise TypeError(f"expected a device or a dtype, got {arg!r}")
 
-        def move(value: Any) -> Any:
+        def move(value: object) -> object:
             if isinstance(value, (list, tuple)):
                 return type(value)(move(item) for item in value)
             if not isinstance(value, torch.Tensor):
@@ -82,7 +93,7 @@ class BatchFeature(UserDict[str, Any]):
         return self
 
 
-def _converter(tensor_type: str) -> Any:
+def _converter(tensor_type: str) -> Callable[[object], Array | torch.Tensor]:
     if str(tensor_type) in ("np", "TensorType.NUMPY"):
         return _to_numpy
     if str(tensor_type) in ("pt", "TensorType.PYTORCH"):
@@ -90,31 +101,33 @@ def _converter(tensor_type: str) -> Any:
     raise ValueError(f"{tensor_type} is not a valid TensorType, please select one of ['pt', 'np']")
 
 
-def _to_numpy(value: Any) -> np.ndarray[Any, Any]:
+def _to_numpy(value: object) -> Array:
     if isinstance(value, np.ndarray):
         return value
     try:
         return np.array(value)
-    except ValueError:  # ragged: an array of arrays, as in Transformers
+    except ValueError:  # rows of different lengths become an array of arrays, as in Transformers
+        if not isinstance(value, (list, tuple)):
+            raise
         ragged = np.empty(len(value), dtype=object)
         for index, item in enumerate(value):
             ragged[index] = _to_numpy(item)
         return ragged
 
 
-def _to_torch(value: Any) -> Any:
+def _to_torch(value: object) -> torch.Tensor:
     import torch
 
     if isinstance(value, torch.Tensor):
         return value
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value)
-    if _holds_arrays(value):
+    if isinstance(value, (list, tuple)) and _holds_arrays(value):
         return torch.stack([_to_torch(item) for item in value])
     return torch.tensor(value)
 
 
-def _holds_arrays(value: Any) -> bool:
+def _holds_arrays(value: object) -> bool:
     while isinstance(value, (list, tuple)) and len(value) > 0:
         value = value[0]
     return hasattr(value, "shape")

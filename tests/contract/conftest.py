@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -11,32 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from faster_smolvlm.integrations.transformers import disable, enable
 from PIL import Image
 
+from tests.helpers.contract import Twice, as_idefics3
+
 ROOT = Path(__file__).resolve().parents[2]
-
-SERVED = "transformers" if transformers.__version__.startswith("4.") else "native"
-"""What `generate` of an accelerated model is served by: 4.57 gives the patches of pictures other positions."""
-
-Twice = Callable[[Callable[[], Any]], tuple[Any, Any]]
 
 
 @pytest.fixture(scope="session")
 def demo() -> Path:
     return Path(str(files("faster_smolvlm"))) / "demo"
-
-
-def as_idefics3(source: Path, folder: Path) -> Path:
-    """Copy a folder to where it has the names that SmolVLM v1, SmolDocling and ColSmol have."""
-    shutil.copytree(source, folder)
-    for path in folder.glob("*config.json"):
-        values = json.loads(path.read_text())
-        values.pop("video_processor", None)
-        values.pop("video_sampling", None)
-        path.write_text(json.dumps(values).replace("SmolVLM", "Idefics3").replace('"smolvlm', '"idefics3'))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -68,27 +51,3 @@ def twice(served: list[int]) -> Twice:
         return plain, fast
 
     return run
-
-
-def same(fast: Any, plain: Any) -> None:
-    """Equal keys, shapes, dtypes and values, to the bit."""
-    assert list(fast) == list(plain)
-    for name in plain:
-        torch.testing.assert_close(fast[name], plain[name], rtol=0, atol=0)
-
-
-def question(text: str = "Describe the image.", **image: Any) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [{"type": "image", **image}, {"type": "text", "text": text}]}]
-
-
-def load(folder: Path, **options: Any) -> tuple[Any, Any]:
-    """Load a processor and a model by the auto classes of Transformers."""
-    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, **options)
-    return transformers.AutoProcessor.from_pretrained(folder), model.eval()
-
-
-def answer(processor: Any, model: Any, scene: Image.Image) -> str:
-    text = processor.apply_chat_template(question(), add_generation_prompt=True)
-    inputs = processor(text=text, images=[scene], return_tensors="pt").to(model.device)
-    ids = model.generate(**inputs, max_new_tokens=24, do_sample=False)
-    return str(processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0])

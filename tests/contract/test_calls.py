@@ -11,7 +11,7 @@ import transformers
 from faster_smolvlm.integrations.transformers import accelerate
 from PIL import Image
 
-from .conftest import same
+from tests.helpers.contract import same
 
 
 @pytest.fixture(params=["demo", "idefics3_demo"])

@@ -14,7 +14,7 @@ import torch
 import transformers
 from PIL import Image
 
-from .conftest import SERVED, Twice, as_idefics3, same
+from tests.helpers.contract import SERVED, Twice, as_idefics3, same
 
 REPOSITORY = "ibm-granite/granite-docling-258M"
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 from PIL import Image
 
-from .conftest import SERVED, Twice, answer, load, question
+from tests.helpers.contract import SERVED, Twice, answer, load, question
 
 
 @pytest.mark.parametrize("folder", ["demo", "idefics3_demo"])

@@ -2,7 +2,7 @@
 
 Its source distribution has the common test classes but no tests of these two families, so what those check is restated
 here. Left out, since they look at no accelerated code: agreement of the two backends with each other (each is held to
-Transformers' own pixels, to the bit, in tests/parity), compiling with torch.compile, running without torchvision, files
+Transformers' own pixels, to the bit, in tests/pixels), compiling with torch.compile, running without torchvision, files
 of other names, audio and segmentation, and the name of the class of keyword arguments, which is looked for in the
 module of the processor's class. `dev/LOG.md` counts a run of the common classes themselves.
 """

@@ -11,7 +11,7 @@ import torch
 import transformers
 from PIL import Image
 
-from .conftest import SERVED, Twice, answer, load, question, same
+from tests.helpers.contract import SERVED, Twice, answer, load, question, same
 
 
 def scenes() -> list[tuple[Image.Image, str]]:

@@ -19,11 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.pop("TRITON_INTERPRET", None)
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script is started with its own folder alone
 
 import triton
-from aot_cases import GROUPS, launches
-from triton_aot import TARGETS, Report, inspect
+
+from tests.helpers.aot_cases import GROUPS, launches
+from tests.helpers.triton_aot import TARGETS, Report, inspect
 
 RATCHET = Path(__file__).with_name("aot_ratchet.json")
 RELEASE = ".".join(triton.__version__.split(".")[:2])

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from types import ModuleType
 import pytest
 
 os.environ["TRITON_INTERPRET"] = "1"
-sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 
@@ -25,8 +23,8 @@ try:
 except ModuleNotFoundError:
     collect_ignore_glob.append("test_*.py")
 else:
-    import interpreter_fixes
-    from kernel_checks import Guard
+    from tests.helpers import interpreter_fixes
+    from tests.helpers.kernel_checks import Guard
 
     interpreter_fixes.install()
     interpreter_fixes.self_test()

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
+GATE = "tests/kernels/aot_gate.py"
 
 
-def run(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | variables
-    command = [sys.executable, str(HERE / script), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=550)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=550, cwd=ROOT)
 
 
 GROUPS = {
@@ -29,7 +30,7 @@ GROUPS = {
 
 @pytest.mark.parametrize("target", GROUPS)
 def test_the_gate_passes(target):
-    result = run("aot_gate.py", "--targets", target, "--groups", GROUPS[target])
+    result = run(GATE, "--targets", target, "--groups", GROUPS[target])
     assert result.returncode == 0, result.stdout + result.stderr
     assert " 0 bad" in result.stdout
 
@@ -43,7 +44,7 @@ def test_the_gate_passes_with_an_older_compiler(tmp_path, target):
             "FASTER_SMOLVLM_OLD_TRITON names no folder with triton: `make test` installs one where a wheel exists"
         )
     result = run(
-        "aot_gate.py", "--targets", target, "--groups", "vision-256m,vision-2.2b,decode-256m",
+        GATE, "--targets", target, "--groups", "vision-256m,vision-2.2b,decode-256m",
         PYTHONPATH=older, TRITON_CACHE_DIR=str(tmp_path),
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
@@ -53,9 +54,9 @@ def test_the_gate_passes_with_an_older_compiler(tmp_path, target):
 
 PLANTED = """
 from dataclasses import replace
-from aot_gate import breaches, budget, growth
-from aot_cases import launches
-from triton_aot import inspect
+from tests.kernels.aot_gate import breaches, budget, growth
+from tests.helpers.aot_cases import launches
+from tests.helpers.triton_aot import inspect
 
 recorded = dict(launches("vision-256m", "sm90"))
 attention = recorded["vision-256m/attention"]
@@ -72,10 +73,8 @@ print("longer:", growth("a", loop, {"a": loop - 20}), growth("a", loop, {"b": 1}
 """
 
 
-def test_planted_settings_fail_the_gate(tmp_path):
-    script = tmp_path / "planted.py"
-    script.write_text(f"import sys\nsys.path.insert(0, {str(HERE)!r})\n{PLANTED}")
-    result = run(str(script))
+def test_planted_settings_fail_the_gate():
+    result = run("-c", PLANTED)
     assert result.returncode == 0, result.stderr
     spilling, narrow, longer = result.stdout.splitlines()
     assert "spills" in spilling

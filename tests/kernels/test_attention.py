@@ -7,7 +7,8 @@ import torch
 from faster_smolvlm.kernels import attention
 from faster_smolvlm.kernels.launch import as_if
 from faster_smolvlm.modeling import reference
-from kernel_checks import assert_close
+
+from tests.helpers.kernel_checks import assert_close
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 LENGTHS = [1, 2, 15, 16, 17, 31, 63, 64, 65, 100, 127, 129, 193, 257]

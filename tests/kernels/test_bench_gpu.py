@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from faster_smolvlm.modeling.engines.decode_graph import DecodeGraph
-from test_decode_graph import RecordedCapture
 
 from benches import bench_gpu
+from tests.helpers.recorded_capture import RecordedCapture
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import torch
 from faster_smolvlm.kernels import decode_attention, down_decode, lm_head_argmax, mlp_decode, out_decode, qkv_decode
 from faster_smolvlm.kernels.launch import as_if, settings
 from faster_smolvlm.modeling import reference
-from kernel_checks import assert_close
+
+from tests.helpers.kernel_checks import assert_close
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 WIDTHS = [(64, 32), (160, 96), (77, 33), (257, 123), (1, 1), (96, 200)]

@@ -7,38 +7,15 @@ from __future__ import annotations
 import pytest
 import torch
 from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration
-from faster_smolvlm.kernels import launch
 from faster_smolvlm.modeling import generate as mixin
 from faster_smolvlm.modeling.engines import decode_graph
 from faster_smolvlm.modeling.engines import graph as graph_engine
 from faster_smolvlm.modeling.engines.decode_graph import DecodeGraph
 from faster_smolvlm.modeling.engines.decode_weights import UnsupportedModelError, gather, quantize
 
+from tests.helpers.recorded_capture import RecordedCapture
+
 WORDS = 61
-
-
-class RecordedCapture:
-    """What a CUDA graph does: repeats the launches of one run with the very arguments they had."""
-
-    def __init__(self) -> None:
-        self.captures = 0
-        self.replays = 0
-        self.fails_after = None
-
-    def __call__(self, run):
-        if self.captures == self.fails_after:
-            raise RuntimeError("no memory for a graph")
-        self.captures += 1
-        run()
-        with launch.record("interpreter") as recorded:
-            run()
-
-        def replay():
-            self.replays += 1
-            for one in recorded:
-                launch.launch(one.kernel, one.grid, one.settings, *one.args, pdl=one.pdl, **one.constants)
-
-        return replay
 
 
 def tiny_model(seed: int = 0, **text) -> SmolVLMForConditionalGeneration:
@@ -61,7 +38,7 @@ def tiny_model(seed: int = 0, **text) -> SmolVLMForConditionalGeneration:
 def small_buckets(monkeypatch):
     for module in (decode_graph, graph_engine):
         monkeypatch.setattr(module, "BUCKETS", (8, 16, 32))
-    monkeypatch.setattr(graph_engine, "FIRST_ROOM", 2)
+    monkeypatch.setattr(graph_engine, "FIRST_CAPACITY", 2)
     monkeypatch.setattr(graph_engine, "_BLOCK", 3)
 
 

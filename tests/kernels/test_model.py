@@ -12,7 +12,8 @@ from faster_smolvlm.kernels import matvec
 from faster_smolvlm.kernels.launch import next_power_of_2
 from faster_smolvlm.modeling import ops
 from faster_smolvlm.modeling.engines.decode_graph import DecodeGraph
-from test_decode_graph import RecordedCapture
+
+from tests.helpers.recorded_capture import RecordedCapture
 
 DEMO = Path(faster_smolvlm.__file__).with_name("demo")
 SCENES = 20

@@ -6,7 +6,8 @@ import pytest
 import torch
 from faster_smolvlm.kernels import layer_norm, rms_norm
 from faster_smolvlm.modeling import reference
-from kernel_checks import assert_close
+
+from tests.helpers.kernel_checks import assert_close
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 WIDTHS = [1, 2, 15, 17, 63, 64, 123, 128, 160, 257, 576, 1152]

@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from faster_smolvlm.modeling import ops, reference, triton_ops
-from kernel_checks import assert_close
+
+from tests.helpers.kernel_checks import assert_close
 
 KEEP = torch.tensor([[False, True, True, True, True], [True, True, True, True, True]])
 

@@ -7,7 +7,8 @@ import torch
 from faster_smolvlm.kernels import pixel_shuffle_project
 from faster_smolvlm.kernels.launch import as_if
 from faster_smolvlm.modeling import reference
-from kernel_checks import assert_close
+
+from tests.helpers.kernel_checks import assert_close
 
 
 def check(guard, module, dtype, images=2, side=4, dim=32, scale=2, hidden=33):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from faster_smolvlm.kernels import rotary
 from faster_smolvlm.modeling import reference
-from kernel_checks import assert_close
+
+from tests.helpers.kernel_checks import assert_close
 
 
 def angles(length, dim, dtype, batch=1):

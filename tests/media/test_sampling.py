@@ -11,7 +11,7 @@ import pytest
 from faster_smolvlm import FrameSampling, SmolVLM, SmolVLMVideoProcessor
 from faster_smolvlm.media.video import VideoReader, load_video
 
-from ..video_clips import every_frame, pictures, write_clip
+from tests.helpers.video_clips import every_frame, pictures, write_clip
 
 # Frames 0, 12, 24 … are key frames; there is a gap in time after frame 19.
 TIMES = [100 * index + (1500 if index >= 20 else 0) for index in range(60)]

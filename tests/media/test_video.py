@@ -25,7 +25,9 @@ from faster_smolvlm.media.video import VideoReader, load_video
 from faster_smolvlm.media.video_stream import VideoStream
 from transformers.video_utils import load_video as their_load_video
 
-from ..video_clips import every_frame, write_clip
+from tests.helpers.video_clips import every_frame, write_clip
+
+pytestmark = pytest.mark.parity
 
 CLIPS = [
     "av1_video.mkv",

@@ -14,7 +14,7 @@ from faster_smolvlm.media.video import VideoReader, load_video
 from faster_smolvlm.vlm.watch import frames_of_file
 from PIL import Image, ImageSequence
 
-from ..video_clips import pictures
+from tests.helpers.video_clips import pictures
 
 MILLISECONDS = [100, 200, 100, 0, 50, 300, 100]
 

@@ -1,6 +1,6 @@
 """The few array functions that the loop needs, over NumPy and torch alike, so that each rule is written once.
 
-An `Array` is a `numpy.ndarray` or a `torch.Tensor`. torch is only touched where a tensor came in: an engine that
+An `Array` is a `numpy.ndarray` or a `torch.Tensor`. torch is only touched after a tensor came in: an engine that
 works on NumPy arrays runs in a process without it.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,13 +21,18 @@ def is_torch(x: Array) -> bool:
     return not isinstance(x, np.ndarray)
 
 
-def namespace(x: Array) -> Any:
+def namespace(x: Array) -> ModuleType:
     """Return the module, `numpy` or `torch`, whose functions take `x`."""
     return sys.modules["torch"] if is_torch(x) else np
 
 
+def on_host(x: Array) -> Array:
+    """`x` in the memory of the CPU."""
+    return x.cpu() if is_torch(x) else x
+
+
 def beside(x: Array, other: Array) -> Array:
-    """Return `x` where `other` is: on the same device."""
+    """Return `x` on the device of `other`."""
     return x if not is_torch(x) or x.device == other.device else x.to(other.device, non_blocking=True)
 
 
@@ -59,7 +65,7 @@ def kth_largest(x: Array, k: int) -> Array:
 
 
 def top_k(x: Array, k: int) -> tuple[Array, Array]:
-    """The k largest values of each row in falling order, and where they are."""
+    """The k largest values of each row in falling order, and their indices."""
     if is_torch(x):
         values, indices = x.topk(k, dim=-1)
         return values, indices
@@ -68,7 +74,7 @@ def top_k(x: Array, k: int) -> tuple[Array, Array]:
 
 
 def sort(x: Array) -> tuple[Array, Array]:
-    """Values of each row in rising order, and where they were."""
+    """Values of each row in rising order, and the indices that they had."""
     if is_torch(x):
         values, order = x.sort(-1)
         return values, order
@@ -106,7 +112,7 @@ def copy(x: Array) -> Array:
 
 
 def float32(x: Array) -> Array:
-    """`x` in float32; `x` itself where it is that already."""
+    """`x` in float32; `x` itself if it is that already."""
     return x.float() if is_torch(x) else x.astype(np.float32, copy=False)
 
 
@@ -117,7 +123,7 @@ def full_ids(like: Array, shape: tuple[int, ...], value: int) -> Array:
     return np.full(shape, value, dtype=np.int64)
 
 
-def ids_like(like: Array, values: Any) -> Array:
+def ids_like(like: Array, values: Sequence[int]) -> Array:
     """`values` as int64, of the kind and on the device of `like`."""
     if is_torch(like):
         torch = sys.modules["torch"]
@@ -125,7 +131,7 @@ def ids_like(like: Array, values: Any) -> Array:
     return np.asarray(values, dtype=np.int64)
 
 
-def exponential(like: Array, rows: int, generator: Any) -> Array:
+def exponential(like: Array, rows: int, generator: object) -> Array:
     """float32 noise [rows, columns of `like`] drawn from the exponential distribution of rate 1.
 
     `generator` is a `torch.Generator` or None (torch's global one) beside a tensor, a `numpy.random.Generator` beside
@@ -134,4 +140,5 @@ def exponential(like: Array, rows: int, generator: Any) -> Array:
     shape = (rows, like.shape[-1])
     if is_torch(like):
         return like.new_empty(shape).exponential_(1.0, generator=generator)
+    assert isinstance(generator, np.random.Generator)
     return generator.standard_exponential(shape, dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Generic
 
 from . import arrays
 from .arrays import Array
@@ -46,7 +46,7 @@ class BeamSearch(Generic[EngineT]):
         max_new_tokens: int,
         pad_id: int | None,
         processors: Sequence[LogitsProcessor],
-        generator: Any,
+        generator: object,
         stop: StopRules,
         config: GenerationConfig,
     ) -> None:
@@ -59,7 +59,7 @@ class BeamSearch(Generic[EngineT]):
         self._stop = stop
         self._config = config
         self._beams = config.num_beams or 1
-        # Enough candidates to go on with, should every beam end with its likeliest tokens.
+        # Enough candidates to go on with if every beam ends with its likeliest tokens.
         self._candidates = max(2, 1 + len(config.eos_ids)) * self._beams
         collects = bool(config.return_dict_in_generate)
         self.scores: tuple[Array, ...] | None = () if collects and config.output_scores else None
@@ -84,16 +84,16 @@ class BeamSearch(Generic[EngineT]):
         running.scores[:, 0] = 0.0  # the copies of a prompt are the same: only the first may be continued
         best = self._empty(logits)
         finished = best.scores > 0
-        hopeful = finished[:, :1] == finished[:, :1]
+        undecided = finished[:, :1] == finished[:, :1]
         for length in range(prompt_length, prompt_length + self._max_new_tokens):
             found = self._continue(running, logits, length)
             hits = self._hits(found, length)
             going = Beams(found.ids, found.scores + hits * _NEVER, found.origins)
             running = going.pick(arrays.top_k(going.scores, self._beams)[1])
-            best, finished = self._update(best, finished, found, hits, hopeful, length + 1 - prompt_length)
-            hopeful = hopeful & self._may_win(running, best, finished, length + 1 - prompt_length)
+            best, finished = self._update(best, finished, found, hits, undecided, length + 1 - prompt_length)
+            undecided = undecided & self._may_win(running, best, finished, length + 1 - prompt_length)
             full = bool(finished.all()) and self._config.early_stopping is True
-            if full or bool(hits.all()) or not bool(hopeful.any()):
+            if full or bool(hits.all()) or not bool(undecided.any()):
                 break
             self.engine.select(running.origins[:, :, length - prompt_length].reshape(-1).tolist())
             logits = arrays.float32(self.engine.step(running.ids[:, :, length].reshape(-1)))
@@ -122,11 +122,11 @@ class BeamSearch(Generic[EngineT]):
         ranking = total
         if self._config.do_sample:
             ranking = arrays.softmax(total) / arrays.exponential(total, batch, self._generator)
-        places = arrays.top_k(ranking, self._candidates)[1]
-        beam = places // vocabulary
+        positions = arrays.top_k(ranking, self._candidates)[1]
+        beam = positions // vocabulary
         found = running.pick(beam)
-        found.scores = arrays.take(total, places)
-        found.ids[:, :, length] = places % vocabulary
+        found.scores = arrays.take(total, positions)
+        found.ids[:, :, length] = positions % vocabulary
         first_row = arrays.ids_like(beam, range(batch))[:, None] * self._beams
         found.origins[:, :, length - prompt_length] = beam + first_row
         return found
@@ -141,7 +141,7 @@ class BeamSearch(Generic[EngineT]):
         return flags.reshape(batch, self._candidates) > 0
 
     def _update(
-        self, best: Beams, finished: Array, found: Beams, hits: Array, hopeful: Array, new_tokens: int
+        self, best: Beams, finished: Array, found: Beams, hits: Array, undecided: Array, new_tokens: int
     ) -> tuple[Beams, Array]:
         """Merge the continuations that just finished into the best finished sequences."""
         ended = arrays.copy(hits)
@@ -149,7 +149,7 @@ class BeamSearch(Generic[EngineT]):
         scores = found.scores / new_tokens ** (self._config.length_penalty or 0.0)
         full = finished.all(-1)[:, None] & (self._config.early_stopping is True)
         scores = scores + full * _NEVER
-        scores = scores + ~hopeful * _NEVER
+        scores = scores + ~undecided * _NEVER
         scores = scores + ~ended * _NEVER
         merged = Beams(
             arrays.concatenate([best.ids, found.ids], 1),

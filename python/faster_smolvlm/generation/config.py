@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..checkpoint.hub import HubOptions, checkpoint
 from ..checkpoint.json_files import json_text, read_json
+from .caller import warn_caller
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FILE_NAME = "generation_config.json"
 
 # Settings of Transformers that this package does not have, with the values that mean "off"; others are an error.
-_OFF: dict[str, tuple[Any, ...]] = {
+_OFF: dict[str, tuple[object, ...]] = {
     "assistant_early_exit": (None,),
     "assistant_ensemble_weight": (None,),
     "assistant_model": (None,),
@@ -78,70 +78,85 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
+def _unset(default: object = None, *, at_least: int | None = None, drawing: bool = False) -> dict[str, object]:
+    """Describe a setting: the value that a call takes if nobody sets it, and the smallest integer that is allowed.
+
+    Settings for `drawing` count with `do_sample` only; `SmolVLM` takes one of them as a wish to draw.
+    """
+    return {"default": default, "at_least": at_least, "drawing": drawing}
+
+
 @dataclass
 class GenerationConfig:
     """Settings of `generate`; None means not set. Names, meanings and defaults are those of Transformers.
 
-    `prompt_lookup_num_tokens` is how many tokens the native engine guesses at most from earlier text in a greedy step,
-    0 for none; it changes no token, and the torch engine does without.
+    `prompt_lookup_num_tokens` is how many draft tokens the native engine takes at most from earlier text in a greedy
+    step, 0 for none; it changes no token, and the torch engine does without.
     `extra` keeps the entries of a file that this package does not know, so that they are written back.
     """
 
-    max_length: int | None = None
-    max_new_tokens: int | None = None
-    min_length: int | None = None
-    min_new_tokens: int | None = None
+    max_length: int | None = field(default=None, metadata=_unset(at_least=0))
+    max_new_tokens: int | None = field(default=None, metadata=_unset(at_least=1))
+    min_length: int | None = field(default=None, metadata=_unset(0, at_least=0))
+    min_new_tokens: int | None = field(default=None, metadata=_unset(at_least=0))
     max_time: float | None = None
     stop_strings: str | list[str] | None = None
-    do_sample: bool | None = None
-    num_beams: int | None = None
-    early_stopping: bool | str | None = None
-    length_penalty: float | None = None
-    use_cache: bool | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    no_repeat_ngram_size: int | None = None
-    prompt_lookup_num_tokens: int | None = None
-    num_return_sequences: int | None = None
-    output_scores: bool | None = None
-    output_logits: bool | None = None
-    return_dict_in_generate: bool | None = None
+    do_sample: bool | None = field(default=None, metadata=_unset(False))
+    num_beams: int | None = field(default=None, metadata=_unset(1, at_least=1))
+    early_stopping: bool | str | None = field(default=None, metadata=_unset(False))
+    length_penalty: float | None = field(default=None, metadata=_unset(1.0))
+    use_cache: bool | None = field(default=None, metadata=_unset(True))
+    temperature: float | None = field(default=None, metadata=_unset(1.0, drawing=True))
+    top_k: int | None = field(default=None, metadata=_unset(50, at_least=0, drawing=True))
+    top_p: float | None = field(default=None, metadata=_unset(1.0, drawing=True))
+    min_p: float | None = field(default=None, metadata=_unset(drawing=True))
+    repetition_penalty: float | None = field(default=None, metadata=_unset(1.0))
+    no_repeat_ngram_size: int | None = field(default=None, metadata=_unset(0, at_least=0))
+    prompt_lookup_num_tokens: int | None = field(default=None, metadata=_unset(at_least=0))
+    num_return_sequences: int | None = field(default=None, metadata=_unset(1, at_least=1))
+    output_scores: bool | None = field(default=None, metadata=_unset(False))
+    output_logits: bool | None = field(default=None, metadata=_unset(False))
+    return_dict_in_generate: bool | None = field(default=None, metadata=_unset(False))
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, object] = field(default_factory=dict)
 
     @property
     def eos_ids(self) -> list[int]:
-        """The end-of-sequence ids as a list, empty where none is set."""
+        """The end-of-sequence ids as a list, empty if none is set."""
         if self.eos_token_id is None:
             return []
         given = self.eos_token_id.tolist() if hasattr(self.eos_token_id, "tolist") else self.eos_token_id
         return [int(token) for token in (given if isinstance(given, (list, tuple)) else [given])]
 
+    @property
+    def pad_id(self) -> int | None:
+        """The id that finished rows are filled with: `pad_token_id`, else the first end-of-sequence id, else None."""
+        return self.pad_token_id if self.pad_token_id is not None else next(iter(self.eos_ids), None)
+
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> GenerationConfig:
+    def from_dict(cls, values: Mapping[str, object]) -> GenerationConfig:
         """Build from the entries of a `generation_config.json`; those not known are kept in `extra`."""
-        known: dict[str, Any] = {name: value for name, value in values.items() if name in SETTINGS}
-        return cls(**known, extra={name: value for name, value in values.items() if name not in SETTINGS})
+        config = cls(extra={name: value for name, value in values.items() if name not in SETTINGS})
+        for name in SETTINGS & values.keys():
+            setattr(config, name, values[name])
+        return config
 
     @classmethod
     def from_pretrained(
         cls, name_or_dir: str | os.PathLike[str], **hub_options: Unpack[HubOptions]
     ) -> GenerationConfig:
-        """Read `generation_config.json` of a directory or a hub repository; OSError, naming it, where it has none."""
+        """Read `generation_config.json` of a directory or a hub repository; OSError, naming it, if it has none."""
         return cls.from_file(checkpoint(name_or_dir, **hub_options).require(FILE_NAME))
 
     @classmethod
     def from_file(cls, path: Path) -> GenerationConfig:
-        """Read one JSON file; OSError where it does not hold a JSON object."""
+        """Read one JSON file; OSError if it does not hold a JSON object."""
         return cls.from_dict(read_json(path))
 
     @classmethod
-    def from_model_config(cls, config: Any) -> GenerationConfig:
+    def from_model_config(cls, config: object) -> GenerationConfig:
         """Take the special token ids of the text model, for a checkpoint without a `generation_config.json`."""
         text = getattr(config, "text_config", config)
         return cls(
@@ -150,13 +165,13 @@ class GenerationConfig:
             pad_token_id=getattr(text, "pad_token_id", None),
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the entries that are set."""
         values = {name: value for name, value in asdict(self).items() if name != "extra" and value is not None}
         return {**self.extra, **values}
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write `generation_config.json` into `directory`, which is made where it is missing."""
+        """Write `generation_config.json` into `directory`, which is made if it is missing."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         text = json_text(self.to_dict())
@@ -175,11 +190,8 @@ class GenerationConfig:
                     f"generate(): {name}={value!r} is not supported. Leave it out, or pass a callable in "
                     "logits_processor= or stopping_criteria= that does the same."
                 )
-        for name in ("max_new_tokens", "num_beams", "num_return_sequences"):
-            _check_count(name, getattr(self, name), least=1)
-        for name in ("max_length", "min_length", "min_new_tokens", "top_k", "no_repeat_ngram_size"):
-            _check_count(name, getattr(self, name), least=0)
-        _check_count("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens, least=0)
+        for name, at_least in _AT_LEAST.items():
+            _check_count(name, getattr(self, name), at_least)
         beams, copies = self.num_beams or 1, self.num_return_sequences or 1
         if beams == 1 and copies > 1 and not self.do_sample:
             raise ValueError(
@@ -190,32 +202,26 @@ class GenerationConfig:
             raise ValueError(f"num_return_sequences ({copies}) has to be smaller or equal to num_beams ({beams}).")
 
 
-SETTINGS = frozenset(entry.name for entry in fields(GenerationConfig)) - {"extra"}
-
-_DEFAULTS = GenerationConfig(
-    min_length=0,
-    do_sample=False,
-    num_beams=1,
-    early_stopping=False,
-    length_penalty=1.0,
-    use_cache=True,
-    temperature=1.0,
-    top_k=50,
-    top_p=1.0,
-    repetition_penalty=1.0,
-    no_repeat_ngram_size=0,
-    num_return_sequences=1,
-    output_scores=False,
-    output_logits=False,
-    return_dict_in_generate=False,
-)
+_FIELDS = tuple(entry for entry in fields(GenerationConfig) if entry.name != "extra")
+SETTINGS = frozenset(entry.name for entry in _FIELDS)
+_AT_LEAST: dict[str, int] = {e.name: e.metadata["at_least"] for e in _FIELDS if e.metadata.get("at_least") is not None}
+_DRAWING = tuple(entry.name for entry in _FIELDS if entry.metadata.get("drawing"))
+_DEFAULTS = GenerationConfig()
+for _entry in _FIELDS:
+    setattr(_DEFAULTS, _entry.name, _entry.metadata.get("default"))
 DEFAULT_NEW_TOKENS = 20
 
 
-def resolve(arguments: Mapping[str, Any], given: Any, model_default: GenerationConfig) -> GenerationConfig:
+def asks_to_draw(settings: Mapping[str, object]) -> bool:
+    """Whether one of `settings` counts only if tokens are drawn, such as a temperature."""
+    return any(settings.get(name) is not None for name in _DRAWING)
+
+
+def resolve(arguments: Mapping[str, object], given: object, model_default: GenerationConfig) -> GenerationConfig:
     """Merge the settings of one call: `arguments` win over the config `given`, over the model's own, over the defaults.
 
-    `given` is a `GenerationConfig`, one of Transformers, or None. Raises ValueError for an argument that nobody knows.
+    `given` is a `GenerationConfig`, one of Transformers, a mapping or None. Raises ValueError for an argument that
+    nobody knows.
     """
     unknown = [name for name in arguments if name not in SETTINGS and name not in _OFF and name not in _WITHOUT_EFFECT]
     if unknown:
@@ -231,13 +237,13 @@ def resolve(arguments: Mapping[str, Any], given: Any, model_default: GenerationC
         setattr(config, name, arguments[name])  # a None that is written out turns the setting off
     config.validate()
     if not config.do_sample:
-        unused = [name for name in ("temperature", "top_k", "top_p", "min_p") if arguments.get(name) not in (None, 1.0)]
+        unused = [name for name in _DRAWING if arguments.get(name) not in (None, 1.0)]
         if unused:
-            warnings.warn(f"{', '.join(unused)} only count with do_sample=True; this call is greedy.", stacklevel=4)
+            warn_caller(f"{', '.join(unused)} only count with do_sample=True; this call is greedy.")
     return config
 
 
-def _from_foreign(given: Any) -> GenerationConfig:
+def _from_foreign(given: object) -> GenerationConfig:
     if isinstance(given, Mapping):
         return GenerationConfig.from_dict(given)
     if not hasattr(given, "to_dict"):
@@ -245,28 +251,28 @@ def _from_foreign(given: Any) -> GenerationConfig:
     return GenerationConfig.from_dict(given.to_dict())
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-        raise ValueError(f"`{name}` has to be an integer of at least {least}, but is {value!r}.")
+def _check_count(name: str, value: object, at_least: int) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < at_least):
+        raise ValueError(f"`{name}` has to be an integer of at least {at_least}, but is {value!r}.")
 
 
 def lengths(config: GenerationConfig, *, prompt_length: int) -> tuple[int, int]:
-    """Return how many tokens to generate at most and at least, after a prompt of `prompt_length` tokens.
+    """Return the largest and the smallest number of tokens to generate after a prompt of `prompt_length` tokens.
 
     `max_new_tokens` wins over `max_length`; without either a call makes 20 tokens, as in Transformers, and warns.
-    Raises ValueError where `max_length` leaves no room.
+    Raises ValueError if the prompt is as long as `max_length` allows.
     """
     if config.max_new_tokens is not None:
-        most = config.max_new_tokens
+        largest = config.max_new_tokens
     elif config.max_length is not None:
-        most = config.max_length - prompt_length
-        if most <= 0:
+        largest = config.max_length - prompt_length
+        if largest <= 0:
             raise ValueError(
                 f"The prompt has {prompt_length} tokens, but max_length is {config.max_length}, which counts it in. "
                 "Increase max_length, or better, set max_new_tokens."
             )
     else:
-        most = DEFAULT_NEW_TOKENS
-        warnings.warn(f"max_new_tokens is not set, so at most {most} tokens are generated.", stacklevel=4)
-    least = config.min_new_tokens if config.min_new_tokens is not None else (config.min_length or 0) - prompt_length
-    return most, max(least, 0)
+        largest = DEFAULT_NEW_TOKENS
+        warn_caller(f"max_new_tokens is not set, so at most {largest} tokens are generated.")
+    smallest = config.min_new_tokens if config.min_new_tokens is not None else (config.min_length or 0) - prompt_length
+    return largest, max(smallest, 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from . import arrays
 from .arrays import Array
@@ -18,27 +18,27 @@ from .config import GenerationConfig
 LogitsProcessor: TypeAlias = Callable[[Array, Array], Array]
 
 
-def _positive(name: str, value: Any) -> float:
+def _positive(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         hint = " For greedy decoding set do_sample=False." if name == "temperature" and value == 0 else ""
         raise ValueError(f"`{name}` has to be a strictly positive float, but is {value!r}.{hint}")
     return float(value)
 
 
-def _positive_int(name: str, value: Any) -> int:
+def _positive_int(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(f"`{name}` has to be a strictly positive integer, but is {value!r}.")
     return value
 
 
-def _fraction(name: str, value: Any) -> float:
+def _fraction(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(f"`{name}` has to be a number between 0 and 1, but is {value!r}.")
     return float(value)
 
 
-def _remove(scores: Array, where: Array) -> Array:
-    return arrays.namespace(scores).where(where, -math.inf, scores)
+def _remove(scores: Array, removed: Array) -> Array:
+    return arrays.namespace(scores).where(removed, -math.inf, scores)
 
 
 class TemperatureLogitsWarper:
@@ -100,7 +100,7 @@ class MinPLogitsWarper:
 
 
 class RepetitionPenaltyLogitsProcessor:
-    """Make each token of the prompt and of the answer less likely by the factor `penalty` (more likely where it is
+    """Make each token of the prompt and of the answer less likely by the factor `penalty` (more likely if it is
     below 1).
 
     `prompt_ignore_length` holds for each row how many tokens at its start are padding and do not count.
@@ -194,13 +194,13 @@ def build_processors(
     made.extend(custom)
     if config.do_sample:
         # Beam search goes on with the beams that did not end, so it needs more tokens than there are ways to end.
-        least = 1 if (config.num_beams or 1) == 1 else max(2, len(config.eos_ids) + 1)
+        kept = 1 if (config.num_beams or 1) == 1 else max(2, len(config.eos_ids) + 1)
         if config.temperature not in (None, 1.0):
             made.append(TemperatureLogitsWarper(config.temperature))
         if config.top_k:
-            made.append(TopKLogitsWarper(config.top_k, least))
+            made.append(TopKLogitsWarper(config.top_k, kept))
         if config.top_p is not None and config.top_p != 1.0:
-            made.append(TopPLogitsWarper(config.top_p, least))
+            made.append(TopPLogitsWarper(config.top_p, kept))
         if config.min_p is not None:
-            made.append(MinPLogitsWarper(config.min_p, least))
+            made.append(MinPLogitsWarper(config.min_p, kept))
     return made

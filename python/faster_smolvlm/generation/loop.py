@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypedDict, TypeGuard, TypeVar
 
 from . import arrays
 from .arrays import Array
@@ -11,13 +11,17 @@ from .config import GenerationConfig
 from .logits import LogitsProcessor
 from .sampling import Sampler, check_drawn
 from .stopping import FinishReason, StopRules
+from .streamers import Streamer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Engine(Protocol):
-    """A model that holds the state of one batch of sequences between steps.
+    """What a generation runs on: a model that holds the state of one batch of sequences between steps.
 
     Logits are [rows, vocabulary], NumPy arrays or torch tensors; tokens are int64 [rows] of the same kind. An engine
-    whose `runs_ahead` is true also has `greedy(tokens)`, an iterator over the likeliest tokens that follow.
+    may have more: see `GreedyEngine` and `LimitedEngine`.
     """
 
     def prefill(self) -> Array:
@@ -33,7 +37,57 @@ class Engine(Protocol):
         """Give back the memory of the state; called once, also after an error."""
 
 
+class GreedyEngine(Engine, Protocol):
+    """An engine that can choose the likeliest tokens by itself, several before the loop looks at them."""
+
+    @property
+    def has_greedy(self) -> bool:
+        """Whether it can at the moment."""
+
+    def greedy(self, tokens: Array) -> Iterator[Array]:
+        """Append `tokens`; give the likeliest tokens that follow, int64 [rows], one step after the other.
+
+        The next `step`, `select` or `greedy` goes on from the last tokens that were taken from the iterator.
+        """
+
+
+class LimitedEngine(Engine, Protocol):
+    """An engine whose sequences have a largest length."""
+
+    @property
+    def new_token_limits(self) -> Sequence[int]:
+        """How many tokens can follow each prompt."""
+
+
+def row_limits(engine: Engine, copies: int) -> list[int] | None:
+    """Return how many new tokens each row of a call can take, None if the engine has no limit."""
+    limits: Sequence[int] | None = getattr(engine, "new_token_limits", None)
+    return None if limits is None else [limit for limit in limits for _ in range(copies)]
+
+
+def _has_greedy(engine: Engine) -> TypeGuard[GreedyEngine]:
+    return bool(getattr(engine, "has_greedy", False))
+
+
 EngineT = TypeVar("EngineT", bound=Engine)
+
+
+class DecodingRules(TypedDict):
+    """How a `Decoding` chooses and ends.
+
+    `copies` answers are made for each prompt, of `max_new_tokens` at most; finished rows are filled with `pad_id`, or
+    go on if it is None. With `sees_every_row`, finished rows are never taken out of the engine, since a processor or
+    criterion of the caller may look at all of them. `config` says what is collected.
+    """
+
+    copies: int
+    max_new_tokens: int
+    pad_id: int | None
+    processors: Sequence[LogitsProcessor]
+    sees_every_row: bool
+    sampler: Sampler
+    stop: StopRules
+    config: GenerationConfig
 
 
 class Decoding(Generic[EngineT]):
@@ -41,32 +95,21 @@ class Decoding(Generic[EngineT]):
 
     Closing it, or leaving its `with` block, ends the call between two steps and frees the engine. Afterwards `ids`
     [rows, length] holds prompt and answer, `finish_reasons` one word a row, and `scores` and `logits` what was asked
-    for, one [rows, vocabulary] a step. With `sees_every_row`, finished rows are never taken out of the engine.
+    for, one [rows, vocabulary] a step.
     """
 
-    def __init__(
-        self,
-        engine: EngineT,
-        prompts: Array,
-        *,
-        copies: int,
-        max_new_tokens: int,
-        pad_id: int | None,
-        processors: Sequence[LogitsProcessor],
-        sees_every_row: bool,
-        sampler: Sampler,
-        stop: StopRules,
-        config: GenerationConfig,
-    ) -> None:
+    def __init__(self, engine: EngineT, prompts: Array, **rules: Unpack[DecodingRules]) -> None:
+        copies, pad_id, config = rules["copies"], rules["pad_id"], rules["config"]
         self.engine = engine
         self._copies = copies
         self._pad_id = pad_id
-        self._processors = processors
-        self._sampler = sampler
-        self._stop = stop
+        self._processors = rules["processors"]
+        self._sampler = rules["sampler"]
+        self._stop = rules["stop"]
         rows = prompts.shape[0] * copies
         self._length = self.prompt_length = prompts.shape[1]
-        self._ids = arrays.full_ids(prompts, (rows, self._length + max_new_tokens), 0 if pad_id is None else pad_id)
+        capacity = self._length + rules["max_new_tokens"]
+        self._ids = arrays.full_ids(prompts, (rows, capacity), 0 if pad_id is None else pad_id)
         self._ids[:, : self._length] = prompts if copies == 1 else prompts[repeated(prompts.shape[0], copies)]
         self._live = list(range(rows))  # the rows that the engine still works on
         self._reasons: dict[int, FinishReason] = {}
@@ -74,7 +117,7 @@ class Decoding(Generic[EngineT]):
         collects = bool(config.return_dict_in_generate)
         self.scores: tuple[Array, ...] | None = () if collects and config.output_scores else None
         self.logits: tuple[Array, ...] | None = () if collects and config.output_logits else None
-        self._may_drop = pad_id is not None and not sees_every_row
+        self._may_drop = pad_id is not None and not rules["sees_every_row"]
         self._steps = self._run()
 
     @property
@@ -84,7 +127,7 @@ class Decoding(Generic[EngineT]):
 
     @property
     def finish_reasons(self) -> list[FinishReason]:
-        """For each row "stop" or "length"; "cancelled" where the call was ended before."""
+        """For each row "stop" or "length"; "cancelled" if the call was ended before."""
         return [self._reasons.get(row, "cancelled") for row in range(self._ids.shape[0])]
 
     @property
@@ -94,6 +137,17 @@ class Decoding(Generic[EngineT]):
 
     def __iter__(self) -> Iterator[Array]:
         return self._steps
+
+    def run(self, streamer: Streamer | None = None) -> None:
+        """Make all steps, handing prompt and tokens to `streamer`; one that has `closed` set ends the call."""
+        with self:
+            if streamer is not None:
+                streamer.put(arrays.on_host(self.ids))
+            for tokens in self:
+                if streamer is not None:
+                    streamer.put(arrays.on_host(tokens))
+                    if getattr(streamer, "closed", False):
+                        break
 
     def close(self) -> None:
         """End the call and free the engine."""
@@ -113,25 +167,26 @@ class Decoding(Generic[EngineT]):
                 self.engine.select(rows)
                 logits = logits[rows]
             tokens = self._choose(logits)
-            ahead: Iterator[Array] | None = None
+            likeliest: Iterator[Array] | None = None
             while True:
                 yield self._append(tokens)
                 if len(self._reasons) == self._ids.shape[0]:
                     return
                 if self._drop_finished():
-                    tokens, ahead = self._ids[self._live, self._length - 1], None
-                if self._may_run_ahead():
-                    ahead = ahead or self.engine.greedy(tokens)  # type: ignore[attr-defined]
-                    tokens = next(ahead)
+                    tokens, likeliest = self._ids[self._live, self._length - 1], None
+                engine: Engine = self.engine
+                if self._is_plain and _has_greedy(engine):
+                    likeliest = likeliest or engine.greedy(tokens)
+                    tokens = next(likeliest)
                 else:
-                    tokens = self._choose(self.engine.step(tokens))
+                    tokens = self._choose(engine.step(tokens))
         finally:
             self.engine.free()
 
-    def _may_run_ahead(self) -> bool:
-        """Whether the engine can choose by itself, several tokens before they are looked at here."""
-        plain = self._sampler.greedy and not self._processors and self.scores is None and self.logits is None
-        return plain and bool(getattr(self.engine, "runs_ahead", False))
+    @property
+    def _is_plain(self) -> bool:
+        """Whether every token is the likeliest one by the logits as they are, and nothing is collected."""
+        return self._sampler.greedy and not self._processors and self.scores is None and self.logits is None
 
     def _choose(self, logits: Array) -> Array:
         scores = logits = arrays.float32(logits)

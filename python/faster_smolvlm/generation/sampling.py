@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+import numpy as np
 
 from . import arrays
 from .arrays import Array
@@ -17,7 +18,7 @@ class Sampler:
     call at each step, so that what one row gets does not depend on when another one finished.
     """
 
-    def __init__(self, do_sample: bool, rows: int, generator: Any = None) -> None:
+    def __init__(self, do_sample: bool, rows: int, generator: object = None) -> None:
         self._do_sample = do_sample
         self._rows = rows
         self._generator = generator
@@ -28,8 +29,8 @@ class Sampler:
         return not self._do_sample
 
     def __call__(self, scores: Array, rows: Sequence[int]) -> Array:
-        """Return int64 [len(rows)] for float32 `scores` [len(rows), vocabulary]; `rows` says which of the call these
-        are.
+        """Return int64 [len(rows)] for float32 `scores` [len(rows), vocabulary], whose rows have the indices `rows` in
+        the call.
 
         A negative token says that the scores were not numbers, or left none to draw: the caller passes what it reads
         to `check_drawn`, since looking here would make a GPU wait once more for each token.
@@ -45,7 +46,7 @@ class Sampler:
 
 
 def check_drawn(tokens: Sequence[int]) -> None:
-    """Raise ValueError where a `Sampler` could not draw one of `tokens`."""
+    """Raise ValueError if a `Sampler` could not draw one of `tokens`."""
     if min(tokens, default=0) < 0:
         raise ValueError(
             "cannot draw a token: the scores of a row hold NaN or infinity, or a logits processor left no token "
@@ -53,7 +54,7 @@ def check_drawn(tokens: Sequence[int]) -> None:
         )
 
 
-def make_generator(like: Array, seed: int | None, generator: Any) -> Any:
+def make_generator(like: Array, seed: int | None, generator: object) -> object:
     """Return the source of randomness for scores of the kind of `like`.
 
     `generator` is taken as it is; `seed` starts a new one; with neither, torch's global generator serves tensors and
@@ -64,10 +65,8 @@ def make_generator(like: Array, seed: int | None, generator: Any) -> Any:
     if generator is not None:
         return generator
     if not arrays.is_torch(like):
-        import numpy as np
-
         return np.random.default_rng(seed)
     if seed is None:
         return None
-    torch = arrays.namespace(like)
-    return torch.Generator(device=like.device).manual_seed(seed)
+    generator = arrays.namespace(like).Generator(device=like.device).manual_seed(seed)
+    return generator

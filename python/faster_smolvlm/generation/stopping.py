@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from .arrays import Array
 from .config import GenerationConfig
 from .token_bytes import TokenBytes
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
-StoppingCriterion: TypeAlias = Callable[..., Any]
+StoppingCriterion: TypeAlias = Callable[..., object]
 
 
 class StopStrings:
     """Finds stop strings across token borders by the bytes of the last few tokens; nothing is decoded.
 
-    As in Transformers, a string counts when it ends inside the newest token, even where it began in the prompt.
+    As in Transformers, a string counts when it ends inside the newest token, even if it began in the prompt.
     """
 
     def __init__(self, strings: Sequence[str], tokens: TokenBytes) -> None:
@@ -46,9 +46,9 @@ class StopRules:
         strings: StopStrings | None = None,
         max_time: float | None = None,
         criteria: Sequence[StoppingCriterion] = (),
-        room: Sequence[int] | None = None,
+        row_limits: Sequence[int] | None = None,
     ) -> None:
-        self._room = room
+        self._row_limits = row_limits
         self._eos_ids = frozenset(eos_ids)
         self._max_new_tokens = max_new_tokens
         self._strings = strings
@@ -61,7 +61,7 @@ class StopRules:
         """Return the rows that are finished now, with the reason.
 
         `tokens` are the newest tokens of `rows`; `new_tokens` counts them in; `ids` [all rows, length] is what
-        criteria of the caller see, with the `scores` of all steps where those are collected.
+        criteria of the caller see, with the `scores` of all steps if those are collected.
         """
         finished: dict[int, FinishReason] = {}
         for row, token in zip(rows, tokens, strict=True):
@@ -82,8 +82,8 @@ class StopRules:
             if len(flags) == 1:
                 flags = flags * ids.shape[0]
             finished.update({row: "stop" for row in rows if flags[row]})
-        if self._room is not None:
-            full: dict[int, FinishReason] = {row: "length" for row in rows if new_tokens >= self._room[row]}
+        if self._row_limits is not None:
+            full: dict[int, FinishReason] = {row: "length" for row in rows if new_tokens >= self._row_limits[row]}
             finished = full | finished
         if new_tokens >= self._max_new_tokens or (self._deadline is not None and time.monotonic() > self._deadline):
             finished = {row: finished.get(row, "length") for row in rows}
@@ -94,13 +94,13 @@ def build_stop_rules(
     config: GenerationConfig,
     *,
     max_new_tokens: int,
-    tokenizer: Any = None,
+    tokenizer: object = None,
     criteria: Sequence[StoppingCriterion] = (),
-    room: Sequence[int] | None = None,
+    row_limits: Sequence[int] | None = None,
 ) -> StopRules:
-    """Return the rules that `config` asks for; `room` is how many new tokens each row has room for.
+    """Return the rules that `config` asks for; `row_limits` are the numbers of new tokens that the rows can take.
 
-    Raises ValueError where stop strings came without a tokenizer.
+    Raises ValueError for stop strings without a tokenizer.
     """
     strings = None
     if config.stop_strings is not None:
@@ -116,5 +116,5 @@ def build_stop_rules(
         strings=strings,
         max_time=config.max_time,
         criteria=criteria,
-        room=room,
+        row_limits=row_limits,
     )

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Protocol
 
+from .arrays import Array
 from .token_bytes import IncrementalText, TokenBytes
 
 
 class Streamer(Protocol):
     """What a streamer has to have; those of Transformers do."""
 
-    def put(self, value: Any) -> None:
+    def put(self, value: Array) -> None:
         """Take token ids: first the prompt [rows, length], then one array [rows] a step."""
 
     def end(self) -> None:
         """Take note that nothing more comes."""
+
+
+@contextmanager
+def ended(streamer: Streamer | None) -> Iterator[None]:
+    """Call `streamer.end()` after the block, also after an error in it."""
+    try:
+        yield
+    finally:
+        if streamer is not None:
+            streamer.end()
 
 
 class TextIteratorStreamer:
@@ -30,7 +43,7 @@ class TextIteratorStreamer:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: object,
         skip_prompt: bool = False,
         timeout: float | None = None,
         *,
@@ -46,7 +59,7 @@ class TextIteratorStreamer:
         self._at_prompt = True
         self._pieces: SimpleQueue[str | None] = SimpleQueue()
 
-    def put(self, value: Any) -> None:
+    def put(self, value: Array) -> None:
         """Take token ids, [length] or [1, length]."""
         if self.closed:
             return

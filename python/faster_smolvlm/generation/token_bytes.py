@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Protocol, cast
 
 
 @cache
@@ -22,15 +22,29 @@ def _byte_of_character() -> dict[str, int]:
     return table
 
 
+class _AddedToken(Protocol):
+    @property
+    def special(self) -> bool: ...
+
+
+class _Backend(Protocol):
+    """What is used of a `tokenizers.Tokenizer`."""
+
+    @property
+    def decoder(self) -> object: ...
+    def id_to_token(self, id: int, /) -> str | None: ...
+    def get_added_tokens_decoder(self) -> Mapping[int, _AddedToken]: ...
+
+
 class TokenBytes:
     """The bytes that each token id of a byte-level tokenizer stands for, looked up once per id.
 
     `tokenizer` is a `tokenizers.Tokenizer`, or an object with one as its `backend_tokenizer` (Transformers' fast
-    tokenizers do). Raises TypeError for anything else, or where the tokenizer does not decode by bytes.
+    tokenizers do). Raises TypeError for anything else, and for a tokenizer that does not decode by bytes.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    def __init__(self, tokenizer: object) -> None:
+        backend = cast(_Backend, getattr(tokenizer, "backend_tokenizer", tokenizer))
         if not hasattr(backend, "id_to_token"):
             raise TypeError(
                 f"expected a tokenizers.Tokenizer or a fast tokenizer that holds one, got {type(tokenizer).__name__}"
@@ -58,7 +72,7 @@ class TokenBytes:
         table = _byte_of_character()
         if all(character in table for character in token):
             return bytes(table[character] for character in token)
-        return str(token).encode()
+        return token.encode()
 
 
 class IncrementalText:

@@ -9,8 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 from .errors import MediaFetchError, MediaLimitError, MediaRefusedError
+from .limits import check_bytes, url_label
 from .policy import MediaPolicy
-from .source import check_bytes, url_label
 
 if TYPE_CHECKING:
     import httpx2

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import io
-import os
-import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import MediaDecodeError, MediaLimitError, MediaTypeError
+from .kinds import SOURCES, MediaSource, is_array, is_pil_image, is_source
+from .limits import check_array, check_size
 from .policy import MediaPolicy
 from .source import Source, read_source
 
 if TYPE_CHECKING:
     import PIL.Image
 
+    from .kinds import Picture
+
+P = TypeVar("P", bound="Picture")
+
 _DEFAULT = MediaPolicy()
 
 
-def load_image(source: Any, policy: MediaPolicy | None = None) -> Any:
+@overload
+def load_image(source: MediaSource, policy: MediaPolicy | None = None) -> PIL.Image.Image: ...
+@overload
+def load_image(source: P, policy: MediaPolicy | None = None) -> P: ...
+@overload
+def load_image(source: object, policy: MediaPolicy | None = None) -> Picture: ...
+def load_image(source: object, policy: MediaPolicy | None = None) -> object:
     """Return a picture for `source`, checked against `policy`.
 
-    A path, http(s) URL, data URI, base64 string or bytes is decoded to an upright RGB `PIL.Image.Image` (first frame,
-    EXIF orientation applied, alpha dropped, 16-bit greys scaled to 8), as Transformers does. A PIL image, NumPy array
-    or torch tensor is returned as it is. Raises a `MediaError` that names the source.
+    A path, http(s) URL, data URI, base64 string, bytes-like object or binary file is decoded to an upright RGB
+    `PIL.Image.Image` (first frame, EXIF orientation applied, alpha dropped, 16-bit greys scaled to 8), as Transformers
+    does. A PIL image, NumPy array or torch tensor is returned as it is. Raises a `MediaError` that names the source.
     """
     policy = policy or _DEFAULT
-    if isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
+    if is_source(source):
         return decode_image(read_source(source, policy), policy)
     if is_pil_image(source):
         check_size(source.size[1], source.size[0], f"PIL image (mode {source.mode})", policy)
@@ -38,58 +50,31 @@ def load_image(source: Any, policy: MediaPolicy | None = None) -> Any:
         return source
     raise MediaTypeError(
         f"only a single or a list of entries is supported but got type={type(source)!r}; "
-        "a picture may be a PIL image, NumPy array, torch tensor, path, http(s) URL, data URI, base64 string or bytes"
+        f"a picture may be a PIL image, NumPy array, torch tensor, {SOURCES}"
     )
 
 
-def is_pil_image(value: Any) -> bool:
-    """Whether `value` is a PIL image; Pillow is not imported for the question."""
-    module = sys.modules.get("PIL.Image")
-    return module is not None and isinstance(value, module.Image)
+def load_frames(sources: Sequence[object], policy: MediaPolicy) -> list[npt.NDArray[np.uint8]]:
+    """Return the frames of a clip from the sources of its pictures, each uint8 (height, width, 3).
 
-
-def is_tensor(value: Any) -> bool:
-    """Whether `value` is a torch tensor; torch is not imported for the question."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def is_array(value: Any) -> bool:
-    """Whether `value` is a NumPy array or a torch tensor."""
-    return isinstance(value, np.ndarray) or is_tensor(value)
-
-
-def check_size(height: int, width: int, label: str, policy: MediaPolicy) -> None:
-    """Refuse a picture above the limits."""
-    if max(height, width) > policy.max_side:
-        raise MediaLimitError(
-            f"{label} is {width}×{height} pixels, a side may have {policy.max_side}; "
-            "raise MediaPolicy.max_side to allow it"
-        )
-    if height * width > policy.max_pixels:
-        raise MediaLimitError(
-            f"{label} has {width}×{height} = {width * height} pixels, allowed are {policy.max_pixels}; "
-            "raise MediaPolicy.max_pixels to allow it"
-        )
-
-
-def check_array(shape: tuple[int, ...], policy: MediaPolicy) -> None:
-    """Refuse an array whose last three dimensions hold more pixels than allowed, whatever the layout."""
-    sides = sorted(int(side) for side in shape[-3:])
-    check_size(sides[-2], sides[-1], f"array of shape {tuple(shape)}", policy)
+    Raises ValueError if their sizes differ, and a `MediaError` as `load_image`.
+    """
+    frames = [np.asarray(load_image(source, policy)) for source in sources]
+    if len({frame.shape for frame in frames}) > 1:
+        raise ValueError(f"the frames of a video must have one size, got {sorted({f.shape[:2] for f in frames})}")
+    return frames
 
 
 def decode_image(source: Source, policy: MediaPolicy) -> PIL.Image.Image:
     """Decode to an upright RGB picture."""
     from PIL import ExifTags, Image, ImageOps
 
-    stream: Any = source.path if source.data is None else io.BytesIO(source.data)
-    with _open(stream, source.label, policy) as image:
+    with _open(source, policy) as image:
         check_size(image.size[1], image.size[0], source.label, policy)
         try:
             _reduce(image, policy.reduced_edge)
             image.load()
-            # Each step copies the picture, also where it changes nothing.
+            # Each step copies the picture, even if it changes nothing.
             upright = _eight_bits(image)
             if upright.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 upright = ImageOps.exif_transpose(upright)
@@ -110,18 +95,19 @@ def _reduce(image: PIL.Image.Image, edge: int | None) -> None:
         image.draft(image.mode, (max(1, width // factor), max(1, height // factor)))
 
 
-def _open(stream: Any, label: str, policy: MediaPolicy) -> PIL.Image.Image:
+def _open(source: Source, policy: MediaPolicy) -> PIL.Image.Image:
     from PIL import Image
 
+    stream = io.BytesIO(source.data or b"") if source.path is None else source.path
     Image.init()
     formats = [name for name in policy.formats if name in Image.OPEN]
     try:
         return Image.open(stream, formats=formats)
     except Image.DecompressionBombError:
-        raise _bomb(label) from None
+        raise _bomb(source.label) from None
     except Exception:  # as above
         raise MediaDecodeError(
-            f"{label} is not a picture, or not in an allowed format ({', '.join(formats)})"
+            f"{source.label} is not a picture, or not in an allowed format ({', '.join(formats)})"
         ) from None
 
 

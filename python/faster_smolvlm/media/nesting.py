@@ -1,103 +1,163 @@
-"""Which pictures and clips of a call belong to which prompt."""
+"""From what a caller passes as pictures and clips to lists: which belong to which prompt, and what is one clip.
+
+Nothing is opened here.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
-from .image import is_pil_image
-from .video_inputs import is_image, is_source
+import numpy as np
+import numpy.typing as npt
+
+from .kinds import FIRST, channel_layout, dimensions, is_array, is_frame, is_picture, is_pil_image, is_source, is_tensor
+from .video_metadata import VideoMetadata
+
+if TYPE_CHECKING:
+    from .kinds import AnyArray, MediaSource, Picture
+
+    Clip = MediaSource | AnyArray | list[object]
+    GivenClip = Clip | Picture | tuple[object, ...]
+
+_NO_PICTURES = "Invalid input type. Must be a single image, a list of images, or a list of batches of images."
 
 
-def nest_images(images: Any) -> list[list[Any]]:
+def nest_images(images: object) -> list[list[object]]:
     """Return the pictures of each prompt.
 
     A single picture, a flat list of pictures or one 4-D array belong to one prompt; a list of lists or of 4-D arrays
-    holds one entry per prompt. Paths, URLs and bytes count as pictures. Nothing is opened. Raises ValueError for an
-    array of more dimensions.
+    holds one entry per prompt. Sources count as pictures. Raises ValueError for an array of more dimensions.
     """
     if not isinstance(images, (list, tuple)):
-        return [_images_of(images)]
+        return [_pictures_of(images)]
     if all(isinstance(sample, (list, tuple)) for sample in images):
         return [list(sample) for sample in images]
-    if images and _ndim(images[0]) == 4:
-        return [_images_of(sample) for sample in images]
+    if images and dimensions(images[0]) == 4:
+        return [_pictures_of(sample) for sample in images]
     return [list(images)]
 
 
-def nest_pictures(images: Any) -> list[list[Any]]:
-    """Return decoded pictures as samples: one picture or a flat list is one sample, a list of lists a batch.
-
-    An array with four dimensions is a sample. Raises ValueError for any other shape, and where there is no picture.
-    """
-    nested = _nest_decoded(images)
-    if not any(len(sample) for sample in nested):
+def nest_pictures(images: object) -> list[list[Picture]]:
+    """As `nest_images` for decoded pictures only; raises ValueError for anything else, and if there is no picture."""
+    samples = nest_images(images)
+    first = images[0] if isinstance(images, (list, tuple)) and images else images
+    if is_array(first) and first.ndim not in (3, 4):
+        raise ValueError(_NO_PICTURES)
+    nested = [[image for image in sample if is_picture(image)] for sample in samples]
+    if list(map(len, nested)) != list(map(len, samples)):
+        raise ValueError(_NO_PICTURES)
+    if not any(nested):
         raise ValueError("No images found in the batch; pass at least one picture.")
     return nested
 
 
-def _nest_decoded(images: Any) -> list[list[Any]]:
-    if isinstance(images, (list, tuple)):
-        if all(isinstance(sample, (list, tuple)) and all(map(is_image, sample)) for sample in images):
-            return [list(sample) for sample in images]
-        if all(map(is_image, images)):
-            if is_pil_image(images[0]) or images[0].ndim == 3:
-                return [list(images)]
-            if images[0].ndim == 4:
-                return [list(image) for image in images]
-    elif is_image(images):
-        if is_pil_image(images) or images.ndim == 3:
-            return [[images]]
-        if images.ndim == 4:
-            return [list(images)]
-    raise ValueError("Invalid input type. Must be a single image, a list of images, or a list of batches of images.")
+def _pictures_of(sample: object) -> list[object]:
+    if not is_array(sample):
+        return [sample]
+    if sample.ndim > 4:
+        raise ValueError(_NO_PICTURES)
+    return list(sample) if sample.ndim == 4 else [sample]
 
 
-def count_videos(videos: Any) -> int:
-    """Return how many clips `videos` holds.
+def count_videos(videos: object) -> int:
+    """Return how many clips `flatten_videos` finds; none is no error here."""
+    return len(_clips(videos))
 
-    A clip is a path, URL, bytes or open file, a 4-D array, a list of frames (pictures), a list of frame paths three
-    lists deep, or a single frame; lists may be nested. Nothing is opened. Raises ValueError for what is none of these.
+
+def flatten_videos(videos: object) -> list[Clip]:
+    """Return one entry per clip: a source, a 4-D array or tensor, or a list of the sources of its frames.
+
+    A list of frames (pictures or 3-D arrays) is one clip, a list of clips or a 5-D array several, a single picture or
+    3-D array a clip of one frame; lists may be nested. A list of sources is a list of clips, but three lists deep (a
+    batch of prompts with clips of frames) it holds the frames of one clip. Raises ValueError for anything else, and if
+    there is no clip.
     """
+    clips = [_as_clip(clip) for clip in _clips(videos)]
+    if not clips:
+        raise ValueError("There is no video in the input; pass at least one clip with at least one frame.")
+    return clips
+
+
+def _clips(videos: object, depth: int = 0) -> list[GivenClip]:
+    """Return the clips as they were given; `depth` counts the lists around `videos`."""
+    if is_source(videos) or is_frame(videos):
+        return [videos]
+    if is_array(videos) and videos.ndim in (4, 5):
+        return [videos] if videos.ndim == 4 else list(videos)
     if not isinstance(videos, (list, tuple)):
-        if is_source(videos) or _is_frame(videos):
-            return 1
-        dims = _ndim(videos)
-        if dims in (4, 5):
-            return 1 if dims == 4 else len(videos)
         raise ValueError(
             "Invalid video input. Expected either a list of video frames or an input of 4 or 5 dimensions, but got "
             f"type {type(videos)}."
         )
-    if _holds_lists_of_frame_paths(videos):
-        return sum(len(sample) for sample in videos)
-    if videos and all(_is_frame(frame) for frame in videos):
-        return 1
-    return sum(count_videos(video) for video in videos)
+    if videos and (all(map(is_frame, videos)) or (depth > 1 and is_source(videos[0]))):
+        return [videos]
+    return [clip for item in videos for clip in _clips(item, depth + 1)]
 
 
-def _images_of(sample: Any) -> list[Any]:
-    dims = _ndim(sample)
-    if dims is not None and dims > 4:
+def _as_clip(clip: GivenClip) -> Clip:
+    if isinstance(clip, (list, tuple)):
+        frames = [frame for frame in clip if is_frame(frame)]
+        return _stacked(frames) if len(frames) == len(clip) else list(clip)
+    if is_frame(clip):
+        return _as_array(clip)[None]
+    return cast("Clip", clip)  # an array of four dimensions, or a source
+
+
+def _as_array(frame: Picture) -> AnyArray:
+    if not is_pil_image(frame):
+        return frame
+    pixels = np.asarray(frame)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _stacked(pictures: Sequence[Picture]) -> AnyArray:
+    frames = [_as_array(picture) for picture in pictures]
+    shapes = {tuple(frame.shape) for frame in frames}
+    if len(shapes) > 1:
+        raise ValueError(f"the frames of a video must have one size, got shapes {sorted(shapes)}")
+    if is_tensor(frames[0]):
+        import torch
+
+        return torch.stack(cast("list[torch.Tensor]", frames))
+    return np.stack(cast("list[npt.NDArray[np.generic]]", frames))
+
+
+def metadata_of(clips: Sequence[Clip], given: Any) -> list[VideoMetadata]:
+    """Return the metadata of each clip: what was `given` (one, a list or lists of lists), else what the clip shows.
+
+    Raises ValueError if the numbers of clips and of entries differ.
+    """
+    if given is None:
+        return [_inferred(clip) for clip in clips]
+    entries = given if isinstance(given, list) else [given]
+    flat = [entry for item in entries for entry in (item if isinstance(item, list) else [item])]
+    if len(flat) != len(clips):
         raise ValueError(
-            "Invalid input type. Must be a single image, a list of images, or a list of batches of images."
+            f"Received {len(clips)} videos but {len(flat)} `video_metadata` entries; pass one entry per video"
         )
-    return list(sample) if dims == 4 else [sample]
+    return [VideoMetadata(**dict(entry)) if not isinstance(entry, VideoMetadata) else entry for entry in flat]
 
 
-def _holds_lists_of_frame_paths(videos: Any) -> bool:
-    for level in range(3):
-        if not isinstance(videos, (list, tuple)) or not videos:
-            return False
-        videos = videos[0]
-        if level < 2 and isinstance(videos, str):
-            return False
-    return isinstance(videos, str)
+def clip_layout(clip: AnyArray) -> str:
+    """Return which dimension of a 4-D array holds the channels, 1 or 3: the second if both can.
+
+    Returns "channels_first" or "channels_last"; raises ValueError if neither dimension can.
+    """
+    layout = channel_layout(clip.shape, (1, 3))
+    if layout is None:
+        raise ValueError(
+            f"Unable to infer channel dimension format: a video of shape {tuple(clip.shape)} has neither 1 nor 3 "
+            "channels"
+        )
+    return layout
 
 
-def _is_frame(value: Any) -> bool:
-    return _ndim(value) == 3 or (hasattr(value, "convert") and hasattr(value, "size"))
-
-
-def _ndim(value: Any) -> int | None:
-    dims = getattr(value, "ndim", None)
-    return dims if isinstance(dims, int) else None
+def _inferred(clip: Clip) -> VideoMetadata:
+    if is_source(clip):
+        return VideoMetadata(0, frames_indices=[])
+    count, height, width = len(clip), None, None
+    if is_array(clip):
+        sides = clip.shape[2:4] if channel_layout(clip.shape, (1, 3, 4)) == FIRST else clip.shape[1:3]
+        height, width = sides
+    return VideoMetadata(count, height=height, width=width, frames_indices=list(range(count)))

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import av
 
 # Codecs of which one packet is one frame, and whose packets tell whether decoding can start there with equal results.
 _RESETS = {"h264", "hevc", "vp9", "av1", "libdav1d"}
@@ -36,10 +40,10 @@ class PacketTable:
     something, as an upper bound.
     """
 
-    pts: np.ndarray[Any, Any]
-    order: np.ndarray[Any, Any]
-    keys: np.ndarray[Any, Any]
-    resets: np.ndarray[Any, Any]
+    pts: npt.NDArray[np.int64]
+    order: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.int64]
+    resets: npt.NDArray[np.int64]
     exact: bool
 
     def __len__(self) -> int:
@@ -75,7 +79,7 @@ class PacketTable:
         return [sorted(piece) for piece in pieces]
 
 
-def read_table(packets: Iterator[Any], codec: str, extradata: bytes | None) -> PacketTable:
+def read_table(packets: Iterator[av.Packet], codec: str, extradata: bytes | None) -> PacketTable:
     """Read every packet (PyAV `Packet`s) and build the table of the stream."""
     nal = _nal_reader(codec, extradata)
     pts: list[int | None] = []
@@ -106,8 +110,8 @@ def read_table(packets: Iterator[Any], codec: str, extradata: bytes | None) -> P
     return PacketTable(times, order, np.array(keys, dtype=np.int64), np.array(resets, dtype=np.int64), exact)
 
 
-def skippable(codec: str, extradata: bytes | None) -> Callable[[Any], bool]:
-    """Return a test: can every other frame be decoded without this packet? False where that cannot be told."""
+def skippable(codec: str, extradata: bytes | None) -> Callable[[av.Packet], bool]:
+    """Return a test: can every other frame be decoded without this packet? False if that cannot be told."""
     nal = _nal_reader(codec, extradata)
     if nal is None:
         return lambda packet: False
@@ -118,7 +122,7 @@ def skippable(codec: str, extradata: bytes | None) -> Callable[[Any], bool]:
     return lambda packet: one_layer and all(h[0] >> 1 & 63 in _HEVC_DROPPABLE for h in nal(packet))
 
 
-def _is_reset(codec: str, nal: Callable[[Any], list[bytes]] | None, packet: Any) -> bool:
+def _is_reset(codec: str, nal: Callable[[av.Packet], list[bytes]] | None, packet: av.Packet) -> bool:
     if codec not in _RESETS:
         return False
     if nal is None:
@@ -128,7 +132,7 @@ def _is_reset(codec: str, nal: Callable[[Any], list[bytes]] | None, packet: Any)
     return any(header[0] >> 1 & 63 in _HEVC_IRAP for header in nal(packet))
 
 
-def _nal_reader(codec: str, extradata: bytes | None) -> Callable[[Any], list[bytes]] | None:
+def _nal_reader(codec: str, extradata: bytes | None) -> Callable[[av.Packet], list[bytes]] | None:
     """Return a function that lists the two-byte headers of the NAL units of a packet, or None for other codecs."""
     at = {"h264": 4, "hevc": 21}.get(codec)
     if at is None:
@@ -138,7 +142,7 @@ def _nal_reader(codec: str, extradata: bytes | None) -> Callable[[Any], list[byt
     return lambda packet: _length_headers(packet, (extradata[at] & 3) + 1)
 
 
-def _length_headers(packet: Any, size: int) -> list[bytes]:
+def _length_headers(packet: av.Packet, size: int) -> list[bytes]:
     data = memoryview(packet)
     headers = []
     position = 0
@@ -149,7 +153,7 @@ def _length_headers(packet: Any, size: int) -> list[bytes]:
     return headers
 
 
-def _start_code_headers(packet: Any) -> list[bytes]:
+def _start_code_headers(packet: av.Packet) -> list[bytes]:
     data = bytes(packet)
     headers = []
     position = data.find(b"\0\0\1")

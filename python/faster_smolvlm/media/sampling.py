@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _rust
 from .video_metadata import VideoMetadata
+
+T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class FrameSampling:
 
     @classmethod
     def uniform(cls, max_frames: int) -> FrameSampling:
-        """Take `max_frames` frames at equal distance, or all where there are fewer."""
+        """Take `max_frames` frames at equal distance, or all if there are fewer."""
         return cls(_positive("max_frames", max_frames))
 
     @classmethod
@@ -48,10 +52,10 @@ class FrameSampling:
         """Take key frames, which decode quickest; at most `max_frames`, spread evenly over them."""
         return cls(_positive("max_frames", max_frames), keys_only=True)
 
-    def choose(self, times: Sequence[float], key_frames: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
+    def choose(self, times: Sequence[float], key_frames: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
         """Return ascending frame indices, int64, for frames shown at `times` (ascending seconds).
 
-        Raises ValueError for an index outside, where there is no frame, and where key frames are wanted but not known.
+        Raises ValueError for an index outside, if there is no frame, and if key frames are asked for but not known.
         """
         if self.indices is not None:
             chosen = _rust.explicit_frames(len(times), self.indices)
@@ -65,7 +69,7 @@ class FrameSampling:
             chosen = _rust.uniform_frames(len(times), min(self.max_frames, len(times)))
         return np.array(chosen, dtype=np.int64)
 
-    def collect(self, frames: Iterable[tuple[Any, ...]]) -> tuple[list[Any], VideoMetadata]:
+    def collect(self, frames: Iterable[tuple[float, T] | tuple[float, T, bool]]) -> tuple[list[T], VideoMetadata]:
         """Take frames of a source of unknown length until it ends.
 
         `frames` are (seconds, frame), or (seconds, frame, is_key) as `key_frames` needs it; a frame may be anything.
@@ -75,7 +79,7 @@ class FrameSampling:
         if self.indices is not None and min(self.indices) < 0:
             raise ValueError(f"{min(self.indices)} counts from the end, which a source of unknown length does not tell")
         stream = _rust.FrameStream(self.max_frames, fps=self.fps, indices=self.indices, keys_only=self.keys_only)
-        held: dict[int, Any] = {}
+        held: dict[int, T] = {}
         first = last = 0.0
         total = 0
         for seconds, frame, *key in frames:
@@ -94,7 +98,7 @@ class FrameSampling:
         return [held[index] for index in indices.tolist()], metadata
 
 
-def _positive(name: str, value: Any) -> Any:
+def _positive(name: str, value: N) -> N:
     if not value > 0:
         raise ValueError(f"{name} has to be above 0, got {value!r}")
     return value

@@ -1,19 +1,21 @@
-"""From what a caller may write for a picture or a video to a file or bytes within limits."""
+"""From what a caller may write for a picture or a clip to a file or bytes within limits."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import io
 import os
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from .errors import MediaLimitError, MediaNotFoundError, MediaRefusedError, MediaTypeError
+from .errors import MediaDecodeError, MediaNotFoundError, MediaRefusedError, MediaTypeError
+from .kinds import SOURCES, BinaryFile, MediaSource, is_file
+from .limits import check_bytes, quoted, url_label
 from .policy import MediaPolicy
 
-_LABEL_LENGTH = 200
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_CHUNK = 1 << 20  # bytes of one read of a file object: memory follows what it holds, not what is allowed
 
 
 @dataclass(frozen=True)
@@ -25,60 +27,42 @@ class Source:
     data: bytes | None = None
 
 
-def read_source(source: str | os.PathLike[str] | bytes | bytearray | memoryview, policy: MediaPolicy) -> Source:
-    """Turn a path, http(s) URL, data URI, base64 string or bytes into a `Source`; URLs are fetched.
+def read_source(source: MediaSource, policy: MediaPolicy) -> Source:
+    """Turn a path, http(s) URL, data URI, base64 string, bytes or a binary file into a `Source`; URLs are fetched.
 
-    Raises a `MediaError` that says why where that is not possible or not allowed.
+    A file object is read from its beginning if it can seek, else from where it is. Raises a `MediaError` that says why
+    if the source cannot be read or is not allowed.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        check_bytes(len(source), f"{len(source)} bytes", policy)
-        return Source(f"{len(source)} bytes", data=bytes(source))
+        size = memoryview(source).nbytes
+        check_bytes(size, f"{size} bytes", policy)
+        return Source(f"{size} bytes", data=bytes(source))
     if isinstance(source, os.PathLike):
-        return _file(os.fspath(source), policy)
+        return _path(os.fsdecode(source), policy)
+    if is_file(source):
+        return _file_object(source, policy)
     if not isinstance(source, str):
-        raise MediaTypeError(f"expected a path, URL, data URI, base64 string or bytes, got {type(source)!r}")
+        raise MediaTypeError(f"expected a {SOURCES}, got {type(source)!r}")
     if source.startswith(("http://", "https://")):
-        from .fetch import fetch
+        from .fetch import fetch  # sockets only for those who need them
 
         label = url_label(source)
         return Source(label, data=fetch(source, label, policy))
     if source.startswith("data:"):
         return _data_uri(source, policy)
     if os.path.exists(source):
-        return _file(source, policy)
+        return _path(source, policy)
     data = _bare_base64(source, policy)
     if data is None:
         raise MediaNotFoundError(
-            f"Incorrect image source: {_short(source)} is no existing file, no http:// or https:// URL, no data URI "
+            f"Incorrect image source: {quoted(source)} is no existing file, no http:// or https:// URL, no data URI "
             "and no base64 string. Check the path."
         )
     return Source(f"base64 string of {len(source)} characters", data=data)
 
 
-def check_bytes(size: int, label: str, policy: MediaPolicy) -> None:
-    """Refuse encoded media above the limit."""
-    if size > policy.max_bytes:
-        raise MediaLimitError(
-            f"{label} holds more than {policy.max_bytes} bytes; raise MediaPolicy.max_bytes to allow it"
-        )
-
-
-def url_label(url: str) -> str:
-    """A URL without user, password and query, cut to a readable length."""
-    try:
-        parts = urlsplit(url)
-        return _short(f"{parts.scheme}://{parts.hostname or ''}{parts.path}")
-    except ValueError:
-        return "a malformed URL"
-
-
-def _short(text: str) -> str:
-    """Quote a text for a message; its control characters escaped, its length bounded."""
-    return repr(text if len(text) <= _LABEL_LENGTH else text[:_LABEL_LENGTH] + "…")
-
-
-def _file(path: str, policy: MediaPolicy) -> Source:
-    label = _short(path)
+def _path(path: str, policy: MediaPolicy) -> Source:
+    label = quoted(path)
     if not policy.allow_files:
         raise MediaRefusedError(f"{label}: local files are not allowed; set MediaPolicy.allow_files=True to read them")
     if os.path.isdir(path):
@@ -89,10 +73,38 @@ def _file(path: str, policy: MediaPolicy) -> Source:
     return Source(label, path=path)
 
 
+def _file_object(file: BinaryFile, policy: MediaPolicy) -> Source:
+    label = "file object"
+    try:
+        data = _read_from_start(file, policy.max_bytes + 1)
+    except MediaTypeError:
+        raise
+    except Exception:  # closed, write-only, a broken archive; what it says may hold paths
+        raise MediaDecodeError(f"{label} cannot be read") from None
+    check_bytes(len(data), label, policy)
+    return Source(label, data=data)
+
+
+def _read_from_start(file: BinaryFile, limit: int) -> bytes:
+    """Return what a file object holds, at most about `limit` bytes of it."""
+    seek = getattr(file, "seek", None)
+    if seek is not None and getattr(file, "seekable", lambda: True)():  # a pipe is not
+        seek(0)
+    content = io.BytesIO()
+    while content.tell() < limit:
+        chunk: object = file.read(min(_CHUNK, limit - content.tell()))
+        if isinstance(chunk, str):
+            raise MediaTypeError("a picture or a clip is no text: open the file in binary mode ('rb')")
+        if not isinstance(chunk, (bytes, bytearray, memoryview)) or not chunk:
+            break
+        content.write(chunk)
+    return content.getvalue()
+
+
 def _data_uri(uri: str, policy: MediaPolicy) -> Source:
     header, comma, payload = uri.partition(",")
     kind = header[len("data:") :].split(";")[0]
-    label = f"data URI ({_short(kind[:40])}, {len(payload)} characters)"
+    label = f"data URI ({quoted(kind[:40])}, {len(payload)} characters)"
     data = _decode(payload, label, policy) if comma and header.endswith(";base64") else None
     if data is None:
         raise MediaNotFoundError(f"{label} is not of the form 'data:image/…;base64,…'")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclass
@@ -21,7 +24,7 @@ class VideoMetadata(Mapping[str, Any]):
     height: int | None = None
     duration: float | None = None
     video_backend: str | None = None
-    frames_indices: Any = None
+    frames_indices: Sequence[int] | npt.NDArray[np.int64] | None = None
 
     def __iter__(self) -> Iterator[str]:
         return (field.name for field in fields(self))
@@ -32,14 +35,14 @@ class VideoMetadata(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return getattr(self, key)
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str, value: object) -> None:
         setattr(self, key, value)
 
     @property
     def timestamps(self) -> list[float]:
         """Seconds at which the frames are shown in a clip of constant rate: index over `fps`.
 
-        Raises ValueError where `fps` or `frames_indices` is unknown.
+        Raises ValueError if `fps` or `frames_indices` is unknown.
         """
         if self.fps is None or self.frames_indices is None:
             raise ValueError("Cannot infer video `timestamps` when `fps` or `frames_indices` is None.")
@@ -47,12 +50,12 @@ class VideoMetadata(Mapping[str, Any]):
 
     @property
     def sampled_fps(self) -> float:
-        """Frames per second of the frames taken; 24 where nothing is known."""
+        """Frames per second of the frames taken; 24 if nothing is known."""
         if self.frames_indices is None or self.total_num_frames is None or self.fps is None:
             return self.fps or 24
         return len(self.frames_indices) / self.total_num_frames * self.fps
 
-    def update(self, values: Mapping[str, Any]) -> None:
+    def update(self, values: Mapping[str, object]) -> None:
         """Set the attributes that `values` names; names that are no attribute are ignored."""
         for key, value in values.items():
             if hasattr(self, key):

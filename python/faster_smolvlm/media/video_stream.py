@@ -6,84 +6,21 @@ import io
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO, Union
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import MediaDecodeError, MediaLimitError
-from .image import check_size
+from .limits import check_size
 from .packets import JUMP_PACKETS, SEEK_PACKETS, PacketTable, read_table, skippable
-from .policy import MediaPolicy
-from .source import read_source
-from .webp import WebpStream, is_webp
+from .video_file import BrokenStreamError, ShortStreamError, VideoFile
 
-VideoSource = Union[str, "os.PathLike[str]", bytes, BinaryIO]
+if TYPE_CHECKING:
+    import av
+    import av.container
 
 # Containers of video and animation. Playlists are not among them: they make the reader open files that they name.
 _FORMATS = "mov,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,flv,ogg,asf,ivf,h264,hevc,m4v,obu"
-
-
-class BrokenStreamError(Exception):
-    """The packets did not give the frames that the table promised."""
-
-
-class ShortStreamError(Exception):
-    """Fewer frames decode than were expected."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-
-
-@dataclass(frozen=True)
-class VideoFile:
-    """A path or bytes, what messages call it, what it may be, and when (`time.monotonic`) its decoding must be over."""
-
-    name: str
-    path: str | None
-    data: bytes | None
-    policy: MediaPolicy
-    deadline: float
-
-    @classmethod
-    def find(cls, source: VideoSource, policy: MediaPolicy) -> VideoFile:
-        """Resolve a path, URL, data URI, bytes or a binary file; raises a `MediaError` where `policy` refuses it."""
-        deadline = time.monotonic() + policy.max_decode_seconds
-        if isinstance(source, (str, bytes, os.PathLike)):
-            found = read_source(source, policy)
-            return cls(found.label, found.path, found.data, policy, deadline)
-        if source.seekable():  # a pipe is not
-            source.seek(0)
-        data = source.read(policy.max_bytes + 1)
-        return cls("video file object", None, read_source(data, policy).data, policy, deadline)
-
-    def open(self) -> BinaryIO:
-        """Open the file, or the bytes, for reading; a `MediaDecodeError` where that is not possible."""
-        if self.path is None:
-            return io.BytesIO(self.data or b"")
-        try:
-            return open(self.path, "rb")
-        except OSError:
-            raise self.broken("cannot be opened for reading") from None
-
-    def broken(self, problem: str) -> MediaDecodeError:
-        """Return the error for a file that cannot be used."""
-        return MediaDecodeError(f"{self.name} {problem}")
-
-    def limit(self, problem: str, limit: str) -> MediaLimitError:
-        """Return the error for a file above a limit of the policy."""
-        return MediaLimitError(
-            f"{self.name} {problem}, allowed are {getattr(self.policy, limit)}; raise MediaPolicy.{limit} to allow it"
-        )
-
-
-def open_stream(file: VideoFile, threads: int) -> VideoStream | WebpStream:
-    """Open the stream of a file; with `threads` threads where they help. Raises a `MediaError` for what is no video."""
-    with file.open() as data:
-        if is_webp(data.read(12)):
-            return WebpStream(file)
-    return VideoStream(file, threads)
 
 
 class VideoStream:
@@ -104,7 +41,9 @@ class VideoStream:
             "max_pixels": str(file.policy.max_pixels),
         }
         try:
-            self._container: Any = av.open(opened, options=options, timeout=file.policy.max_decode_seconds)
+            self._container: av.container.InputContainer = av.open(
+                opened, options=options, timeout=file.policy.max_decode_seconds
+            )
         except (av.FFmpegError, OSError, ValueError):
             # The decoder's own words may hold addresses and pieces of the input.
             raise file.broken("is not a video that can be read: unknown, damaged or cut off") from None
@@ -112,7 +51,7 @@ class VideoStream:
             kinds = sorted({stream.type for stream in self._container.streams})
             self._container.close()
             raise file.broken(f"has no video stream (only {', '.join(kinds) or 'nothing'})")
-        self.stream: Any = self._container.streams.video[0]
+        self.stream: av.VideoStream = self._container.streams.video[0]
         if hasattr(av.stream, "Discard"):  # newer PyAV can leave the other streams unread
             for stream in self._container.streams:
                 if stream is not self.stream:
@@ -121,10 +60,10 @@ class VideoStream:
         self.stream.thread_type = "AUTO"
         self.height: int = self.stream.codec_context.height
         self.width: int = self.stream.codec_context.width
-        # width over height of a pixel; 1 where the file does not say
+        # width over height of a pixel; 1 if the file does not say
         self.sample_aspect_ratio = Fraction(self.stream.sample_aspect_ratio or 1)
         self.time_base: Fraction = self.stream.time_base
-        self.frames: int = self.stream.frames  # 0 where the container does not say
+        self.frames: int = self.stream.frames  # 0 if the container does not say
         self.rate: Fraction | None = self.stream.average_rate or self.stream.guessed_rate
 
     def __enter__(self) -> VideoStream:
@@ -138,33 +77,33 @@ class VideoStream:
         context = self.stream.codec_context
         return read_table(self._packets(), context.name, context.extradata)
 
-    def decode_needed(self, table: PacketTable, wanted: list[int]) -> Iterator[tuple[int, Any]]:
-        """Yield (index, frame) for ascending indices, sending only the packets that those frames need.
+    def decode_needed(self, table: PacketTable, indices: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (index, PyAV frame) for ascending `indices`, sending only the packets that those frames need.
 
-        Raises `BrokenStreamError` where a frame does not come out. The stream must have been opened just before.
+        Raises `BrokenStreamError` if a frame does not come out. The stream must have been opened just before.
         """
         import av
 
         context = self.stream.codec_context
-        index_of = {int(table.pts[packet]): index for index, packet in zip(wanted, table.order[wanted], strict=True)}
-        needed = set(table.order[wanted].tolist())
+        index_of = {int(table.pts[packet]): index for index, packet in zip(indices, table.order[indices], strict=True)}
+        needed = set(table.order[indices].tolist())
         is_skippable = skippable(context.name, context.extradata)
         packets = self._packets()
 
-        def arrived(frames: list[Any]) -> Iterator[tuple[int, Any]]:
+        def asked_for(frames: list[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
             for frame in frames:
                 index = index_of.pop(frame.pts, None)
                 if index is not None:
-                    yield from self._given(index, frame)
+                    yield from self._hand_out(index, frame)
 
         try:
             # The first packet may tell which encoder wrote the stream, and the decoder minds that encoder's faults.
-            yield from arrived(context.decode(next(packets, None)))
+            yield from asked_for(context.decode(next(packets, None)))
             position = 1  # the packet that comes next
-            for start, targets in table.groups(wanted):
+            for start, targets in table.groups(indices):
                 from_reset = start - position > JUMP_PACKETS
                 if from_reset:
-                    yield from arrived(context.decode(None))
+                    yield from asked_for(context.decode(None))
                     context.flush_buffers()
                     if start - position > SEEK_PACKETS:
                         packets, position = self._seek(table, start)
@@ -174,24 +113,24 @@ class VideoStream:
                         break
                     leading = from_reset and (position < start or table.pts[position] < table.pts[start])
                     if not leading and (position in needed or not is_skippable(packet)):
-                        yield from arrived(context.decode(packet))
+                        yield from asked_for(context.decode(packet))
                     position += 1
                 if not index_of:
                     return
-            yield from arrived(context.decode(None))
+            yield from asked_for(context.decode(None))
         except av.FFmpegError as error:
             raise BrokenStreamError from error
         if index_of:
             raise BrokenStreamError
 
-    def decode_all(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
-        """Yield (index, frame) for ascending indices, decoding from the start and counting what comes out.
+    def decode_all(self, indices: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (index, PyAV frame) for ascending `indices`, decoding from the start and counting what comes out.
 
-        Packets that do not decode are passed over. Raises `ShortStreamError` where fewer frames come out.
+        Packets that do not decode are passed over. Raises `ShortStreamError` if fewer frames come out.
         """
         import av
 
-        remaining = set(wanted)
+        remaining = set(indices)
         index = 0
         packets = self._packets()
         while True:
@@ -203,14 +142,14 @@ class VideoStream:
             for frame in frames:
                 if index in remaining:
                     remaining.remove(index)
-                    yield from self._given(index, frame)
+                    yield from self._hand_out(index, frame)
                 index += 1
             if not remaining:
                 return
             if packet is None:
                 raise ShortStreamError(index)
 
-    def _seek(self, table: PacketTable, start: int) -> tuple[Iterator[Any], int]:
+    def _seek(self, table: PacketTable, start: int) -> tuple[Iterator[av.Packet], int]:
         """Move to the packet `start` or shortly before it; returns the packets from there, and the first's position."""
         self._container.seek(int(table.pts[start]), stream=self.stream)
         packets = self._packets()
@@ -219,13 +158,13 @@ class VideoStream:
         if len(found) != 1 or found[0] > start:
             raise BrokenStreamError
 
-        def from_first() -> Iterator[Any]:
+        def from_first() -> Iterator[av.Packet]:
             yield first
             yield from packets
 
         return from_first(), int(found[0])
 
-    def _packets(self) -> Iterator[Any]:
+    def _packets(self) -> Iterator[av.Packet]:
         """Yield the packets that hold data, watching the clock; a read error ends the stream."""
         import av
 
@@ -249,7 +188,7 @@ class VideoStream:
                 raise file.limit("takes too many seconds to decode", "max_decode_seconds")
             yield packet
 
-    def _given(self, index: int, frame: Any) -> Iterator[tuple[int, Any]]:
+    def _hand_out(self, index: int, frame: av.VideoFrame) -> Iterator[tuple[int, av.VideoFrame]]:
         """Hand out a frame of allowed size; the time until the next one is asked for is not the decoder's."""
         check_size(frame.height, frame.width, self._file.name, self._file.policy)
         start = time.monotonic()

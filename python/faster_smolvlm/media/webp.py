@@ -7,15 +7,17 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from .image import check_size
+from .limits import check_size
 from .packets import PacketTable
+from .video_file import ShortStreamError, VideoFile
 
 if TYPE_CHECKING:
-    from .video_stream import VideoFile
+    import av
+    import PIL.Image
 
 _ANIMATED = 2  # bit of the flags in VP8X
 
@@ -55,13 +57,11 @@ class WebpStream:
         order = np.arange(self.frames)
         return PacketTable(pts, order, order[:1], order[:1], exact=False)
 
-    def decode_all(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
-        """Yield (index, PyAV frame) for ascending indices; raises `ShortStreamError` where fewer frames come out."""
+    def decode_all(self, indices: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (index, PyAV frame) for ascending `indices`; raises `ShortStreamError` if fewer frames come out."""
         import av
 
-        from .video_stream import ShortStreamError
-
-        file, remaining = self._file, set(wanted)
+        file, remaining = self._file, set(indices)
         with ExitStack() as opened:
             try:
                 picture = opened.enter_context(_open(opened.enter_context(file.open())))
@@ -90,7 +90,7 @@ def is_webp(start: bytes) -> bool:
     return start[:4] == b"RIFF" and start[8:12] == b"WEBP"
 
 
-def _open(data: BinaryIO) -> Any:
+def _open(data: BinaryIO) -> PIL.Image.Image:
     from PIL import Image
 
     return Image.open(data, formats=["WEBP"])

@@ -12,6 +12,7 @@ from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from ..generation import GenerationConfig
 from . import ops
 from .attention_mask import holds
+from .engines.known_modules import known_to_native
 from .engines.native_twin import NativeTwin
 from .generate import GenerationMixin
 from .kv_cache import KVCache
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 
+@known_to_native
 class SmolVLMSimpleMLP(nn.Module):
     """One linear map from shuffled patches to the width of the text stack."""
 
@@ -42,6 +44,7 @@ class SmolVLMSimpleMLP(nn.Module):
         return out
 
 
+@known_to_native
 class SmolVLMConnector(nn.Module):
     """Patches to image tokens: `scale_factor ** 2` neighbours become one vector of the text stack."""
 
@@ -56,6 +59,7 @@ class SmolVLMConnector(nn.Module):
         return ops.pixel_shuffle_project(image_hidden_states, projection, projection.proj, self.scale_factor)
 
 
+@known_to_native
 class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
     """Vision tower, connector and text stack: token ids and pictures to hidden states."""
 
@@ -210,11 +214,13 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
         return inputs_embeds.masked_scatter(places.unsqueeze(-1), features)
 
 
+@known_to_native
 class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[SmolVLMConfig]):
     """SmolVLM with its language head: token ids and pictures to the scores of the next tokens."""
 
     config_class = SmolVLMConfig
     accepts_loss_kwargs = True
+    model: SmolVLMModel
 
     def __init__(self, config: SmolVLMConfig) -> None:
         super().__init__(config)

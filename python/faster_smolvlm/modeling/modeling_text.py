@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from ..checkpoint.configuration_smolvlm import SmolVLMTextConfig
 from . import ops, reference
 from .attention_mask import causal_mask
+from .engines.known_modules import known_to_native
 from .kv_cache import KVCache
 from .modeling_outputs import BaseModelOutputWithPast
 
@@ -18,6 +19,7 @@ INITIAL_CACHE_ROOM = 128
 """Tokens that a cache made by a forward pass holds beyond the prompt before it grows."""
 
 
+@known_to_native
 class SmolVLMRMSNorm(nn.Module):
     """Root mean square norm with a weight, computed by `ops`."""
 
@@ -33,6 +35,7 @@ class SmolVLMRMSNorm(nn.Module):
         return ops.rms_norm(x, self.weight, self.eps)
 
 
+@known_to_native
 class SmolVLMRotaryEmbedding(nn.Module):
     """Positions to the cosines and sines of the rotary angles.
 
@@ -59,6 +62,7 @@ class SmolVLMRotaryEmbedding(nn.Module):
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
+@known_to_native
 class SmolVLMTextAttention(nn.Module):
     """Causal attention over the cache; several query heads share a key-value head."""
 
@@ -102,6 +106,7 @@ class SmolVLMTextAttention(nn.Module):
         return self.o_proj(out.transpose(1, 2).flatten(2)), weights
 
 
+@known_to_native
 class SmolVLMTextMLP(nn.Module):
     """The gated MLP: down(act(gate(x)) · up(x))."""
 
@@ -119,6 +124,7 @@ class SmolVLMTextMLP(nn.Module):
         return out
 
 
+@known_to_native
 class SmolVLMDecoderLayer(nn.Module):
     """Attention and MLP, each behind a norm and around a residual."""
 
@@ -138,6 +144,7 @@ class SmolVLMDecoderLayer(nn.Module):
         return ops.add(self.mlp(normed), hidden_states), weights
 
 
+@known_to_native
 class SmolVLMTextModel(nn.Module):
     """Embeddings (of tokens and pictures) to hidden states."""
 

@@ -12,10 +12,12 @@ from torch.utils.checkpoint import checkpoint
 from ..checkpoint.configuration_smolvlm import SmolVLMVisionConfig
 from . import ops, reference
 from .attention_mask import holds
+from .engines.known_modules import known_to_native
 from .modeling_base import SmolVLMPreTrainedModel
 from .modeling_outputs import BaseModelOutputWithPooling
 
 
+@known_to_native
 class SmolVLMVisionEmbeddings(nn.Module):
     """Patches to vectors: one convolution, plus a learned position of the patch within its picture."""
 
@@ -76,6 +78,7 @@ class SmolVLMVisionEmbeddings(nn.Module):
         return torch.where(mask, ids, 0).flatten(1)
 
 
+@known_to_native
 class SmolVLMVisionAttention(nn.Module):
     """Attention of every patch to every unmasked patch of its picture."""
 
@@ -108,6 +111,7 @@ class SmolVLMVisionAttention(nn.Module):
         return self.out_proj(out.transpose(1, 2).flatten(2)), weights
 
 
+@known_to_native
 class SmolVLMVisionMLP(nn.Module):
     """Two linear maps with the activation between them."""
 
@@ -123,6 +127,7 @@ class SmolVLMVisionMLP(nn.Module):
         return out
 
 
+@known_to_native
 class SmolVLMVisionLayerNorm(nn.LayerNorm):
     """Layer norm with weight and bias, computed by `ops`."""
 
@@ -133,6 +138,7 @@ class SmolVLMVisionLayerNorm(nn.LayerNorm):
         return ops.layer_norm(x, self.weight, self.bias, self.eps)
 
 
+@known_to_native
 class SmolVLMEncoderLayer(nn.Module):
     """Attention and MLP, each behind a norm and around a residual."""
 
@@ -150,6 +156,7 @@ class SmolVLMEncoderLayer(nn.Module):
         return ops.add(self.mlp(normed), hidden_states), weights
 
 
+@known_to_native
 class SmolVLMEncoder(nn.Module):
     """The stack of layers."""
 
@@ -174,6 +181,7 @@ class SmolVLMEncoder(nn.Module):
         return hidden_states
 
 
+@known_to_native
 class SmolVLMVisionTransformer(SmolVLMPreTrainedModel[SmolVLMVisionConfig]):
     """Pictures to one vector per patch."""
 

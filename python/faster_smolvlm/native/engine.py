@@ -58,7 +58,6 @@ class NativeEngine:
         self._reuse = reuse
         self._progress = progress
         self._prompts = _prompts(input_ids, attention_mask)
-        self.runs_ahead = True
         self._frames: list[Frame] = []
         if pixel_values is not None:
             self._frames = model.frames(pixel_values, pixel_attention_mask)
@@ -73,6 +72,16 @@ class NativeEngine:
         self._done = self._todo = 0
         self.vision_seconds = 0.0
         self.prefill_seconds = 0.0
+
+    @property
+    def has_greedy(self) -> bool:
+        """Always true."""
+        return True
+
+    @property
+    def new_token_limits(self) -> list[int]:
+        """How many tokens can follow each prompt; the last token of a row needs no position."""
+        return [self._model.position_limit - len(ids) + 1 for ids in self._prompts]
 
     def prefill(self) -> Float32:
         """Encode what is unknown of the pictures and read what is unknown of the prompts: logits [rows, vocabulary]."""

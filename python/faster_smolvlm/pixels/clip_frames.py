@@ -10,17 +10,17 @@ import numpy as np
 
 from .. import _rust
 from ..media import MediaPolicy
+from ..media.kinds import LAST
 from ..media.video import Sampler, VideoReader
 from ..media.video_metadata import VideoMetadata
 from .arithmetic import Array, Torch
 from .call_settings import KEEP_SIZE, ResizeTarget, Settings, target_of_size
 from .conversion import conversion, rescaling
 from .output import check_clips
-from .planes import FIRST, LAST, channels_of, to_planes
+from .planes import to_planes
 
 MAX_LONGEST_EDGE = 4096
 _ARITHMETIC = Torch()
-_CHANNELS = (1, 3)
 
 
 class FramePixels:
@@ -105,19 +105,6 @@ class FramePixels:
             height = width = self._tile
         check_clips(count, height, width, self._policy, before=self._bytes)
         return _rust.empty((count, 3, height, width), "float32") if self._settings["do_resize"] else None
-
-
-def clip_layout(clip: Any) -> str:
-    """Which dimension of a clip (frames, …) holds its 1 or 3 channels; the first wins if both could.
-
-    Raises ValueError if neither does.
-    """
-    first, last = channels_of(tuple(clip.shape[1:]), _CHANNELS)
-    if first or last:
-        return FIRST if first else LAST
-    raise ValueError(
-        f"Unable to infer channel dimension format: a video of shape {tuple(clip.shape)} has neither 1 nor 3 channels"
-    )
 
 
 def _target(size: object) -> ResizeTarget:

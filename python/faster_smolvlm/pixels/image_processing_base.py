@@ -80,7 +80,7 @@ class SmolVLMImageProcessorBase(SettingsFiles):
 
         `images` is a picture, a list of pictures (one sample) or a list of lists (a batch); a picture is a PIL
         image, an array or tensor (height, width, channels) or (channels, height, width), a path, URL, data URI, base64
-        string or bytes. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
+        string, bytes or a binary file. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
         `pixel_attention_mask`, int64 (batch, frames, tile, tile), 1 where a frame is, and with `return_row_col_info`
         the nested lists `rows` and `cols`. `return_tensors` is "pt", "np" or None.
 
@@ -99,7 +99,7 @@ class SmolVLMImageProcessorBase(SettingsFiles):
         return self._preprocess(planes, settings)
 
     def fetch_images(self, image_url_or_urls: object) -> Any:
-        """Replace paths, URLs, data URIs, base64 strings and bytes, at any depth, by decoded pictures."""
+        """Replace sources (paths, URLs, bytes, files …), at any depth, by decoded pictures."""
         return load_pictures(image_url_or_urls, self.media_policy)
 
     def _planes(self, image: Any, settings: Settings, which: str) -> Picture:

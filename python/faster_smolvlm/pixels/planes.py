@@ -9,33 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from ..media.image import is_pil_image, is_tensor
+from ..media.kinds import LAST, channel_layout, is_pil_image, is_tensor
 from .arithmetic import Array, BFloat16
 from .call_settings import plain
 
 _LOG = logging.getLogger(__name__)
-FIRST, LAST = "channels_first", "channels_last"
 _CHANNELS = (1, 3, 4)
-
-
-def channels_of(shape: tuple[int, ...], counts: tuple[int, ...]) -> tuple[bool, bool]:
-    """Whether the first and the last of three dimensions can hold the channels, `counts` of them."""
-    return shape[0] in counts, shape[-1] in counts
 
 
 def infer_layout(shape: tuple[int, ...]) -> str:
     """Which of three dimensions holds the channels; the first wins, with a warning, if both could."""
-    first, last = channels_of(shape, _CHANNELS)
-    if first and last:
+    if shape[0] in _CHANNELS and shape[-1] in _CHANNELS:
         _LOG.warning(
             "The channel dimension is ambiguous. Got image shape %s. Assuming channels are the first dimension. "
             "Use the input_data_format parameter to assign the channel dimension.",
             tuple(shape),
         )
-    if first:
-        return FIRST
-    if last:
-        return LAST
+    layout = channel_layout(shape, _CHANNELS)
+    if layout is not None:
+        return layout
     raise ValueError(f"Unable to infer channel dimension format: none of {_CHANNELS} channels in shape {tuple(shape)}")
 
 

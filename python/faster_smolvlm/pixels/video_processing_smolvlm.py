@@ -15,9 +15,11 @@ from .. import _rust
 from ..batch_feature import BatchFeature
 from ..checkpoint.json_files import JsonObject
 from ..media import MediaPolicy
+from ..media.image import load_frames
+from ..media.kinds import is_source
+from ..media.nesting import clip_layout, flatten_videos, metadata_of
 from ..media.sampling import FrameSampling
 from ..media.video import Sampler, VideoReader
-from ..media.video_inputs import flatten_videos, is_source, metadata_of
 from ..media.video_metadata import VideoMetadata
 from .arithmetic import Array
 from .call_settings import (
@@ -29,12 +31,12 @@ from .call_settings import (
     standardize,
     tensor_type,
 )
-from .clip_frames import FramePixels, clip_layout
+from .clip_frames import FramePixels
 from .output import pack_clips
 from .settings import Reader, names
 from .settings_files import SettingsFiles
 from .size import size_dict
-from .sources import load_frames, naming
+from .sources import naming
 
 
 class SmolVLMVideoProcessor(SettingsFiles):
@@ -103,11 +105,11 @@ class SmolVLMVideoProcessor(SettingsFiles):
     def preprocess(self, videos: object, **kwargs: Any) -> BatchFeature:
         """Return the frames of `videos`.
 
-        `videos` is a clip or a list of clips; a clip is a path, URL, data URI or bytes, an array or tensor (frames,
-        height, width, channels) or (frames, channels, height, width) with 1 or 3 channels, or a list of pictures. With
-        `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each by `sample_frames`; arrays
-        need `video_metadata` for that; a `frame_sampling` chooses in its place. The result holds `pixel_values`,
-        float32 (clips, frames, 3, height, width), where clips shorter than the longest end in frames of zeros,
+        `videos` is a clip or a list of clips; a clip is a path, URL, data URI, base64 string, bytes or a binary file,
+        an array or tensor (frames, height, width, channels) or (frames, channels, height, width) with 1 or 3 channels,
+        or a list of pictures. With `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each
+        by `sample_frames`; arrays need `video_metadata` for that; a `frame_sampling` chooses in its place. The result
+        holds `pixel_values`, float32 (clips, frames, 3, height, width), clips shorter than the longest padded by zeros,
         `pixel_attention_mask`, int64 (clips, frames, height, width), 1 in those frames too, and with `return_metadata`
         the list `video_metadata`. `return_tensors` is "pt", "np" or None (lists). Clips that are read from files are
         turned upright; a sample aspect ratio is not applied (see `VideoReader`).

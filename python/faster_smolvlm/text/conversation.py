@@ -8,7 +8,8 @@ from typing import Any
 Message = dict[str, Any]
 Conversation = list[Message]
 
-_SOURCES = {"image": ("image", "url", "path", "base64"), "video": ("video", "url", "path")}
+# The keys under which an item may hold its source; what a source is, `media.kinds` says.
+_SOURCES = {kind: (kind, "url", "path", "base64") for kind in ("image", "video")}
 
 
 def normalize(conversation: Any) -> tuple[list[Conversation], bool]:

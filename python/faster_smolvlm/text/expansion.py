@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .padding import PaddingStrategy, TruncationStrategy
+from .call_options import PaddingStrategy, TruncationStrategy
 from .placeholders import (
     Clip,
     Grid,

@@ -1,85 +1,102 @@
-"""Padding and truncation of token sequences, and their way into tensors."""
+"""Padding of token sequences, and their way into tensors."""
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+
+from .call_options import UNLIMITED, PaddingStrategy
+from .token_ids import as_list
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Columns = dict[str, list[list[Any]]]
+"""What a tokenizer returns for several texts: by name, one list per text (ids, mask bits, or pairs of offsets)."""
 
 
-class PaddingStrategy(str, Enum):
-    """To which length a batch of sequences is padded."""
+class Padding(NamedTuple):
+    """How rows are padded: to `length`, or with None to the longest, rounded up to a multiple of `multiple_of`."""
 
-    LONGEST = "longest"
-    MAX_LENGTH = "max_length"
-    DO_NOT_PAD = "do_not_pad"
-
-    @classmethod
-    def of(cls, value: Any) -> PaddingStrategy:
-        """Read the argument `padding`: a bool, None, a name or a strategy (of Transformers too)."""
-        if value is None or value is False:
-            return cls.DO_NOT_PAD
-        return cls.LONGEST if value is True else _member(cls, value)
-
-
-class TruncationStrategy(str, Enum):
-    """Whether a sequence is cut; the three ways to cut a pair are the same for a single text."""
-
-    LONGEST_FIRST = "longest_first"
-    ONLY_FIRST = "only_first"
-    ONLY_SECOND = "only_second"
-    DO_NOT_TRUNCATE = "do_not_truncate"
+    length: int | None
+    multiple_of: int | None
+    side: str
 
     @classmethod
-    def of(cls, value: Any, max_length: int | None, padding: PaddingStrategy) -> TruncationStrategy:
-        """Read the argument `truncation`; a `max_length` alone, without padding, truncates."""
-        if value is None and max_length is not None and padding is PaddingStrategy.DO_NOT_PAD:
-            return cls.LONGEST_FIRST
-        if value is None or value is False:
-            return cls.DO_NOT_TRUNCATE
-        return cls.LONGEST_FIRST if value is True else _member(cls, value)
+    def of(
+        cls,
+        strategy: PaddingStrategy,
+        *,
+        max_length: int | None,
+        multiple_of: int | None,
+        side: str,
+        model_max_length: int,
+    ) -> Padding | None:
+        """Read the arguments of a call; None if nothing is to be padded."""
+        if strategy is PaddingStrategy.DO_NOT_PAD:
+            return None
+        if strategy is PaddingStrategy.LONGEST:
+            return cls(None, multiple_of, side)
+        if max_length is None and model_max_length >= UNLIMITED:
+            return None
+        return cls(model_max_length if max_length is None else max_length, multiple_of, side)
+
+    def apply(self, columns: Columns, pad_id: int | None) -> None:
+        """Pad each row of each column in place; a row that is longer already stays as it is.
+
+        Raises ValueError without a `pad_id`, or for a side other than "left" and "right".
+        """
+        if pad_id is None:
+            raise ValueError(
+                "Asking to pad but the tokenizer does not have a padding token. Please select a token to use as "
+                "`pad_token` `(tokenizer.pad_token = tokenizer.eos_token e.g.)` or add a new pad token via "
+                "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`."
+            )
+        if self.side not in ("left", "right"):
+            raise ValueError(f"padding_side must be 'left' or 'right', got {self.side!r}")
+        target = max(map(len, columns["input_ids"]), default=0) if self.length is None else self.length
+        if self.multiple_of:
+            target = -(-target // self.multiple_of) * self.multiple_of
+        fill = {"input_ids": pad_id, "special_tokens_mask": 1, "offset_mapping": (0, 0)}
+        for name, rows in columns.items():
+            for index, row in enumerate(rows):
+                if len(row) < target:
+                    padding = [fill.get(name, 0)] * (target - len(row))
+                    rows[index] = row + padding if self.side == "right" else padding + row
 
 
-def _member(kind: Any, value: Any) -> Any:
-    name = value.value if isinstance(value, Enum) else value
-    try:
-        return kind(name)
-    except ValueError:
-        names = [member.value for member in kind]
-        raise ValueError(f"{name!r} is not a valid {kind.__name__}, please select one of {names}") from None
+def encoded_columns(encoded: Mapping[str, object], return_attention_mask: bool | None) -> tuple[Columns, bool]:
+    """Return encoded inputs as columns, and whether they were one text only.
 
-
-def pad_sequences(
-    columns: dict[str, list[Any]], *, length: int | None, multiple_of: int | None, side: str, fill: dict[str, Any]
-) -> None:
-    """Pad each sequence of each column in place.
-
-    `columns` map a name to one list per sample. All become `length` long, or as long as the longest, rounded up to a
-    multiple of `multiple_of`; a longer one stays as it is. `fill` holds what to pad with by column, otherwise 0.
+    `encoded` maps names to lists, arrays or tensors, at least `input_ids`; a missing mask is added, unless
+    `return_attention_mask` is False.
     """
-    if side not in ("left", "right"):
-        raise ValueError(f"padding_side must be 'left' or 'right', got {side!r}")
-    target = max(map(len, columns["input_ids"]), default=0) if length is None else length
-    if multiple_of:
-        target = -(-target // multiple_of) * multiple_of
-    for name, rows in columns.items():
-        value = fill.get(name, 0)
-        for index, row in enumerate(rows):
-            if len(row) < target:
-                padding = [value] * (target - len(row))
-                rows[index] = row + padding if side == "right" else padding + row
+    if "input_ids" not in encoded:
+        raise ValueError(
+            "You should supply an encoding or a list of encodings to this method that includes input_ids, but you "
+            f"provided {list(encoded)}"
+        )
+    columns: Columns = {key: [as_list(row) for row in as_list(value)] for key, value in encoded.items()}
+    single = bool(columns["input_ids"]) and isinstance(columns["input_ids"][0], int)
+    if single:
+        columns = {key: [value] for key, value in columns.items()}
+    if return_attention_mask is not False and "attention_mask" not in columns:
+        columns["attention_mask"] = [[1] * len(ids) for ids in columns["input_ids"]]
+    return columns, single
 
 
-def as_tensors(columns: dict[str, Any], tensor_type: str) -> dict[str, Any]:
+def as_tensors(columns: Mapping[str, list[Any]], tensor_type: str) -> Mapping[str, npt.NDArray[np.int64] | Tensor]:
     """Make each column one int64 array ("np") or tensor ("pt") of shape (batch, length).
 
-    Raises ValueError where the rows of a column have different lengths, or for another tensor type.
+    Raises ValueError if the rows of a column have different lengths, or for another tensor type.
     """
     kind = getattr(tensor_type, "value", tensor_type)
     if kind not in ("np", "pt"):
         raise ValueError(f"{kind} is not a valid TensorType, please select one of ['pt', 'np']")
-    arrays = {}
+    arrays: dict[str, npt.NDArray[np.int64]] = {}
     for name, rows in columns.items():
         if rows and isinstance(rows[0], list) and len({len(row) for row in rows}) > 1:
             raise ValueError(

@@ -1,33 +1,78 @@
-"""What the files of a tokenizer say."""
+"""The files of a tokenizer: what they say, and what is written."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+from ..checkpoint.hub import Checkpoint
+from ..checkpoint.json_files import JsonObject, read_optional_json
+from .special_tokens import NAMED_TOKENS
+
+# Entries about where a tokenizer was loaded from: they are not written.
+_PRIVATE_KEYS = frozenset({"name_or_path", "vocab_file", "tokenizer_file", "is_local", "local_files_only", "backend"})
 
 
-def side(settings: dict[str, Any], name: str) -> str:
-    """Return the side that a config names, "right" where it names none; ValueError for another word."""
+def read_config(files: Checkpoint) -> JsonObject:
+    """Return tokenizer_config.json, with what older checkpoints keep in special_tokens_map.json, and the template."""
+    config = read_optional_json(files.find("tokenizer_config.json"))
+    if "added_tokens_decoder" not in config:
+        config.update(read_optional_json(files.find("special_tokens_map.json")))
+    template = files.find("chat_template.jinja")
+    if template is not None:
+        config["chat_template"] = template.read_text(encoding="utf-8")
+    return config
+
+
+def read_backend(path: Path) -> Tokenizer:
+    """Return the tokenizer in a tokenizer.json; a broken one is an OSError that names it."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a plain Exception
+        raise OSError(f"{path} is not a tokenizer of the tokenizers library: {error}") from error
+
+
+def side(settings: JsonObject, name: str) -> str:
+    """Return the side in a config, "right" if it has none; ValueError for another word."""
     side = settings.get(name) or "right"
     if side not in ("left", "right"):
         raise ValueError(f"{name} must be 'left' or 'right', got {side!r}")
     return str(side)
 
 
-def chat_template_of(template: Any) -> str | dict[str, str] | None:
+def chat_template_of(settings: JsonObject) -> str | dict[str, str] | None:
     """Return the template of a config: a text, or texts by name."""
+    template: str | dict[str, str] | list[dict[str, str]] | None = settings.get("chat_template")
     if isinstance(template, (list, tuple)):
         return {entry["name"]: entry["template"] for entry in template}
-    return template  # type: ignore[no-any-return]
+    return template
 
 
-def special_tokens(config: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """Return the special tokens with a name, and those without, of a tokenizer_config.json."""
+def take_backend_defaults(backend: Tokenizer) -> JsonObject:
+    """Switch off the padding and truncation that a tokenizer.json sets, and return them as entries of a config.
+
+    Every call chooses them anew, and they would be state of an object that calls share.
+    """
+    defaults: JsonObject = {}
+    truncation, padding = backend.truncation, backend.padding
+    if truncation is not None:
+        backend.no_truncation()
+        defaults.update(max_length=truncation["max_length"], truncation_side=truncation["direction"])
+    if padding is not None:
+        backend.no_padding()
+        defaults.update(
+            pad_token=padding["pad_token"],
+            padding_side=padding["direction"],
+            pad_to_multiple_of=padding["pad_to_multiple_of"],
+        )
+    return defaults
+
+
+def special_tokens(config: JsonObject) -> tuple[dict[str, str], list[str]]:
+    """Return the special tokens of a config: those with a name by name, and those without."""
     named: dict[str, str] = {}
     for key, value in config.items():
         if key.endswith("_token") and value is not None:
@@ -44,7 +89,25 @@ def special_tokens(config: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
     return ordered, [added_token(token).content for token in unnamed]
 
 
-def added_token(token: Any) -> AddedToken:
+def missing_tokens(backend: Tokenizer, config: JsonObject, special: Iterable[str]) -> list[AddedToken]:
+    """Return what only the config knows, in the order in which it gets ids: its added tokens, then `special` ones."""
+    known = backend.get_added_tokens_decoder()
+    listed = config.get("added_tokens_decoder") or {}
+    special = list(special)
+    missing = []
+    for index, token in sorted(((int(index), added_token(token)) for index, token in listed.items())):
+        if index not in known:
+            token.special = token.special or token.content in special
+            missing.append(token)
+    contents = {token.content for token in [*known.values(), *missing]}
+    for content in special:
+        if content not in contents:
+            contents.add(content)
+            missing.append(AddedToken(content, special=True, normalized=False))
+    return missing
+
+
+def added_token(token: object) -> AddedToken:
     """Return a token of a config: a string, or a dict with the fields of an AddedToken."""
     if isinstance(token, AddedToken):
         return token
@@ -56,20 +119,20 @@ def added_token(token: Any) -> AddedToken:
     raise TypeError(f"a special token must be a string or an AddedToken, got {type(token).__name__}")
 
 
-def read_backend(path: Path) -> Tokenizer:
-    """Return the tokenizer in a tokenizer.json; a broken one is an OSError that names it."""
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises a plain Exception
-        raise OSError(f"{path} is not a tokenizer of the tokenizers library: {error}") from error
+def config_text(config: JsonObject, named: Mapping[str, str], changed: JsonObject) -> str:
+    """Return the text of a tokenizer_config.json: what was read, with today's `named` tokens and `changed` entries."""
+    replaced = {*_PRIVATE_KEYS, "added_tokens_decoder", "additional_special_tokens", "chat_template", *NAMED_TOKENS}
+    entries = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{key: value for key, value in config.items() if key not in replaced},
+        **named,
+        "extra_special_tokens": {name: token for name, token in named.items() if name not in NAMED_TOKENS},
+        **changed,
+    }
 
-
-def to_json(config: dict[str, Any]) -> str:
-    """Return the text of a tokenizer_config.json."""
-
-    def encode(value: Any) -> Any:
+    def encode(value: object) -> JsonObject:
         if isinstance(value, AddedToken):
             return {**value.__getstate__(), "__type": "AddedToken"}  # type: ignore[operator]
         raise TypeError(f"{type(value).__name__} cannot be written to tokenizer_config.json")
 
-    return json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, default=encode) + "\n"
+    return json.dumps(entries, indent=2, sort_keys=True, ensure_ascii=False, default=encode) + "\n"

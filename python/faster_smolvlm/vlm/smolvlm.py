@@ -15,8 +15,10 @@ import numpy as np
 
 from ..batch_feature import BatchFeature
 from ..generation.choice import forced_engine
+from ..generation.config import asks_to_draw
 from ..generation.token_bytes import TokenBytes
 from ..media import MediaError, MediaPolicy, load_image
+from ..media.kinds import is_source
 from .answers import Call, Result, Stream, Timings
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from ..text.placeholders import Clip
     from .watch import Observation
 
-_DRAWING = ("temperature", "top_k", "top_p", "min_p")
 # How the family samples clips, for a checkpoint whose files do not say.
 _NUM_FRAMES, _FPS = 64, 1
 # What the drivers of NVIDIA and AMD put up.
@@ -267,7 +268,7 @@ class SmolVLM:
     ) -> Call:
         if sampling.get("temperature") == 0:
             sampling |= {"do_sample": False, "temperature": None}
-        sampling.setdefault("do_sample", any(sampling.get(name) is not None for name in _DRAWING))
+        sampling.setdefault("do_sample", asks_to_draw(sampling))
         if sampling.get("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences is for model.generate(); repeat the prompt in a list instead.")
         if self.engine == "native":
@@ -357,7 +358,7 @@ class SmolVLM:
 
     def _sample(self, clips: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the clips and how to sample them: files as the checkpoint says, of arrays every frame."""
-        from ..media.video_inputs import is_source, metadata_of
+        from ..media.nesting import metadata_of
 
         files = [is_source(clip) for clip in clips]
         videos = self.processor.require_video_processor()
@@ -413,5 +414,5 @@ def _conversation(prompt: str, images: Any, videos: Any) -> list[dict[str, Any]]
 
 
 def _list(media: Any) -> Sequence[Any]:
-    single = isinstance(media, (str, bytes, os.PathLike)) or not isinstance(media, Sequence)
+    single = is_source(media) or not isinstance(media, Sequence)
     return [media] if single else media

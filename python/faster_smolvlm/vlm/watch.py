@@ -13,8 +13,8 @@ import numpy as np
 
 from .. import _rust
 from ..media import MediaPolicy
+from ..media.kinds import is_source
 from ..media.video import VideoReader
-from ..media.video_inputs import is_source
 from ..text.placeholders import Clip
 
 if TYPE_CHECKING:

@@ -9,16 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use faster_smolvlm_core::engine::checkpoint::Checkpoint;
-use faster_smolvlm_core::engine::kernels::{ISA_VARIABLE, Packing, select};
-use faster_smolvlm_core::engine::linear::{
-    Activations, Input, Linear, LinearScratch, Order, Quantized, task_panels,
-};
-use faster_smolvlm_core::engine::memory::{Buffer, Shared};
-use faster_smolvlm_core::engine::pool::Pool;
-use faster_smolvlm_core::engine::{
-    Dtype, Engine, Frame, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig,
-    VisionConfig, limits,
+use faster_smolvlm_core::machine::memory::{Mapped, Shared};
+use faster_smolvlm_core::machine::team::Team;
+use faster_smolvlm_core::model::checkpoint::Checkpoint;
+use faster_smolvlm_core::model::kernels::{ISA_VARIABLE, Packing, select};
+use faster_smolvlm_core::model::linear::{Activations, Input, Linear, LinearScratch, Order, Quantized, task_panels};
+use faster_smolvlm_core::model::{
+    Dtype, Engine, Frame, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig, VisionConfig, limits,
 };
 use safetensors::tensor::TensorView;
 
@@ -31,35 +28,17 @@ fn tensors(c: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let (e, q) = (t.hidden_size, t.num_attention_heads * t.head_dim);
     let kv = t.num_key_value_heads * t.head_dim;
     let mut all = vec![
-        (
-            "text_model.embed_tokens.weight".into(),
-            vec![t.vocab_size, e],
-        ),
+        ("text_model.embed_tokens.weight".into(), vec![t.vocab_size, e]),
         ("text_model.norm.weight".into(), vec![e]),
         ("vision_model.post_layernorm.weight".into(), vec![h]),
         ("vision_model.post_layernorm.bias".into(), vec![h]),
-        (
-            "vision_model.embeddings.patch_embedding.weight".into(),
-            vec![h, v.num_channels, p, p],
-        ),
-        (
-            "vision_model.embeddings.patch_embedding.bias".into(),
-            vec![h],
-        ),
-        (
-            "vision_model.embeddings.position_embedding.weight".into(),
-            vec![v.grid() * v.grid(), h],
-        ),
-        (
-            "connector.modality_projection.proj.weight".into(),
-            vec![e, h * c.scale_factor * c.scale_factor],
-        ),
+        ("vision_model.embeddings.patch_embedding.weight".into(), vec![h, v.num_channels, p, p]),
+        ("vision_model.embeddings.patch_embedding.bias".into(), vec![h]),
+        ("vision_model.embeddings.position_embedding.weight".into(), vec![v.grid() * v.grid(), h]),
+        ("connector.modality_projection.proj.weight".into(), vec![e, h * c.scale_factor * c.scale_factor]),
     ];
     let parts = |part: &str, shape: [usize; 2]| {
-        [
-            (format!("{part}.weight"), shape.to_vec()),
-            (format!("{part}.bias"), shape[..1].to_vec()),
-        ]
+        [(format!("{part}.weight"), shape.to_vec()), (format!("{part}.bias"), shape[..1].to_vec())]
     };
     for i in 0..v.num_hidden_layers {
         let layer = [
@@ -72,10 +51,7 @@ fn tensors(c: &ModelConfig) -> Vec<(String, Vec<usize>)> {
             ("mlp.fc1", [m, h]),
             ("mlp.fc2", [h, m]),
         ];
-        for (name, mut shape) in layer
-            .into_iter()
-            .flat_map(|(part, shape)| parts(part, shape))
-        {
+        for (name, mut shape) in layer.into_iter().flat_map(|(part, shape)| parts(part, shape)) {
             shape.retain(|&n| n > 0);
             all.push((format!("vision_model.encoder.layers.{i}.{name}"), shape));
         }
@@ -155,11 +131,7 @@ fn checkpoint(c: &ModelConfig) -> Outcome<PathBuf> {
             let inputs: usize = shape[1..].iter().product();
             let scale = (3.0 / inputs as f32).sqrt();
             let values = (0..count).flat_map(|_| {
-                let x = if name.contains("norm") {
-                    1.0
-                } else {
-                    random.unit() * scale
-                };
+                let x = if name.contains("norm") { 1.0 } else { random.unit() * scale };
                 ((x.to_bits() >> 16) as u16).to_le_bytes()
             });
             let bytes = values.collect();
@@ -168,10 +140,7 @@ fn checkpoint(c: &ModelConfig) -> Outcome<PathBuf> {
         .collect();
     let mut views = HashMap::new();
     for (name, shape, bytes) in &data {
-        views.insert(
-            name.clone(),
-            TensorView::new(safetensors::Dtype::BF16, shape.clone(), bytes)?,
-        );
+        views.insert(name.clone(), TensorView::new(safetensors::Dtype::BF16, shape.clone(), bytes)?);
     }
     let part = path.with_extension("part");
     safetensors::serialize_to_file(views, None, &part)?;
@@ -180,10 +149,7 @@ fn checkpoint(c: &ModelConfig) -> Outcome<PathBuf> {
 }
 
 fn number(name: &str, default: usize) -> usize {
-    std::env::var(name)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(default)
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// Seconds of some rounds after a warm-up.
@@ -195,21 +161,13 @@ struct Seconds {
 impl Seconds {
     /// `amount` per second, with its unit.
     fn rate(&self, amount: f64, unit: &str) -> String {
-        format!(
-            "{:.1} ({:.1}) {unit}",
-            amount / self.median,
-            amount / self.best
-        )
+        format!("{:.1} ({:.1}) {unit}", amount / self.median, amount / self.best)
     }
 
     /// `amount` per second as a share of `limit`.
     fn share(&self, amount: f64, limit: f64) -> String {
         let percent = 100.0 * amount / limit;
-        format!(
-            "{:.0} % ({:.0} %)",
-            percent / self.median,
-            percent / self.best
-        )
+        format!("{:.0} % ({:.0} %)", percent / self.median, percent / self.best)
     }
 }
 
@@ -222,10 +180,7 @@ fn time(mut work: impl FnMut() -> Outcome<()>) -> Outcome<Seconds> {
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    Ok(Seconds {
-        median: seconds[seconds.len() / 2],
-        best: seconds[0],
-    })
+    Ok(Seconds { median: seconds[seconds.len() / 2], best: seconds[0] })
 }
 
 const DTYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8];
@@ -233,15 +188,10 @@ const DTYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8];
 /// The matrix products of the model alone.
 fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
     let kernels = select(std::env::var(ISA_VARIABLE).ok().as_deref())?;
-    let mut pool = Pool::new(threads)?;
+    let mut team = Team::new(threads)?;
     let checkpoint = Checkpoint::open(&[path.to_string_lossy().into_owned()])?;
     let cases = [
-        (
-            "vision_model.encoder.layers.0.self_attn.q_proj",
-            768,
-            768,
-            1024,
-        ),
+        ("vision_model.encoder.layers.0.self_attn.q_proj", 768, 768, 1024),
         ("vision_model.encoder.layers.0.mlp.fc1", 3072, 768, 1024),
         ("vision_model.encoder.layers.0.mlp.fc2", 768, 3072, 1024),
         ("text_model.layers.0.mlp.up_proj", 1536, 576, 256),
@@ -250,22 +200,11 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
     for (name, outputs, inputs, rows) in cases {
         let weight = checkpoint.tensor(&format!("model.{name}.weight"), &[outputs, inputs])?;
         let packing = Packing::new(dtype, kernels, false);
-        let linear = Linear::pack(
-            &[weight],
-            Order::Concatenated,
-            Vec::new(),
-            packing,
-            &mut pool,
-        )?;
+        let linear = Linear::pack(&[weight], Order::Concatenated, Vec::new(), packing, &mut team)?;
         let mut random = Random(3);
         let mut quantized = Quantized::new(&[(rows, inputs)])?;
         let mut room = Activations::room(rows, inputs)?;
-        let values = Activations::new(
-            Shared::new(&mut room),
-            inputs,
-            packing.rounds(kernels),
-            kernels,
-        );
+        let values = Activations::new(Shared::new(&mut room), inputs, packing.rounds(kernels), kernels);
         let mut spare = Vec::new();
         for row in 0..rows {
             // SAFETY: nobody else uses the room yet.
@@ -275,35 +214,18 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
                 });
             }
         }
-        let mut output = Buffer::<f32>::zeroed(rows * outputs)?;
+        let mut output = Mapped::<f32>::zeroed(rows * outputs)?;
         let output = Shared::new(&mut output);
-        let input = Input {
-            values,
-            rows,
-            quantized: quantized.shared(),
-        };
-        let scratches = (0..threads)
-            .map(|_| Ok(Mutex::new(LinearScratch::new()?)))
-            .collect::<Outcome<Vec<_>>>()?;
+        let input = Input { values, rows, quantized: quantized.shared() };
+        let scratches = (0..threads).map(|_| Ok(Mutex::new(LinearScratch::new()?))).collect::<Outcome<Vec<_>>>()?;
         let seconds = time(|| {
-            pool.run(|worker| {
+            team.run(|worker| {
                 let mut scratch = scratches[worker.index].lock().expect("no panic");
                 // SAFETY: nobody writes the input, and each call of `done` has rows and columns of its own.
                 unsafe {
-                    linear.phase(
-                        worker,
-                        kernels,
-                        &mut scratch,
-                        input,
-                        task_panels(rows),
-                        |row, _, columns, v| {
-                            output
-                                .part_mut(
-                                    row * outputs + columns.start..row * outputs + columns.end,
-                                )
-                                .copy_from_slice(v);
-                        },
-                    );
+                    linear.phase(worker, kernels, &mut scratch, input, task_panels(rows), |row, _, columns, v| {
+                        output.part_mut(row * outputs + columns.start..row * outputs + columns.end).copy_from_slice(v);
+                    });
                 }
             })?;
             Ok(())
@@ -322,38 +244,22 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
 fn load(path: &Path, threads: usize, dtype: Dtype) -> Outcome<Engine> {
     let options = LoadOptions {
         dtype,
-        kv_dtype: if dtype == Dtype::Float32 {
-            Dtype::Float32
-        } else {
-            Dtype::Bfloat16
-        },
+        kv_dtype: if dtype == Dtype::Float32 { Dtype::Float32 } else { Dtype::Bfloat16 },
         threads,
         cache_positions: 16_384,
         packed_cache: None,
     };
-    Ok(Engine::load(
-        &[path.to_string_lossy().into_owned()],
-        config(),
-        &options,
-    )?)
+    Ok(Engine::load(&[path.to_string_lossy().into_owned()], config(), &options)?)
 }
 
 /// Takes `count` tokens of each sequence through the text stack.
 fn step(engine: &mut Engine, sequences: &[u64], count: usize) -> Outcome<()> {
-    let ids: Vec<i64> = (0..(count * sequences.len()) as i64)
-        .map(|i| 3 + i * 37 % 49_000)
-        .collect();
+    let ids: Vec<i64> = (0..(count * sequences.len()) as i64).map(|i| 3 + i * 37 % 49_000).collect();
     let (lengths, rows) = (vec![count; sequences.len()], vec![-1; ids.len()]);
     let wanted: Vec<usize> = (1..=sequences.len()).map(|i| i * count - 1).collect();
     let mut best = vec![0; wanted.len()];
-    let input = StepInput {
-        sequences,
-        lengths: &lengths,
-        ids: &ids,
-        features: &[],
-        feature_rows: &rows,
-        wanted: &wanted,
-    };
+    let input =
+        StepInput { sequences, lengths: &lengths, ids: &ids, features: &[], feature_rows: &rows, wanted: &wanted };
     Ok(engine.step(&input, Output::Argmax(&mut best))?)
 }
 
@@ -365,14 +271,7 @@ fn fill(engine: &mut Engine, sequence: u64, count: usize) -> Outcome<()> {
     Ok(())
 }
 
-fn model(
-    path: &Path,
-    threads: usize,
-    dtype: Dtype,
-    wants: &dyn Fn(&str) -> bool,
-    read: f64,
-    peak: f64,
-) -> Outcome<()> {
+fn model(path: &Path, threads: usize, dtype: Dtype, wants: &dyn Fn(&str) -> bool, read: f64, peak: f64) -> Outcome<()> {
     let start = Instant::now();
     let mut engine = load(path, threads, dtype)?;
     if wants("load") {
@@ -381,12 +280,7 @@ fn model(
     if wants("vision") {
         let mut random = Random(5);
         let pixels: Vec<f32> = (0..3 * 512 * 512).map(|_| random.unit()).collect();
-        let frame = Frame {
-            pixels: &pixels,
-            height: 512,
-            width: 512,
-            patch_mask: &[true; 1024],
-        };
+        let frame = Frame { pixels: &pixels, height: 512, width: 512, patch_mask: &[true; 1024] };
         let mut out = vec![0.0; 64 * 576];
         let seconds = time(|| Ok(engine.encode(&frame, &mut out)?))?;
         println!(
@@ -399,18 +293,10 @@ fn model(
     if wants("prefill") {
         let sequence = engine.cache().open();
         let seconds = time(|| fill(&mut engine, sequence, 512))?;
-        println!(
-            "prefill {dtype:?}, 512 tokens: {}",
-            seconds.rate(512.0, "tokens/s")
-        );
+        println!("prefill {dtype:?}, 512 tokens: {}", seconds.rate(512.0, "tokens/s"));
         engine.cache().close(sequence)?;
     }
-    for (wanted, batch, context) in [
-        ("decode", 1, 8),
-        ("decode", 1, 1000),
-        ("batch", 8, 8),
-        ("batch", 8, 1000),
-    ] {
+    for (wanted, batch, context) in [("decode", 1, 8), ("decode", 1, 1000), ("batch", 8, 8), ("batch", 8, 1000)] {
         if !wants(wanted) {
             continue;
         }
@@ -438,10 +324,7 @@ fn model(
 }
 
 fn main() -> Outcome<()> {
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| !a.starts_with('-'))
-        .collect();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wants = |what: &str| wanted.is_empty() || wanted.iter().any(|w| w == what);
     let dtypes = DTYPES.into_iter().filter(|d| {
         let names = DTYPES.map(|d| format!("{d:?}").to_lowercase());
@@ -461,18 +344,8 @@ fn main() -> Outcome<()> {
         if wants("linear") {
             linear(&path, threads, dtype, limits.flops)?;
         }
-        if ["load", "vision", "prefill", "decode", "batch"]
-            .iter()
-            .any(|w| wants(w))
-        {
-            model(
-                &path,
-                threads,
-                dtype,
-                &wants,
-                limits.read_bytes,
-                limits.flops,
-            )?;
+        if ["load", "vision", "prefill", "decode", "batch"].iter().any(|w| wants(w)) {
+            model(&path, threads, dtype, &wants, limits.read_bytes, limits.flops)?;
         }
     }
     Ok(())

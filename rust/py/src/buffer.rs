@@ -1,8 +1,8 @@
 //! NumPy arrays over buffers of the pool. The array holds the buffer; every view, tensor or DLPack capsule made from it
 //! holds the array; so the buffer comes back when the last of them is gone.
 
-use faster_smolvlm_core::pad::fill_mask;
-use faster_smolvlm_core::pool::{self, Buffer};
+use faster_smolvlm_core::machine::output_buffers::{self as pool, Buffer};
+use faster_smolvlm_core::pixels::frame_mask::fill_mask;
 use numpy::ndarray::{ArrayViewD, IxDyn};
 use numpy::{Element, PyArrayDyn, PyReadwriteArray4, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -16,26 +16,18 @@ struct Lease(#[expect(dead_code, reason = "held until the last view of the array
 
 /// An array of this shape from the pool, its content undefined; `dtype` is float32, uint16, uint8 or int64.
 #[pyfunction]
-pub(crate) fn empty<'py>(
-    py: Python<'py>,
-    shape: Vec<usize>,
-    dtype: &str,
-) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn empty<'py>(py: Python<'py>, shape: Vec<usize>, dtype: &str) -> PyResult<Bound<'py, PyAny>> {
     match dtype {
         "float32" => Ok(leased::<f32>(py, shape)?.into_any()),
         "uint16" => Ok(leased::<u16>(py, shape)?.into_any()),
         "uint8" => Ok(leased::<u8>(py, shape)?.into_any()),
         "int64" => Ok(leased::<i64>(py, shape)?.into_any()),
-        _ => Err(PyValueError::new_err(format!(
-            "dtype must be float32, uint16, uint8 or int64, got {dtype:?}"
-        ))),
+        _ => Err(PyValueError::new_err(format!("dtype must be float32, uint16, uint8 or int64, got {dtype:?}"))),
     }
 }
 
 fn leased<T: Element>(py: Python<'_>, shape: Vec<usize>) -> PyResult<Bound<'_, PyArrayDyn<T>>> {
-    let bytes = shape
-        .iter()
-        .try_fold(size_of::<T>(), |bytes, &side| bytes.checked_mul(side));
+    let bytes = shape.iter().try_fold(size_of::<T>(), |bytes, &side| bytes.checked_mul(side));
     let buffer = Buffer::new(bytes.unwrap_or(usize::MAX)).map_err(to_python)?;
     let start = buffer.as_ptr();
     let lease = Bound::new(py, Lease(buffer))?;
@@ -50,11 +42,7 @@ fn leased<T: Element>(py: Python<'_>, shape: Vec<usize>) -> PyResult<Bound<'_, P
 /// Write 1 into the first `counts[k]` frames of sample k of a mask, (samples, frames, height, width), 0 into the others.
 #[pyfunction]
 #[pyo3(name = "fill_mask")]
-pub(crate) fn fill_frames(
-    py: Python<'_>,
-    mut mask: PyReadwriteArray4<'_, i64>,
-    counts: Vec<usize>,
-) -> PyResult<()> {
+pub(crate) fn fill_frames(py: Python<'_>, mut mask: PyReadwriteArray4<'_, i64>, counts: Vec<usize>) -> PyResult<()> {
     let (frames, frame) = (mask.shape()[1], mask.shape()[2] * mask.shape()[3]);
     let values = mask.as_slice_mut()?;
     detach(py, || fill_mask(values, frames, frame, &counts))

@@ -1,10 +1,8 @@
 //! The one door between Python and the core: let go of the interpreter, and map the error.
 
 use faster_smolvlm_core::Error;
-use faster_smolvlm_core::engine::EngineError;
-use pyo3::exceptions::{
-    PyMemoryError, PyNotImplementedError, PyOSError, PyRuntimeError, PyValueError,
-};
+use faster_smolvlm_core::error::EngineError;
+use pyo3::exceptions::{PyMemoryError, PyNotImplementedError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 /// Run `work` without holding the interpreter.
@@ -42,9 +40,7 @@ impl ToPython for EngineError {
         let message = self.to_string();
         match self {
             EngineError::File { .. } => PyOSError::new_err(message),
-            EngineError::Memory { .. } | EngineError::CacheFull { .. } => {
-                PyMemoryError::new_err(message)
-            }
+            EngineError::Memory { .. } | EngineError::CacheFull { .. } => PyMemoryError::new_err(message),
             EngineError::Internal(_) => PyRuntimeError::new_err(message),
             _ => PyValueError::new_err(message),
         }

@@ -1,15 +1,14 @@
 //! Bindings of the image half of the core.
 
 use faster_smolvlm_core::Error;
-use faster_smolvlm_core::geometry::{Layout, Settings, Target};
-use faster_smolvlm_core::image::{Image, ImageView, Picture};
-use faster_smolvlm_core::preprocess::{Pixels, preprocess_batch};
-use faster_smolvlm_core::resize::{Arithmetic, Filter, Real, resize, resize_float};
-use faster_smolvlm_core::stream::convert::{Conversion, Formula, Value};
-use faster_smolvlm_core::stream::kernels::Kernels;
-use numpy::{
-    Element, IntoPyArray, PyArray3, PyReadonlyArray2, PyReadonlyArray3, PyReadwriteArray4,
-};
+use faster_smolvlm_core::pixels::definition::{Real, resize, resize_float};
+use faster_smolvlm_core::pixels::kernels::Kernels;
+use faster_smolvlm_core::pixels::layout::{Layout, Settings, Target};
+use faster_smolvlm_core::pixels::picture::{Image, ImageView, Picture};
+use faster_smolvlm_core::pixels::preprocess::{Pixels, preprocess_batch};
+use faster_smolvlm_core::pixels::stream::convert::{Conversion, Formula, Value};
+use faster_smolvlm_core::pixels::windows::{Arithmetic, Filter};
+use numpy::{Element, IntoPyArray, PyArray3, PyReadonlyArray2, PyReadonlyArray3, PyReadwriteArray4};
 use numpy::{PyUntypedArrayMethods, ndarray::Array3};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -21,9 +20,7 @@ fn arithmetic(name: &str) -> PyResult<Arithmetic> {
     match name {
         "pillow" => Ok(Arithmetic::Pillow),
         "torch" => Ok(Arithmetic::Torch),
-        _ => Err(PyValueError::new_err(format!(
-            "arithmetic must be 'pillow' or 'torch', got {name:?}"
-        ))),
+        _ => Err(PyValueError::new_err(format!("arithmetic must be 'pillow' or 'torch', got {name:?}"))),
     }
 }
 
@@ -59,13 +56,7 @@ pub(crate) fn layout(
     upscale: bool,
     max_tiles: Option<usize>,
 ) -> PyResult<Cut> {
-    let settings = Settings {
-        target: target(longest_edge, exact),
-        tile,
-        split,
-        upscale,
-        max_tiles,
-    };
+    let settings = Settings { target: target(longest_edge, exact), tile, split, upscale, max_tiles };
     let layout = Layout::new(height, width, &settings).map_err(to_python)?;
     Ok((layout.stage_a, layout.stage_b, layout.rows, layout.cols))
 }
@@ -89,10 +80,7 @@ pub(crate) fn resize_uint8<'py>(
     resample: u8,
     arithmetic: &str,
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    let (pixels, filter) = (
-        view(&image)?,
-        Filter::from_code(resample).map_err(to_python)?,
-    );
+    let (pixels, filter) = (view(&image)?, Filter::from_code(resample).map_err(to_python)?);
     let arithmetic = self::arithmetic(arithmetic)?;
     let out = detach(py, || resize(pixels, height, width, filter, arithmetic))?;
     to_array(py, out, (height, width, pixels.channels()))
@@ -105,10 +93,7 @@ fn resize_real<'py, T: Real + Element + Sync>(
     width: usize,
     resample: u8,
 ) -> PyResult<Bound<'py, PyArray3<T>>> {
-    let (pixels, filter) = (
-        view(image)?,
-        Filter::from_code(resample).map_err(to_python)?,
-    );
+    let (pixels, filter) = (view(image)?, Filter::from_code(resample).map_err(to_python)?);
     let out = detach(py, || resize_float(pixels, height, width, filter))?;
     to_array(py, out, (height, width, pixels.channels()))
 }
@@ -167,13 +152,7 @@ pub(crate) fn preprocess_images<'py>(
     let conversions = conversions(&table, &formula)?;
     let pixels = |tile| -> PyResult<Pixels<'_>> {
         Ok(Pixels {
-            settings: Settings {
-                target: target(longest_edge, exact),
-                tile,
-                split,
-                upscale,
-                max_tiles,
-            },
+            settings: Settings { target: target(longest_edge, exact), tile, split, upscale, max_tiles },
             filter: Filter::from_code(resample).map_err(to_python)?,
             arithmetic: self::arithmetic(arithmetic)?,
             conversions: &conversions,
@@ -185,13 +164,7 @@ pub(crate) fn preprocess_images<'py>(
     } else if let Ok(mut out) = out.extract::<PyReadwriteArray4<'py, u16>>() {
         write(py, &images, &places, &mut out, pixels)
     } else {
-        write(
-            py,
-            &images,
-            &places,
-            &mut out.extract::<PyReadwriteArray4<'py, u8>>()?,
-            pixels,
-        )
+        write(py, &images, &places, &mut out.extract::<PyReadwriteArray4<'py, u8>>()?, pixels)
     }
 }
 
@@ -204,23 +177,11 @@ fn write<'py, 'a, V: Value + Element>(
 ) -> PyResult<()> {
     let (channels, tile) = (out.shape()[1], out.shape()[2]);
     let pixels = pixels(tile)?;
-    let given = images
-        .iter()
-        .map(Given::new)
-        .collect::<PyResult<Vec<_>>>()?;
-    let pictures = given
-        .iter()
-        .map(Given::picture)
-        .collect::<PyResult<Vec<_>>>()?;
+    let given = images.iter().map(Given::new).collect::<PyResult<Vec<_>>>()?;
+    let pictures = given.iter().map(Given::picture).collect::<PyResult<Vec<_>>>()?;
     let out = out.as_slice_mut()?;
     detach(py, || {
-        let jobs = jobs(
-            &pictures,
-            places,
-            channels * tile * tile,
-            &pixels.settings,
-            out,
-        )?;
+        let jobs = jobs(&pictures, places, channels * tile * tile, &pixels.settings, out)?;
         preprocess_batch(jobs, &pixels)
     })
 }
@@ -234,26 +195,16 @@ fn jobs<'a, 'o, V>(
     out: &'o mut [V],
 ) -> Result<Vec<(Picture<'a>, &'o mut [V])>, Error> {
     if pictures.len() != places.len() {
-        return Err(Error::Places {
-            images: pictures.len(),
-            places: places.len(),
-        });
+        return Err(Error::Places { images: pictures.len(), places: places.len() });
     }
     let given = out.len();
     let (mut rest, mut passed) = (out, 0);
     let mut jobs = Vec::with_capacity(pictures.len());
     for (&picture, &place) in pictures.iter().zip(places) {
         let frames = Layout::new(picture.height(), picture.width(), settings)?.frames();
-        let overrun = Error::OutputLength {
-            given,
-            needed: place.saturating_add(frames).saturating_mul(frame),
-        };
-        let skipped = place
-            .checked_sub(passed)
-            .and_then(|frames| frames.checked_mul(frame));
-        let (_, after) = skipped
-            .and_then(|skipped| rest.split_at_mut_checked(skipped))
-            .ok_or(overrun.clone())?;
+        let overrun = Error::OutputLength { given, needed: place.saturating_add(frames).saturating_mul(frame) };
+        let skipped = place.checked_sub(passed).and_then(|frames| frames.checked_mul(frame));
+        let (_, after) = skipped.and_then(|skipped| rest.split_at_mut_checked(skipped)).ok_or(overrun.clone())?;
         let (mine, after) = after.split_at_mut_checked(frames * frame).ok_or(overrun)?;
         jobs.push((picture, mine));
         (rest, passed) = (after, place + frames);
@@ -261,20 +212,12 @@ fn jobs<'a, 'o, V>(
     Ok(jobs)
 }
 
-fn conversions(
-    table: &PyReadonlyArray2<'_, f32>,
-    formula: &[(f64, f32, f32)],
-) -> PyResult<Vec<Conversion>> {
+fn conversions(table: &PyReadonlyArray2<'_, f32>, formula: &[(f64, f32, f32)]) -> PyResult<Vec<Conversion>> {
     let rows = table.as_slice()?.chunks_exact(256);
     if table.shape()[1] != 256 {
-        return Err(PyValueError::new_err(format!(
-            "table must have 256 columns, got {}",
-            table.shape()[1]
-        )));
+        return Err(PyValueError::new_err(format!("table must have 256 columns, got {}", table.shape()[1])));
     }
-    let formulas = formula
-        .iter()
-        .map(|&(scale, mean, std)| Some(Formula::new(scale, mean, std)));
+    let formulas = formula.iter().map(|&(scale, mean, std)| Some(Formula::new(scale, mean, std)));
     Ok(rows
         .zip(formulas.chain(std::iter::repeat(None)))
         .map(|(row, formula)| Conversion::new(std::array::from_fn(|byte| row[byte]), formula))
@@ -287,9 +230,7 @@ fn chosen(name: Option<&str>) -> PyResult<Option<&'static Kernels>> {
         Some("scalar") => Ok(None),
         Some(name) => Kernels::named(name).map(Some).ok_or_else(|| {
             let known = Kernels::available().join(", ");
-            PyValueError::new_err(format!(
-                "kernels must be one of scalar, {known} on this CPU, got {name:?}"
-            ))
+            PyValueError::new_err(format!("kernels must be one of scalar, {known} on this CPU, got {name:?}"))
         }),
     }
 }
@@ -298,14 +239,12 @@ fn chosen(name: Option<&str>) -> PyResult<Option<&'static Kernels>> {
 #[pyfunction]
 pub(crate) fn kernel_names() -> Vec<&'static str> {
     let current = Kernels::current().name;
-    let others = Kernels::available()
-        .into_iter()
-        .filter(|&name| name != current);
+    let others = Kernels::available().into_iter().filter(|&name| name != current);
     std::iter::once(current).chain(others).collect()
 }
 
 /// Threads that pictures are spread over.
 #[pyfunction]
 pub(crate) fn image_threads() -> usize {
-    faster_smolvlm_core::threads::count()
+    faster_smolvlm_core::machine::picture_threads::count()
 }

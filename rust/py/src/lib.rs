@@ -2,11 +2,11 @@
 use pyo3::prelude::*;
 
 mod buffer;
-mod engine;
-mod frames;
 mod gate;
 mod image;
+mod model;
 mod pixels;
+mod video;
 
 /// Native half of faster_smolvlm: all that Python can see.
 #[pymodule(gil_used = false)]
@@ -14,16 +14,14 @@ mod _rust {
     #[pymodule_export]
     use crate::buffer::{empty, fill_frames, pool_trim, pool_waiting};
     #[pymodule_export]
-    use crate::engine::{NativeModel, machine_limits, weights_fingerprint};
-    #[pymodule_export]
-    use crate::frames::{
-        FrameStream, explicit_frames, frames_at_rate, frames_at_times, key_frames, sample_frames,
-        uniform_frames,
+    use crate::image::{
+        image_threads, kernel_names, layout, preprocess_images, resize_float32, resize_float64, resize_uint8,
     };
     #[pymodule_export]
-    use crate::image::{
-        image_threads, kernel_names, layout, preprocess_images, resize_float32, resize_float64,
-        resize_uint8,
+    use crate::model::{NativeModel, machine_limits, weights_fingerprint};
+    #[pymodule_export]
+    use crate::video::{
+        FrameStream, explicit_frames, frames_at_rate, frames_at_times, key_frames, sample_frames, uniform_frames,
     };
 
     /// Version of the native code, equal to the package's.
@@ -32,9 +30,5 @@ mod _rust {
 
     /// How the native code was compiled: a debug build is many times slower.
     #[pymodule_export]
-    const BUILD_PROFILE: &str = if cfg!(debug_assertions) {
-        "debug"
-    } else {
-        "release"
-    };
+    const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 }

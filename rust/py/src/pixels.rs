@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_void};
 use std::ops::Range;
 
 use faster_smolvlm_core::Error;
-use faster_smolvlm_core::image::{Band, Bands, ImageView, Picture, StridedView, Strides};
+use faster_smolvlm_core::pixels::picture::{Band, Bands, ImageView, Picture, StridedView, Strides};
 use numpy::{PyReadonlyArray3, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -34,27 +34,18 @@ impl<'py> Given<'py> {
             return Ok(Self::Array(array));
         }
         let shape = [array.shape()[0], array.shape()[1], array.shape()[2]];
-        Ok(Self::Copy(
-            array.as_array().iter().copied().collect(),
-            shape,
-        ))
+        Ok(Self::Copy(array.as_array().iter().copied().collect(), shape))
     }
 
     fn of_pillow(image: &Bound<'py, PyAny>) -> PyResult<Self> {
-        let mode = image
-            .getattr("mode")
-            .and_then(|mode| mode.extract::<String>());
+        let mode = image.getattr("mode").and_then(|mode| mode.extract::<String>());
         if mode.is_ok_and(|mode| mode == "RGB") {
             let (width, height) = image.getattr("size")?.extract()?;
             return match Pixels::export(image, width, height) {
                 Ok(pixels) => Ok(Self::Whole(pixels)),
                 // Pillow's word for pixels in more than one block.
                 Err(error) if error.is_instance_of::<PyValueError>(image.py()) => {
-                    Ok(Self::Blocks(Blocks {
-                        image: image.clone().unbind(),
-                        width,
-                        height,
-                    }))
+                    Ok(Self::Blocks(Blocks { image: image.clone().unbind(), width, height }))
                 }
                 Err(error) => Err(error),
             };
@@ -90,24 +81,13 @@ fn array_view<'a>(array: &'a PyReadonlyArray3<'_, u8>) -> Result<StridedView<'a>
     };
     let channel = stride(2, 1);
     let pixel = stride(1, if channel == 1 { channels } else { 1 });
-    let strides = Strides {
-        row: stride(0, 0),
-        pixel,
-        channel,
-    };
+    let strides = Strides { row: stride(0, 0), pixel, channel };
     let last = [(height, strides.row), (width, pixel), (channels, channel)];
     let length = last
         .into_iter()
-        .try_fold(1usize, |length, (count, stride)| {
-            length.checked_add((count - 1).checked_mul(stride)?)
-        });
-    let given = length
-        .filter(|&length| length <= isize::MAX as usize)
-        .ok_or(Error::TooLarge {
-            height,
-            width,
-            channels,
-        })?;
+        .try_fold(1usize, |length, (count, stride)| length.checked_add((count - 1).checked_mul(stride)?));
+    let given =
+        length.filter(|&length| length <= isize::MAX as usize).ok_or(Error::TooLarge { height, width, channels })?;
     let start: *const u8 = array.as_array().as_ptr();
     // SAFETY: from its first value to its last the array is one piece of memory, which lives as long as the array; what
     // lies between its rows belongs to the array that it is a view of.
@@ -151,10 +131,7 @@ impl Pixels {
     fn export(image: &Bound<'_, PyAny>, width: usize, height: usize) -> PyResult<Self> {
         const NAME: &CStr = c"arrow_array";
         let exported = image.call_method0("__arrow_c_array__")?;
-        let capsule = exported
-            .cast_into::<PyTuple>()?
-            .get_item(1)?
-            .cast_into::<PyCapsule>()?;
+        let capsule = exported.cast_into::<PyTuple>()?.get_item(1)?.cast_into::<PyCapsule>()?;
         let array = capsule.pointer_checked(Some(NAME))?.cast::<ArrowArray>();
         let unexpected = || PyValueError::new_err("Pillow exports the pixels in an unknown form");
         // SAFETY: a capsule of this name holds this structure until it is destroyed, with as many children and buffers as
@@ -174,28 +151,18 @@ impl Pixels {
         if start.is_null() {
             return Err(unexpected());
         }
-        Ok(Self {
-            _capsule: capsule.unbind(),
-            start,
-            width,
-            height,
-        })
+        Ok(Self { _capsule: capsule.unbind(), start, width, height })
     }
 
     fn strided(&self) -> Result<StridedView<'_>, Error> {
         // SAFETY: `export` has checked the length; the memory lives as long as the capsule.
-        let data =
-            unsafe { std::slice::from_raw_parts(self.start, self.width * self.height * PIXEL) };
+        let data = unsafe { std::slice::from_raw_parts(self.start, self.width * self.height * PIXEL) };
         whole_rows(data, self.height, self.width)
     }
 }
 
 fn whole_rows(data: &[u8], height: usize, width: usize) -> Result<StridedView<'_>, Error> {
-    let strides = Strides {
-        row: width * PIXEL,
-        pixel: PIXEL,
-        channel: 1,
-    };
+    let strides = Strides { row: width * PIXEL, pixel: PIXEL, channel: 1 };
     StridedView::new(data, (height, width, 3), strides)
 }
 
@@ -244,9 +211,7 @@ impl Bands for Blocks {
                 Err(error) => return Err(error),
             })
         })
-        .map_err(|error: PyErr| Error::Rows {
-            reason: error.to_string(),
-        })
+        .map_err(|error: PyErr| Error::Rows { reason: error.to_string() })
     }
 }
 

@@ -10,6 +10,7 @@ from torch import nn
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
 from ...generation import GenerationConfig
 from ...generation.choice import ServedBy
+from ...generation.streamers import ended
 from ...modeling import ops
 from ...modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
 from .notes import say_once
@@ -47,16 +48,8 @@ class ModelMixin(_Base):  # type: ignore[misc]
             self.generation_engine = ServedBy("transformers", call)
             return super().generate(inputs, generation_config, *args, **kwargs)
         streamer = kwargs.get("streamer")
-        try:
-            with call:
-                if streamer is not None:
-                    streamer.put(call.ids.cpu())
-                for tokens in call:
-                    if streamer is not None:
-                        streamer.put(tokens.cpu())
-        finally:
-            if streamer is not None:
-                streamer.end()
+        with ended(streamer):
+            call.run(streamer)
         self.generation_engine = ServedBy(call.engine.name)
         return call.ids
 
@@ -80,8 +73,8 @@ class ModelMixin(_Base):  # type: ignore[misc]
             return "return_dict_in_generate asks for Transformers' own cache"
         try:
             twin = self._twin()
-            engine = {} if device.type == "cuda" else {"engine": "native"}
-            return twin.start_generation(inputs, generation_config, **given, **engine)
+            engine = None if device.type == "cuda" else "native"
+            return twin.start_generation(inputs, generation_config, engine=engine, **given)
         except (ValueError, TypeError, NotImplementedError) as error:
             return str(error)  # an argument that is wrong is wrong to Transformers too, which says so in its words
 

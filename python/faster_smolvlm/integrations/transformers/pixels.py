@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from ...media import MediaPolicy
-from ...media.image import is_array, is_pil_image
+from ...media.kinds import is_array, is_pil_image
 from ...pixels.image_processing_base import SmolVLMImageProcessorBase
 from ...pixels.settings import OF_CALLER, SETTINGS, Reader, names, names_without_effect
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from ..kv_cache import KVCache
 from .decode_weights import UnsupportedModelError, fingerprint, gather
+from .model import GenerativeModel
+
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE
 
 BUCKETS = (512, 1024, 2048, 4096, 8192)
 MAX_ROWS = 16
@@ -40,7 +44,7 @@ class CudaCapture:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool: Any = None
+        self._pool: _POOL_HANDLE | None = None
 
     def __call__(self, run: Callable[[], None]) -> Callable[[], None]:
         """Run once beside the stream, so that every kernel is compiled, then capture."""
@@ -84,7 +88,7 @@ class _Arena:
 class DecodeGraph:
     """The decode step of one model. One generation at a time holds it: `acquire`, then `begin`, `step`, `release`."""
 
-    def __init__(self, model: Any, *, int8: bool = False, capture: Capture | None = None) -> None:
+    def __init__(self, model: GenerativeModel, *, int8: bool = False, capture: Capture | None = None) -> None:
         self._model = model
         self._int8 = int8
         self._lock = threading.Lock()
@@ -119,7 +123,7 @@ class DecodeGraph:
         self._first, self._position, self._step = (buffer(kind=torch.int32) for _ in range(3))
 
     def acquire(self) -> bool:
-        """Take the buffers for one generation; False where another one has them."""
+        """Take the buffers for one generation; False if another one has them."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -197,7 +201,7 @@ class DecodeGraph:
         return self._held().get_seq_length()
 
     @property
-    def room(self) -> int:
+    def free_tokens(self) -> int:
         """Tokens that fit before the cache moves to the next bucket."""
         return self._held().max_length - self.length
 
@@ -257,7 +261,7 @@ class DecodeGraph:
         return self.cache
 
     def _advance(self, tokens: Tensor, count: int) -> Callable[[], None]:
-        """Make `tokens` the choice that the next replay takes up, with room for `count` of them."""
+        """Make `tokens` the choice that the next replay takes up, with a capacity for `count` of them."""
         cache = self._held()
         rows, needed = len(tokens), cache.get_seq_length() + count
         if rows != cache.batch_size:
@@ -276,7 +280,7 @@ class DecodeGraph:
         return replay
 
     def _replay(self) -> Callable[[], None]:
-        """Return the captured step of the cache in use, captured now where it is not.
+        """Return the captured step of the cache in use, captured now if it is not.
 
         The trial runs of a capture write no slot and no token: their position lies past the capacity.
         """
@@ -329,7 +333,7 @@ class DecodeGraph:
         lm_head_argmax(x, w.norm, w.head.weight, w.head.scale, self._logits[:n], best, index, w.eps, pdl)
 
 
-def decode_graph(model: Any) -> DecodeGraph:
+def decode_graph(model: GenerativeModel) -> DecodeGraph:
     """Return the decode graph of `model`, made at first use and kept with it.
 
     Raises:

@@ -1,16 +1,14 @@
-"""The weights of the text stack as the decode kernels take them: views of the parameters, or int8 copies of the
-matrices.
-"""
+"""The weights of the text stack for the decode kernels: views of the parameters, or int8 copies of the matrices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import ops
+from .model import GenerativeModel
 
 
 class UnsupportedModelError(ValueError):
@@ -65,7 +63,7 @@ def quantize(weight: Tensor) -> Matrix:
     return Matrix((wide / scale[:, None]).round_().to(torch.int8), scale)
 
 
-def gather(model: Any, *, int8: bool = False) -> DecodeWeights:
+def gather(model: GenerativeModel, *, int8: bool = False) -> DecodeWeights:
     """Collect the weights of a `SmolVLMForConditionalGeneration`.
 
     Raises:
@@ -76,7 +74,7 @@ def gather(model: Any, *, int8: bool = False) -> DecodeWeights:
     reason = ops.why_not_triton(model.device, model.dtype)
     if reason:
         raise UnsupportedModelError(reason)
-    dim = config.head_dim
+    dim = config.head_dim or 0
     if dim & (dim - 1) or not 16 <= dim <= 128:
         raise UnsupportedModelError(f"head_dim {dim} is not a power of two from 16 to 128")
     if config.hidden_act != "silu":
@@ -85,28 +83,28 @@ def gather(model: Any, *, int8: bool = False) -> DecodeWeights:
     def matrix(module: nn.Module) -> Matrix:
         if not ops.is_plain_linear(module):
             raise UnsupportedModelError(f"a projection is not a plain matrix but {module}")
-        weight = _parameter(module.weight, model)
+        weight = _weight(module, model)
         return quantize(weight) if int8 else Matrix(weight)
 
     layers = [
         LayerWeights(
-            input_norm=_parameter(layer.input_layernorm.weight, model),
-            q=matrix(layer.self_attn.q_proj),
-            k=matrix(layer.self_attn.k_proj),
-            v=matrix(layer.self_attn.v_proj),
-            out=matrix(layer.self_attn.o_proj),
-            post_norm=_parameter(layer.post_attention_layernorm.weight, model),
-            gate=matrix(layer.mlp.gate_proj),
-            up=matrix(layer.mlp.up_proj),
-            down=matrix(layer.mlp.down_proj),
+            input_norm=_weight(layer.get_submodule("input_layernorm"), model),
+            q=matrix(layer.get_submodule("self_attn.q_proj")),
+            k=matrix(layer.get_submodule("self_attn.k_proj")),
+            v=matrix(layer.get_submodule("self_attn.v_proj")),
+            out=matrix(layer.get_submodule("self_attn.o_proj")),
+            post_norm=_weight(layer.get_submodule("post_attention_layernorm"), model),
+            gate=matrix(layer.get_submodule("mlp.gate_proj")),
+            up=matrix(layer.get_submodule("mlp.up_proj")),
+            down=matrix(layer.get_submodule("mlp.down_proj")),
         )
         for layer in text.layers
     ]
-    embedding = _parameter(text.embed_tokens.weight, model)
+    embedding = _weight(text.embed_tokens, model)
     return DecodeWeights(
         layers=layers,
         embedding=embedding,
-        norm=_parameter(text.norm.weight, model),
+        norm=_weight(text.norm, model),
         head=matrix(model.lm_head),
         eps=float(config.rms_norm_eps),
         heads=config.num_attention_heads,
@@ -119,13 +117,15 @@ def gather(model: Any, *, int8: bool = False) -> DecodeWeights:
     )
 
 
-def fingerprint(model: Any, copied: bool) -> tuple[int, ...]:
-    """Return what changes when a parameter of the text stack is replaced or, where it was copied, written to."""
-    parameters = (p for module in (model.model.text_model, model.lm_head) for p in module.parameters())
+def fingerprint(model: GenerativeModel, copied: bool) -> tuple[int, ...]:
+    """Return what changes when a parameter of the text stack is replaced or, if it was copied, written to."""
+    parameters = (*model.model.text_model.parameters(), *model.lm_head.parameters())
     return ops.identity(parameters, written=copied)
 
 
-def _parameter(weight: Tensor, model: Any) -> Tensor:
+def _weight(module: nn.Module, model: GenerativeModel) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
     if weight.dtype != model.dtype or weight.device != model.device:
         raise UnsupportedModelError(
             f"the text stack mixes {model.dtype} on {model.device} with {weight.dtype} on {weight.device}"

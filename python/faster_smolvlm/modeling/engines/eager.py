@@ -1,26 +1,26 @@
-"""The engine over the torch modules: eager, any device."""
+"""The engine "torch": steps through the torch modules as they are, on any device."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..kv_cache import KVCache
-from .model_inputs import ModelInputs
+from .model import GenerativeModel
+from .model_inputs import EncodedPictures, ModelInputs
 
-# A cache starts with room for this many new tokens at most and doubles when they are used up: a limit of thousands of
-# tokens, set to be safe, costs memory only where it is reached.
-FIRST_ROOM = 512
+# A cache has at first a capacity of this many new tokens at most and doubles when they are used up: a limit of
+# thousands of tokens, set to be safe, costs memory only if it is reached.
+FIRST_CAPACITY = 512
 
 
 class TorchEngine:
-    """Keeps the cache, the mask and the positions of one batch; see `Engine` for its methods.
+    """Keeps the cache, the mask and the positions of one batch; see `generation.loop.Engine` for its methods.
 
-    `model` is a `SmolVLMForConditionalGeneration`. `vision_seconds` is what encoding the pictures took. With
+    `model` is a `SmolVLMForConditionalGeneration`. `vision_seconds` is how long encoding the pictures took. With
     `use_cache=False` every step reads the whole sequence anew. `keep_cache` leaves the cache in `past_key_values` after
     `free`.
     """
@@ -29,7 +29,13 @@ class TorchEngine:
     """Which engine served; the one over a captured graph says "graph"."""
 
     def __init__(
-        self, model: Any, inputs: ModelInputs, *, max_new_tokens: int, use_cache: bool = True, keep_cache: bool = False
+        self,
+        model: GenerativeModel,
+        inputs: ModelInputs,
+        *,
+        max_new_tokens: int,
+        use_cache: bool = True,
+        keep_cache: bool = False,
     ) -> None:
         self._model = model
         self._inputs: ModelInputs | None = inputs
@@ -54,7 +60,7 @@ class TorchEngine:
         if not self._use_cache:
             embeds = self._embeds = self._merged(inputs, images)
             images = None
-        rows, length = (inputs.input_ids if embeds is None else embeds).shape[:2]  # type: ignore[union-attr]
+        rows, length = (inputs.prompt if embeds is None else embeds).shape[:2]
         if self._mask is not None:
             positions = self._mask.long().cumsum(-1) - 1
             positions = positions.masked_fill(self._mask == 0, 0)
@@ -74,7 +80,7 @@ class TorchEngine:
         return KVCache(
             self._model.config.text_config,
             rows,
-            length + min(self._max_new_tokens, FIRST_ROOM),
+            length + min(self._max_new_tokens, FIRST_CAPACITY),
             dtype=self._model.dtype,
             device=self._model.device,
             growable=True,
@@ -116,7 +122,7 @@ class TorchEngine:
         if not self._keep_cache:
             self.past_key_values = None
 
-    def _encode(self, inputs: ModelInputs) -> Any:
+    def _encode(self, inputs: ModelInputs) -> EncodedPictures | None:
         if inputs.pixel_values is None:
             return inputs.mm_encoder_outputs
         start = time.perf_counter()
@@ -126,18 +132,20 @@ class TorchEngine:
         self.vision_seconds = time.perf_counter() - start
         return {"image": encoded}
 
-    def _merged(self, inputs: ModelInputs, images: Any) -> Tensor:
-        """Embed the prompt with its pictures, so that later steps do not look for places of pictures again."""
-        embeds = inputs.inputs_embeds
-        if embeds is None:
+    def _merged(self, inputs: ModelInputs, images: EncodedPictures | None) -> Tensor:
+        """Embed the prompt with its pictures, so that later steps do not look for image tokens again."""
+        embeds: Tensor
+        if inputs.inputs_embeds is None:
             embeds = self._model.get_input_embeddings()(inputs.input_ids)
-        features = images["image"].pooler_output if isinstance(images, dict) else images
+        else:
+            embeds = inputs.inputs_embeds
+        features = images["image"].pooler_output if isinstance(images, Mapping) else images
         if features is not None:
             embeds = self._model.model.merge_image_features(inputs.input_ids, embeds, features)
         return embeds
 
-    def _forward(self, **inputs: Any) -> Tensor:
-        logits: Tensor = self._model(
+    def _forward(self, **inputs: object) -> Tensor:
+        logits = self._model(
             attention_mask=self._mask,
             past_key_values=self.past_key_values,
             use_cache=self._use_cache,

@@ -1,10 +1,9 @@
-"""The engine over a captured decode step: prompts through the torch modules, tokens through a replayed graph."""
+"""The engine "graph": prompts through the torch modules, tokens through a captured decode step that is replayed."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +11,9 @@ from torch import Tensor
 from ..kv_cache import KVCache
 from .decode_graph import BUCKETS, MAX_ROWS, CaptureError, DecodeGraph, decode_graph
 from .decode_weights import UnsupportedModelError
-from .eager import FIRST_ROOM, TorchEngine
-from .model_inputs import ModelInputs
+from .eager import FIRST_CAPACITY, TorchEngine
+from .model import GenerativeModel
+from .model_inputs import ModelInputs, is_padded_on_the_left_only
 
 _log = logging.getLogger(__name__)
 _BLOCK = 8
@@ -23,25 +23,25 @@ _BLOCK = 8
 class GraphEngine(TorchEngine):
     """A `TorchEngine` whose steps are replays; its cache lies in the buffers of a `DecodeGraph`.
 
-    It holds the graph from `prefill` to `free`. Where another generation holds it then, this one goes without.
+    It holds the graph from `prefill` to `free`. If another generation holds it then, this one goes without.
     """
 
-    def __init__(self, model: Any, inputs: ModelInputs, *, max_new_tokens: int, graph: DecodeGraph) -> None:
+    def __init__(self, model: GenerativeModel, inputs: ModelInputs, *, max_new_tokens: int, graph: DecodeGraph) -> None:
         super().__init__(model, inputs, max_new_tokens=max_new_tokens)
         self._graph = graph
-        self._length = 0  # tokens of each row that the loop knows of; the cache may be ahead
-        self.runs_ahead = False
+        self._length = 0  # tokens of each row that the loop knows of; the cache may hold more
+        self.has_greedy = False
         self.name = "torch"
 
     def _make_cache(self, rows: int, length: int) -> KVCache:
-        if not self.runs_ahead:
+        if not self.has_greedy:
             return super()._make_cache(rows, length)
-        room = min(self._max_new_tokens, FIRST_ROOM) + 2 * _BLOCK
+        new_tokens = min(self._max_new_tokens, FIRST_CAPACITY) + 2 * _BLOCK
         try:
-            cache = self._graph.prepare(rows, min(length + room, BUCKETS[-1]))
+            cache = self._graph.prepare(rows, min(length + new_tokens, BUCKETS[-1]))
         except CaptureError as error:
             _log.warning("decoding without a captured graph: it cannot be captured, %s", error)
-            self.runs_ahead = False
+            self.has_greedy = False
             self._graph.release()
             return super()._make_cache(rows, length)
         cache.reset()
@@ -49,13 +49,13 @@ class GraphEngine(TorchEngine):
 
     @torch.no_grad()
     def prefill(self) -> Tensor:
-        """Encode the pictures, once, read the prompts and capture the step where that has not been done."""
-        self.runs_ahead = self._graph.acquire()
-        if not self.runs_ahead:
+        """Encode the pictures, once, read the prompts, and capture the step if that has not been done."""
+        self.has_greedy = self._graph.acquire()
+        if not self.has_greedy:
             _log.warning("decoding without a captured graph: another generation of this model is using it")
         mask = self._mask
         logits = super().prefill()
-        if not self.runs_ahead:
+        if not self.has_greedy:
             return logits
         self.name = "graph"
         none = torch.zeros(len(logits), dtype=torch.int32, device=logits.device)
@@ -66,7 +66,7 @@ class GraphEngine(TorchEngine):
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to each row."""
-        if not self.runs_ahead:
+        if not self.has_greedy:
             return super().step(tokens)
         try:
             self._graph.rewind(self._length)
@@ -83,7 +83,7 @@ class GraphEngine(TorchEngine):
         other.
 
         The next block is on its way while the tokens of one are given, so the stop check is up to two blocks behind;
-        the next `step`, `select` or `greedy` goes back to where the loop stands.
+        the next `step`, `select` or `greedy` goes back to the last token that was taken.
         """
         self._graph.rewind(self._length)
         newest, following = tokens, None
@@ -94,7 +94,7 @@ class GraphEngine(TorchEngine):
                 self._leave_graph(error)
                 yield super().step(newest).argmax(-1)
                 return
-            following = self._block(newest) if self._graph.room >= _BLOCK else None
+            following = self._block(newest) if self._graph.free_tokens >= _BLOCK else None
             for column in read().unbind(1):
                 self._length += 1
                 yield column
@@ -107,7 +107,7 @@ class GraphEngine(TorchEngine):
     @torch.no_grad()
     def select(self, rows: Sequence[int]) -> None:
         """Make the state that of these rows."""
-        if not self.runs_ahead:
+        if not self.has_greedy:
             super().select(rows)
             return
         self._graph.rewind(self._length)
@@ -135,14 +135,14 @@ class GraphEngine(TorchEngine):
             behind = self._length - self._mask.shape[1]
             self._mask = torch.nn.functional.pad(self._mask, (0, behind), value=1)
             self._positions = self._positions + behind
-        self.past_key_values, self.runs_ahead, self.name = cache, False, "torch"
+        self.past_key_values, self.has_greedy, self.name = cache, False, "torch"
         self._graph.release()
 
     def free(self) -> None:
         """Give the buffers back."""
         super().free()
-        if self.runs_ahead:
-            self.runs_ahead = False
+        if self.has_greedy:
+            self.has_greedy = False
             self._graph.release()
 
 
@@ -163,9 +163,9 @@ def to_host(x: Tensor) -> Callable[[], Tensor]:
 
 
 def make_engine(
-    model: Any, inputs: ModelInputs, *, max_new_tokens: int, rows: int, use_cache: bool, keep_cache: bool
+    model: GenerativeModel, inputs: ModelInputs, *, max_new_tokens: int, rows: int, use_cache: bool, keep_cache: bool
 ) -> TorchEngine:
-    """Return the fastest engine that serves this call; `rows` counts copies and beams. What it is says `engine.name`.
+    """Return the fastest engine that serves this call; `rows` counts copies and beams. `engine.name` says which it is.
 
     A GPU call that has to go without the graph says why in the log.
     """
@@ -184,14 +184,12 @@ def make_engine(
 
 
 def _why_not_graph(inputs: ModelInputs, rows: int, plain_cache: bool, max_new_tokens: int) -> str:
-    prompt = inputs.input_ids if inputs.inputs_embeds is None else inputs.inputs_embeds
     if not plain_cache:
         return "the cache was turned off, or is to be returned"
     if rows > MAX_ROWS:
         return f"{rows} rows are more than the {MAX_ROWS} it takes"
-    if prompt is None or prompt.shape[1] + max_new_tokens + 2 * _BLOCK > BUCKETS[-1]:
+    if inputs.prompt.shape[1] + max_new_tokens + 2 * _BLOCK > BUCKETS[-1]:
         return f"prompt and answer may take more than the {BUCKETS[-1]} tokens it holds"
-    mask = inputs.attention_mask
-    if mask is not None and not bool(((mask != 0).int().diff(dim=1) >= 0).all() & (mask[:, -1] != 0).all()):
+    if not is_padded_on_the_left_only(inputs.attention_mask):
         return "the attention mask has padding that is not on the left"
     return ""

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+
+from ...generation.caller import warn_caller
+from ...generation.config import GenerationConfig
+
+
+class ImageFeatures(Protocol):
+    """Encoded pictures: `pooler_output` has one tensor (image tokens, hidden_size) for each row."""
+
+    @property
+    def pooler_output(self) -> list[Tensor] | None:
+        """Image tokens."""
+
+
+EncodedPictures: TypeAlias = Mapping[str, ImageFeatures] | Tensor | list[Tensor]
+"""Pictures encoded before, `{"image": get_image_features(…)}` or the features alone."""
 
 
 @dataclass
 class ModelInputs:
     """One batch of prompts: `input_ids` [rows, length] or `inputs_embeds` [rows, length, hidden], and what they need.
 
-    `attention_mask` [rows, length] is None where there is no padding. Pictures come as `pixel_values` [rows, pictures,
+    `attention_mask` [rows, length] is None if there is no padding. Pictures come as `pixel_values` [rows, pictures,
     3, height, width] with their `pixel_attention_mask`, or encoded in `mm_encoder_outputs`.
     """
 
@@ -24,7 +38,14 @@ class ModelInputs:
     attention_mask: Tensor | None = None
     pixel_values: Tensor | None = None
     pixel_attention_mask: Tensor | None = None
-    mm_encoder_outputs: Any = None
+    mm_encoder_outputs: EncodedPictures | None = None
+
+    @property
+    def prompt(self) -> Tensor:
+        """What the model reads, [rows, length, …]: the embeddings, or else the ids."""
+        prompt = self.input_ids if self.inputs_embeds is None else self.inputs_embeds
+        assert prompt is not None
+        return prompt
 
     def to(self, device: torch.device) -> ModelInputs:
         """Return a copy whose tensors are on `device`."""
@@ -32,7 +53,11 @@ class ModelInputs:
         return replace(self, **{name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)})
 
 
-def check_prompts(input_ids: Tensor | None, inputs_embeds: Tensor | None, vocabulary: int) -> Tensor:
+NAMES = tuple(entry.name for entry in fields(ModelInputs))
+"""The arguments of `generate` that are inputs of the model."""
+
+
+def check_prompts(input_ids: object, inputs_embeds: Tensor | None, vocabulary: int) -> Tensor:
     """Return the ids [rows, length] that the answer is appended to; [rows, 0] for embeddings alone."""
     if inputs_embeds is not None and (inputs_embeds.ndim != 3 or inputs_embeds.shape[1] == 0):
         raise ValueError(
@@ -61,28 +86,30 @@ def check_prompts(input_ids: Tensor | None, inputs_embeds: Tensor | None, vocabu
     return input_ids.long()
 
 
-def check_mask(
-    attention_mask: Tensor | None,
-    prompts: Tensor,
-    inputs_embeds: Tensor | None,
-    pad_id: int | None,
-    eos_ids: Sequence[int],
-) -> Tensor | None:
-    """Return the mask of the prompts, worked out from padding tokens where none was passed; None without padding."""
-    if attention_mask is None:
-        if prompts.shape[1] == 0 or pad_id is None or pad_id in eos_ids:
+def check_mask(inputs: ModelInputs, prompts: Tensor, config: GenerationConfig) -> Tensor | None:
+    """Return the mask of the prompts, worked out from padding tokens if none was passed; None without padding."""
+    mask = inputs.attention_mask
+    if mask is None:
+        pad_id = config.pad_id
+        if prompts.shape[1] == 0 or pad_id is None or pad_id in config.eos_ids:
             return None
         mask = (prompts != pad_id).long()
         return None if bool(mask.all()) else mask
-    expected = prompts.shape if inputs_embeds is None else inputs_embeds.shape[:2]
-    if attention_mask.shape != expected:
+    expected = prompts.shape if inputs.inputs_embeds is None else inputs.inputs_embeds.shape[:2]
+    if mask.shape != expected:
         raise ValueError(
-            f"attention_mask has to be of shape {tuple(expected)}, as the prompt, got {tuple(attention_mask.shape)}."
+            f"attention_mask has to be of shape {tuple(expected)}, as the prompt, got {tuple(mask.shape)}."
         )
-    if bool((attention_mask[:, -1] == 0).any()):
-        warnings.warn(
+    if bool((mask[:, -1] == 0).any()):
+        warn_caller(
             "The prompts are padded on the right, so answers would continue the padding. Set "
-            "processor.tokenizer.padding_side = 'left' to generate.",
-            stacklevel=4,
+            "processor.tokenizer.padding_side = 'left' to generate."
         )
-    return None if bool((attention_mask != 0).all()) else attention_mask
+    return None if bool((mask != 0).all()) else mask
+
+
+def is_padded_on_the_left_only(mask: Tensor | None) -> bool:
+    """Whether each row of `mask` [rows, length] is zeros, if any, and then ones up to its end."""
+    if mask is None:
+        return True
+    return bool(((mask != 0).int().diff(dim=1) >= 0).all() & (mask[:, -1] != 0).all())

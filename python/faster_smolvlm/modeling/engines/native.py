@@ -1,25 +1,29 @@
-"""The native engine under `generate` of the torch model: whether it can serve a call, and tensors in and out."""
+"""The engine "native": a `NativeEngine` under `generate` of the torch model, with tensors in and out.
+
+Here stands also whether it can serve a model and a call; if not, one of the engines of torch does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from ...checkpoint.configuration_smolvlm import SmolVLMConfig
 from ...generation.config import GenerationConfig
+from ...native import NativeEngine
 from ...native.lookup import LOOKUP_TOKENS
-from .model_inputs import ModelInputs
-from .native_twin import DTYPES
-
-if TYPE_CHECKING:
-    from ...native import NativeEngine
+from .known_modules import is_known
+from .model_inputs import ModelInputs, is_padded_on_the_left_only
+from .native_twin import DTYPES, NativeTwin
 
 ATTENTION = ("auto", "sdpa")
 """The attention implementations that leave open what computes."""
-MOST_POSITIONS = 1 << 20
+POSITION_LIMIT = 1 << 20
 """Tokens of all rows together that the cache is enlarged to hold; it takes memory as they come."""
 
 
@@ -33,13 +37,18 @@ class NativeTorchEngine:
         self._engine = engine
 
     @property
-    def runs_ahead(self) -> bool:
-        """Whether `greedy` is there."""
-        return self._engine.runs_ahead
+    def has_greedy(self) -> bool:
+        """Always true."""
+        return self._engine.has_greedy
+
+    @property
+    def new_token_limits(self) -> list[int]:
+        """How many tokens can follow each prompt before its sequence comes to the position limit."""
+        return self._engine.new_token_limits
 
     @property
     def vision_seconds(self) -> float:
-        """What encoding the pictures took."""
+        """Seconds that encoding the pictures took."""
         return self._engine.vision_seconds
 
     def prefill(self) -> Tensor:
@@ -64,28 +73,29 @@ class NativeTorchEngine:
 
 
 def native_engine(
-    model: Any, inputs: ModelInputs, config: GenerationConfig, *, max_new_tokens: int, rows: int
+    model: nn.Module, twin: NativeTwin, inputs: ModelInputs, config: GenerationConfig, *, max_new_tokens: int, rows: int
 ) -> NativeTorchEngine | str:
-    """Return the engine for a call of `model`, a `SmolVLMForConditionalGeneration`, or why torch has to serve it.
+    """Return the engine for a call of `model`, a `SmolVLMForConditionalGeneration`, or the reason why torch serves it.
 
-    `rows` counts copies. The arguments are those of the call after `generate` has checked them.
+    `twin` keeps its packed weights; `rows` counts copies. The arguments are those of the call after `generate` has
+    checked them.
     """
     reason = why_not_model(model) or _why_not_call(inputs, config)
     prompt = inputs.input_ids
     if reason or prompt is None:
         return reason
+    model_config = model.config
+    assert isinstance(model_config, SmolVLMConfig)
     length = prompt.shape[1]
-    limit = 2 * model.config.text_config.max_position_embeddings
+    limit = 2 * model_config.text_config.max_position_embeddings
     if length >= limit:
         return f"the prompt has {length} tokens, the native engine holds {limit}"
     positions = rows * min(length + max_new_tokens + 1, limit)
-    if positions > MOST_POSITIONS:
-        return f"{rows} rows may take {positions} positions, the native engine holds {MOST_POSITIONS}"
-    from ...native import NativeEngine
-
+    if positions > POSITION_LIMIT:
+        return f"{rows} rows may take {positions} positions, the native engine holds {POSITION_LIMIT}"
     try:
-        native = model._native.of(model.config, model.state_dict(keep_vars=True), num_threads=torch.get_num_threads())
-        page = native.rust.cache_pages()[2]  # each row may leave the most of its last page empty
+        native = twin.of(model_config, model.state_dict(keep_vars=True), num_threads=torch.get_num_threads())
+        page = native.rust.cache_pages()[2]  # each row may leave its last page almost empty
         native.rust.grow_cache(positions + rows * page)
     except (ValueError, MemoryError) as error:  # it refuses what torch computes with: odd configs, NaN weights
         return str(error)
@@ -102,7 +112,7 @@ def native_engine(
 
 
 def why_not_model(model: nn.Module) -> str:
-    """Return why the native engine cannot stand in for the modules of a model as they are now; "" where it can."""
+    """Return why the native engine cannot stand in for the modules of a model as they are now; "" if it can."""
     if model.training:
         return "the model is in training mode"
     parameters = list(model.parameters())
@@ -126,7 +136,7 @@ def _why_not_modules(model: nn.Module) -> str:
     for name, module in model.named_modules():
         where = f"module {name!r}" if name else "the model"
         kind = type(module)
-        if _forwards().get(kind) is not kind.forward:
+        if not is_known(kind):
             return f"{where} is a {kind.__name__}, which the native engine does not know"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{where} has forward hooks"
@@ -151,32 +161,13 @@ def _why_not_call(inputs: ModelInputs, config: GenerationConfig) -> str:
         return "use_cache is False"
     if config.return_dict_in_generate:
         return "return_dict_in_generate returns the cache of torch"
-    mask = inputs.attention_mask
-    if mask is not None and not bool(((mask != 0).int().diff(dim=1) >= 0).all() & (mask[:, -1] != 0).all()):
+    if not is_padded_on_the_left_only(inputs.attention_mask):
         return "the attention mask has padding that is not on the left"
     return ""
 
 
-def _forwards() -> dict[type[nn.Module], Any]:
-    """Return the modules whose computation the native engine has, each with the method that defines it."""
-    if not _KNOWN:
-        from .. import modeling_smolvlm, modeling_text, modeling_vision
-
-        known: list[Any] = [nn.Linear, nn.Conv2d, nn.Embedding, nn.ModuleList, nn.LayerNorm]
-        for source in (modeling_smolvlm, modeling_text, modeling_vision):
-            known += [
-                kind
-                for kind in vars(source).values()
-                if isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == source.__name__
-            ]
-        _KNOWN.update((kind, kind.forward) for kind in known)
-    return _KNOWN
-
-
-_KNOWN: dict[type[nn.Module], Any] = {}
-
-
-def _numpy(tensor: Tensor | None) -> Any:
+def _numpy(tensor: Tensor | None) -> npt.NDArray[np.generic] | None:
     if tensor is None:
         return None
-    return (tensor.detach().float() if tensor.is_floating_point() else tensor).numpy()
+    array: npt.NDArray[np.generic] = (tensor.detach().float() if tensor.is_floating_point() else tensor).numpy()
+    return array

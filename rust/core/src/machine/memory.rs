@@ -1,0 +1,137 @@
+//! Page-aligned zeroed memory from the system, on huge pages where there are any, and its division among threads.
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
+
+use memmap2::{MmapMut, MmapOptions};
+
+use crate::error::{EngineError, Result};
+
+/// Bytes of a huge page.
+pub const HUGE_PAGE: usize = 2 << 20;
+
+/// Number types of which every bit pattern, zero included, is a value.
+pub trait Plain: Copy + Send + Sync + 'static {}
+impl Plain for f32 {}
+impl Plain for i16 {}
+impl Plain for u16 {}
+impl Plain for u8 {}
+
+/// A fixed, zeroed array mapped from the system. Pages that nobody touches cost no memory.
+pub struct Mapped<T: Plain> {
+    map: MmapMut,
+    offset: usize,
+    len: usize,
+    kind: PhantomData<T>,
+}
+
+impl<T: Plain> Mapped<T> {
+    /// Maps `len` zeroed elements.
+    pub fn zeroed(len: usize) -> Result<Self> {
+        let refuse = || EngineError::Memory { bytes: len.saturating_mul(size_of::<T>()) };
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(refuse)?.max(1);
+        // Large maps start on a huge-page boundary, or the kernel could use huge pages for none of their ends.
+        let slack = if bytes >= HUGE_PAGE { HUGE_PAGE } else { 0 };
+        let size = bytes.checked_add(slack).filter(|&b| b <= isize::MAX as usize).ok_or_else(refuse)?;
+        let map = MmapOptions::new().len(size).no_reserve_swap().map_anon().map_err(|_| refuse())?;
+        let offset = if slack > 0 { map.as_ptr().align_offset(HUGE_PAGE) } else { 0 };
+        #[cfg(target_os = "linux")]
+        if slack > 0 {
+            // Advice only: a kernel without huge pages keeps the small ones.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        Ok(Self { map, offset, len, kind: PhantomData })
+    }
+}
+
+impl<T: Plain> Deref for Mapped<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        // SAFETY: the map holds `len` elements from `offset` on, page-aligned, and every bit pattern is a `T`.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.offset).cast(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for Mapped<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and `&mut self` makes the borrow the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.offset).cast(), self.len) }
+    }
+}
+
+/// A mutable slice of which the threads of one job write disjoint parts.
+#[derive(Clone, Copy)]
+pub struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    owner: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: access goes through `part` and `part_mut`, whose callers promise that no part is written while it is shared.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    /// Takes the slice over for the lifetime `'a`.
+    pub fn new(slice: &'a mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), owner: PhantomData }
+    }
+
+    /// Number of elements.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Reads a part.
+    ///
+    /// # Safety
+    /// No thread may write any element of `range` while the borrow lives.
+    #[inline]
+    pub unsafe fn part(&self, range: Range<usize>) -> &'a [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {} elements", self.len);
+        // SAFETY: inside the slice by the line above, not written meanwhile by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.len()) }
+    }
+
+    /// Borrows a part for writing.
+    ///
+    /// # Safety
+    /// No other borrow of any element of `range` may live at the same time, in any thread.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn part_mut(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {} elements", self.len);
+        // SAFETY: inside the slice by the line above, the only borrow by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+impl<'a> Shared<'a, f32> {
+    /// The same memory as numbers of half the size.
+    pub fn halves(self) -> Shared<'a, u16> {
+        Shared { start: self.start.cast(), len: 2 * self.len, owner: PhantomData }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_zeroed_and_aligned() {
+        for len in [0, 1, 4097, HUGE_PAGE / 4 + 3] {
+            let mut b = Mapped::<f32>::zeroed(len).expect("a few MiB");
+            assert!(b.iter().all(|&x| x == 0.0));
+            assert_eq!(b.as_ptr().align_offset(64), 0);
+            b.fill(1.0);
+            assert_eq!(b.len(), len);
+        }
+    }
+
+    #[test]
+    fn impossible_memory_is_refused() {
+        assert!(matches!(Mapped::<f32>::zeroed(usize::MAX / 2), Err(EngineError::Memory { .. })));
+        assert!(matches!(Mapped::<u8>::zeroed(1 << 60), Err(EngineError::Memory { .. })));
+    }
+}

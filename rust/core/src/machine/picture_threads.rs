@@ -1,0 +1,75 @@
+//! The one pool of threads for pictures, bounded, and made anew in a process that was forked.
+
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use rayon::{Scope, ThreadPool, ThreadPoolBuilder};
+
+/// The environment variable that sets the number of threads.
+const VARIABLE: &str = "FASTER_SMOLVLM_NUM_THREADS";
+/// More threads than this do not pay where memory is the limit.
+const DEFAULT_LIMIT: usize = 4;
+
+struct Pool {
+    process: u32,
+    /// None where one thread is enough, or no threads can be had.
+    workers: Option<ThreadPool>,
+    count: usize,
+}
+
+static POOL: AtomicPtr<Pool> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Threads that pictures are spread over.
+pub fn count() -> usize {
+    pool().count
+}
+
+/// Run tasks on the pool and wait for them; on the calling thread where there is no pool.
+pub fn scope<'s, R: Send>(work: impl FnOnce(&Scope<'s>) -> R + Send) -> R {
+    match &pool().workers {
+        Some(workers) => workers.scope(work),
+        None => rayon::in_place_scope(work),
+    }
+}
+
+/// Run work on the pool, so that what it splits is spread over the threads of the pool.
+pub fn install<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    match &pool().workers {
+        Some(workers) => workers.install(work),
+        None => work(),
+    }
+}
+
+fn pool() -> &'static Pool {
+    let process = std::process::id();
+    let current = POOL.load(Ordering::Acquire);
+    // SAFETY: what is stored was leaked from a box, so it lives as long as the process.
+    if let Some(pool) = unsafe { current.as_ref() }
+        && pool.process == process
+    {
+        return pool;
+    }
+    let made = Box::into_raw(Box::new(make(process)));
+    // A pool of the parent process is left as it is: its threads do not exist here, and stopping them would wait for ever.
+    match POOL.compare_exchange(current, made, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: as above.
+        Ok(_) => unsafe { &*made },
+        Err(other) => {
+            // SAFETY: `made` was never shared; `other` was leaked by another thread of this process.
+            unsafe {
+                drop(Box::from_raw(made));
+                &*other
+            }
+        }
+    }
+}
+
+fn make(process: u32) -> Pool {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let asked = std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).filter(|&count| count > 0);
+    let count: usize = asked.unwrap_or(cores.min(DEFAULT_LIMIT));
+    let workers = (count > 1)
+        .then(|| ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("smolvlm-{i}")).build().ok())
+        .flatten();
+    let count = if workers.is_some() { count } else { 1 };
+    Pool { process, workers, count }
+}

@@ -1,0 +1,231 @@
+//! Tensors of a checkpoint, read where they lie: in the page cache of its files, or in memory that a caller owns.
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::time::UNIX_EPOCH;
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::error::{EngineError, Result};
+
+/// Memory that a caller owns and keeps in place.
+pub type Memory = Box<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Bytes in which tensors lie.
+enum Source {
+    File(Mmap),
+    Memory(Memory),
+}
+
+impl Source {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::File(map) => map,
+            Self::Memory(memory) => (**memory).as_ref(),
+        }
+    }
+}
+
+struct Entry {
+    source: usize,
+    bytes: Range<usize>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+/// Named tensors and what they lie in.
+pub struct Checkpoint {
+    paths: Vec<String>,
+    sources: Vec<Source>,
+    entries: HashMap<String, Entry>,
+}
+
+/// A tensor in memory: its values lie row after row.
+pub struct MemoryTensor {
+    /// Name as in a file.
+    pub name: String,
+    /// Type of the values, as safetensors calls it.
+    pub dtype: Dtype,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// The values.
+    pub bytes: Memory,
+}
+
+/// A tensor seen as a matrix: its first dimension are the rows, the others together the columns.
+#[derive(Clone, Copy)]
+pub struct Tensor<'a> {
+    name: &'a str,
+    bytes: &'a [u8],
+    dtype: Dtype,
+    /// First dimension.
+    pub rows: usize,
+    /// Product of the other dimensions.
+    pub columns: usize,
+}
+
+impl Checkpoint {
+    /// Maps the files and reads their headers.
+    pub fn open(paths: &[String]) -> Result<Self> {
+        let mut checkpoint = Self { paths: paths.to_vec(), sources: Vec::new(), entries: HashMap::new() };
+        for path in paths {
+            let refuse = |reason: String| EngineError::File { path: path.clone(), reason };
+            let file = File::open(path).map_err(|e| refuse(e.to_string()))?;
+            // SAFETY: the map is only read; as with every mapped file, nobody may cut the file short meanwhile.
+            let map = unsafe { Mmap::map(&file) }.map_err(|e| refuse(e.to_string()))?;
+            let tensors = SafeTensors::deserialize(&map).map_err(|e| refuse(e.to_string()))?;
+            for (name, view) in tensors.iter() {
+                let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
+                let entry = Entry {
+                    source: checkpoint.sources.len(),
+                    bytes: start..start + view.data().len(),
+                    dtype: view.dtype(),
+                    shape: view.shape().to_vec(),
+                };
+                checkpoint.entries.insert(name.to_owned(), entry);
+            }
+            checkpoint.sources.push(Source::File(map));
+        }
+        Ok(checkpoint)
+    }
+
+    /// Takes tensors that lie in memory. They are read while a model is loaded, its embeddings also afterwards.
+    pub fn from_memory(tensors: Vec<MemoryTensor>) -> Result<Self> {
+        let mut checkpoint = Self { paths: Vec::new(), sources: Vec::new(), entries: HashMap::new() };
+        for tensor in tensors {
+            let given = (*tensor.bytes).as_ref().len();
+            let values: usize = tensor.shape.iter().product();
+            let expected = values * tensor.dtype.bitsize() / 8;
+            if given != expected {
+                return Err(EngineError::Input(format!(
+                    "tensor {}: {given} bytes given, {expected} expected",
+                    tensor.name
+                )));
+            }
+            let entry =
+                Entry { source: checkpoint.sources.len(), bytes: 0..given, dtype: tensor.dtype, shape: tensor.shape };
+            checkpoint.entries.insert(tensor.name, entry);
+            checkpoint.sources.push(Source::Memory(tensor.bytes));
+        }
+        Ok(checkpoint)
+    }
+
+    /// What tells the files from others: path, size and time of the last change. `None` for tensors in memory, and
+    /// where the system does not say.
+    pub fn identity(&self) -> Option<String> {
+        let mut identity = String::new();
+        for path in &self.paths {
+            let path = std::fs::canonicalize(path).ok()?;
+            let data = std::fs::metadata(&path).ok()?;
+            let changed = data.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+            identity += &format!("{path:?} {} {};", data.len(), changed.as_nanos());
+        }
+        (!identity.is_empty()).then_some(identity)
+    }
+
+    /// Gives the pages that were read back to the system; what is read again comes from its page cache.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        for source in &self.sources {
+            if let Source::File(map) = source {
+                // Advice only, so the outcome does not matter.
+                // SAFETY: the map is of a file and never written, so dropped pages come back as they were.
+                let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            }
+        }
+    }
+
+    /// The tensor called `name`, with or without the leading `model.`, if it is there.
+    pub fn find(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor<'_>>> {
+        let short = name.strip_prefix("model.").unwrap_or(name);
+        let Some((name, entry)) = self.entries.get_key_value(name).or_else(|| self.entries.get_key_value(short)) else {
+            return Ok(None);
+        };
+        if entry.shape != shape {
+            let (given, expected) = (entry.shape.clone(), shape.to_vec());
+            return Err(EngineError::Shape { name: name.clone(), given, expected });
+        }
+        if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(EngineError::Dtype { name: name.clone(), given: format!("{:?}", entry.dtype) });
+        }
+        let bytes = &self.sources[entry.source].bytes()[entry.bytes.clone()];
+        let columns = shape[1..].iter().product();
+        Ok(Some(Tensor { name, bytes, dtype: entry.dtype, rows: shape[0], columns }))
+    }
+
+    /// The tensor called `name`, or an error that names it.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
+        self.find(name, shape)?.ok_or_else(|| EngineError::MissingTensor { name: name.into() })
+    }
+
+    /// A small tensor as float32, all values finite.
+    pub fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name, shape)?;
+        let mut values = vec![0.0; tensor.rows * tensor.columns];
+        for (row, out) in values.chunks_exact_mut(tensor.columns).enumerate() {
+            tensor.read_finite(row, out)?;
+        }
+        Ok(values)
+    }
+}
+
+impl Tensor<'_> {
+    /// Converts one row to float32.
+    pub fn read(&self, row: usize, out: &mut [f32]) {
+        let size = if self.dtype == Dtype::F32 { 4 } else { 2 };
+        let bytes = &self.bytes[row * self.columns * size..][..self.columns * size];
+        match self.dtype {
+            Dtype::F32 => {
+                for (o, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
+                    *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                }
+            }
+            Dtype::BF16 => {
+                for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                    *o = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
+                }
+            }
+            _ => {
+                for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                    *o = half_to_single(u16::from_le_bytes([b[0], b[1]]));
+                }
+            }
+        }
+    }
+
+    /// Converts one row and refuses NaN and infinity.
+    pub fn read_finite(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        self.read(row, out);
+        // Bits, and no early end: a loop over floats in their order, or up to the first bad value, would not vectorise.
+        const EXPONENT: u32 = 0x7f80_0000;
+        let bad = |x: &f32| x.to_bits() & EXPONENT == EXPONENT;
+        if !out.iter().fold(false, |any, x| any | bad(x)) {
+            return Ok(());
+        }
+        Err(EngineError::NotFinite { name: self.name.into(), row })
+    }
+}
+
+/// Widens an IEEE half.
+fn half_to_single(half: u16) -> f32 {
+    let (sign, magnitude) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff));
+    let scaled = f32::from_bits(magnitude << 13) * f32::from_bits((254 - 15) << 23);
+    let value = if magnitude >= 0x7c00 { f32::from_bits(magnitude << 13 | 0x7f80_0000) } else { scaled };
+    f32::from_bits(value.to_bits() | sign)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::half_to_single;
+
+    #[test]
+    fn halves() {
+        let cases = [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 5.960_464_5e-8), (0x7bff, 65504.0), (0x8000, -0.0)];
+        for (half, single) in cases {
+            assert_eq!(half_to_single(half).to_bits(), f32::to_bits(single), "{half:#06x}");
+        }
+        assert_eq!(half_to_single(0x7c00), f32::INFINITY);
+        assert!(half_to_single(0x7e01).is_nan());
+    }
+}

@@ -1,0 +1,60 @@
+//! The row kernels of an instruction set: the scalar ones, compiled for it.
+
+/// Defines the row kernels for these target features, which the machines that get the table must have, and `kernels`,
+/// which makes the table of them and of the `product` and `burn` that are at hand.
+macro_rules! row_kernels {
+    ($features:literal) => {
+        const fn kernels(
+            name: &'static str,
+            integer_product: fn($crate::model::kernels::IntegerProduct<'_>),
+        ) -> $crate::model::kernels::Kernels {
+            $crate::model::kernels::Kernels {
+                name,
+                product,
+                integer_product,
+                integers: $crate::model::kernels::Integers::Pairs,
+                place: $crate::model::kernels::definition::place_pairs,
+                bfloat16_product: None,
+                round,
+                widen,
+                quantize,
+                gelu,
+                silu_mul,
+                add,
+                rms_norm,
+                layer_norm,
+                rotary,
+                softmax,
+                merge,
+                argmax: $crate::model::kernels::definition::argmax,
+                burn,
+                burn_bfloat16: None,
+            }
+        }
+
+        row_kernels! {
+            $features;
+            round(x: &[f32], out: &mut [u16]), $crate::model::kernels::definition::round;
+            widen(panel: &[u8], input_scales: &[f32], out: &mut [u8]), $crate::model::kernels::definition::widen;
+            quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]), $crate::model::kernels::definition::quantize;
+            gelu(x: &mut [f32]), $crate::model::kernels::definition::gelu::<true>;
+            silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]), $crate::model::kernels::definition::silu_mul::<true>;
+            add(x: &mut [f32], y: &[f32]), $crate::model::kernels::definition::add;
+            rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]), $crate::model::kernels::definition::rms_norm::<true>;
+            layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]), $crate::model::kernels::definition::layer_norm::<true>;
+            rotary(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]), $crate::model::kernels::definition::rotary::<true>;
+            softmax(scores: &mut [f32]) -> (f32, f32), $crate::model::kernels::definition::softmax::<true>;
+            merge(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]), $crate::model::kernels::definition::merge::<true>;
+        }
+    };
+    ($features:literal; $($name:ident($($arg:ident: $kind:ty),*) $(-> $out:ty)?, $body:path;)*) => {$(
+        fn $name($($arg: $kind),*) $(-> $out)? {
+            #[target_feature(enable = $features)]
+            fn compiled($($arg: $kind),*) $(-> $out)? {
+                $body($($arg),*)
+            }
+            // SAFETY: the table is only handed out on machines with these features.
+            unsafe { compiled($($arg),*) }
+        }
+    )*};
+}

@@ -1,0 +1,283 @@
+//! The key/value cache: sequences as lists of pages, which forks share until one of them writes.
+use std::collections::HashMap;
+
+use crate::error::{EngineError, Result};
+use crate::machine::memory::Mapped;
+use crate::model::kernels::Kernels;
+use crate::model::kv::{PAGE, PageLayout, Pages};
+
+/// Tokens that have gone through the text stack, and where their keys and values lie.
+#[derive(Default, Clone)]
+pub struct Sequence {
+    /// Pages in order of position.
+    pub pages: Vec<u32>,
+    /// Number of positions filled.
+    pub length: usize,
+}
+
+/// A fixed number of pages, handed out to sequences.
+pub struct KvCache {
+    layout: PageLayout,
+    bytes: Mapped<u8>,
+    users: Vec<u32>,
+    free: Vec<u32>,
+    sequences: HashMap<u64, Sequence>,
+    next_id: u64,
+    limit: usize,
+}
+
+impl KvCache {
+    /// Room for `positions` positions in all; a sequence has at most `limit`. Untouched pages cost no memory.
+    pub fn new(layout: PageLayout, positions: usize, limit: usize) -> Result<Self> {
+        let pages = positions.div_ceil(PAGE);
+        if pages == 0 {
+            return Err(EngineError::Config("the cache must hold at least one position, got 0".into()));
+        }
+        if pages > u32::MAX as usize {
+            return Err(EngineError::Memory { bytes: usize::MAX });
+        }
+        let size = layout.page_bytes().checked_mul(pages).ok_or(EngineError::Memory { bytes: usize::MAX })?;
+        let bytes = Mapped::zeroed(size)?;
+        let free = (0..pages as u32).rev().collect();
+        Ok(Self { layout, bytes, users: vec![0; pages], free, sequences: HashMap::new(), next_id: 1, limit })
+    }
+
+    /// Makes room for at least `positions` positions in all; the sequences stay as they are.
+    pub fn grow(&mut self, positions: usize) -> Result<()> {
+        if positions.div_ceil(PAGE) <= self.users.len() {
+            return Ok(());
+        }
+        let mut larger = Self::new(self.layout.clone(), positions, self.limit)?;
+        let size = self.layout.page_bytes();
+        // Only pages in use: to read the others would make the system give memory for them.
+        for page in (0..self.users.len()).filter(|&page| self.users[page] > 0) {
+            let bytes = page * size..(page + 1) * size;
+            larger.bytes[bytes.clone()].copy_from_slice(&self.bytes[bytes]);
+        }
+        let (old, new) = (self.users.len() as u32, larger.users.len());
+        self.users.resize(new, 0);
+        self.free.splice(0..0, (old..new as u32).rev());
+        self.bytes = larger.bytes;
+        Ok(())
+    }
+
+    /// Starts an empty sequence.
+    pub fn open(&mut self) -> u64 {
+        self.insert(Sequence::default())
+    }
+
+    fn insert(&mut self, sequence: Sequence) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.sequences.insert(id, sequence);
+        id
+    }
+
+    /// The sequence with this handle.
+    pub fn get(&self, id: u64) -> Result<&Sequence> {
+        self.sequences.get(&id).ok_or(EngineError::Sequence { id })
+    }
+
+    /// Ends a sequence and frees the pages that no other one shares.
+    pub fn close(&mut self, id: u64) -> Result<()> {
+        let sequence = self.sequences.remove(&id).ok_or(EngineError::Sequence { id })?;
+        self.release(&sequence.pages);
+        Ok(())
+    }
+
+    /// Starts a sequence whose first `length` positions are those of another; nothing is copied.
+    pub fn fork(&mut self, id: u64, length: usize) -> Result<u64> {
+        let source = self.get(id)?;
+        if length > source.length {
+            let have = source.length;
+            return Err(EngineError::Input(format!("cannot fork {length} positions of a sequence of {have}")));
+        }
+        let pages = source.pages[..length.div_ceil(PAGE)].to_vec();
+        for &page in &pages {
+            self.users[page as usize] += 1;
+        }
+        Ok(self.insert(Sequence { pages, length }))
+    }
+
+    /// Forgets the positions from `length` on.
+    pub fn truncate(&mut self, id: u64, length: usize) -> Result<()> {
+        let sequence = self.sequences.get_mut(&id).ok_or(EngineError::Sequence { id })?;
+        if length > sequence.length {
+            let have = sequence.length;
+            return Err(EngineError::Input(format!("cannot truncate a sequence of {have} positions to {length}")));
+        }
+        sequence.length = length;
+        let pages = sequence.pages.split_off(length.div_ceil(PAGE));
+        self.release(&pages);
+        Ok(())
+    }
+
+    fn release(&mut self, pages: &[u32]) {
+        for &page in pages {
+            self.users[page as usize] -= 1;
+            if self.users[page as usize] == 0 {
+                self.free.push(page);
+            }
+        }
+    }
+
+    /// Makes room for `more[i]` further positions of `ids[i]`, for all or for none.
+    pub fn reserve(&mut self, ids: &[u64], more: &[usize]) -> Result<()> {
+        let mut needed = 0;
+        for (i, (&id, &more)) in ids.iter().zip(more).enumerate() {
+            if ids[..i].contains(&id) {
+                return Err(EngineError::Input(format!("sequence {id} appears twice in one step")));
+            }
+            let s = self.get(id)?;
+            let length = s.length.saturating_add(more);
+            if length > self.limit {
+                return Err(EngineError::Position { given: length, limit: self.limit });
+            }
+            needed += length.div_ceil(PAGE) - s.pages.len() + usize::from(more > 0 && self.shares_end(s));
+        }
+        if needed > self.free.len() {
+            return Err(EngineError::CacheFull { needed, free: self.free.len() });
+        }
+        for (&id, &more) in ids.iter().zip(more).filter(|(_, more)| **more > 0) {
+            let mut s = self.sequences.remove(&id).ok_or(EngineError::Sequence { id })?;
+            if self.shares_end(&s)
+                && let (Some(own), Some(shared)) = (self.take_page(), s.pages.pop())
+            {
+                self.copy(shared, own);
+                self.release(&[shared]);
+                s.pages.push(own);
+            }
+            while s.pages.len() * PAGE < s.length + more
+                && let Some(page) = self.take_page()
+            {
+                s.pages.push(page);
+            }
+            self.sequences.insert(id, s);
+        }
+        Ok(())
+    }
+
+    fn take_page(&mut self) -> Option<u32> {
+        let page = self.free.pop()?;
+        self.users[page as usize] = 1;
+        Some(page)
+    }
+
+    /// Whether the next position would be written into a page that another sequence reads.
+    fn shares_end(&self, s: &Sequence) -> bool {
+        !s.length.is_multiple_of(PAGE) && s.pages.last().is_some_and(|&page| self.users[page as usize] > 1)
+    }
+
+    fn copy(&mut self, from: u32, to: u32) {
+        let (from, to, size) = (from as usize, to as usize, self.layout.page_bytes());
+        self.bytes.copy_within(from * size..(from + 1) * size, to * size);
+    }
+
+    /// Counts positions that a step has filled.
+    pub fn advance(&mut self, ids: &[u64], more: &[usize]) {
+        for (id, more) in ids.iter().zip(more) {
+            if let Some(s) = self.sequences.get_mut(id) {
+                s.length += more;
+            }
+        }
+    }
+
+    /// The pages' memory for one job, and the sequences that use it.
+    pub fn view(&mut self, kernels: &'static Kernels) -> (Pages<'_>, &HashMap<u64, Sequence>) {
+        (Pages::new(kernels, &self.layout, &mut self.bytes), &self.sequences)
+    }
+
+    /// Sizes of the pages.
+    pub fn layout(&self) -> &PageLayout {
+        &self.layout
+    }
+
+    /// Pages that no sequence uses.
+    pub fn free_pages(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Number of pages in all.
+    pub fn pages(&self) -> usize {
+        self.users.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::kernels::Dtype;
+
+    fn cache(positions: usize) -> KvCache {
+        KvCache::new(PageLayout::new(Dtype::Float32, 2, 1, 8), positions, 1000).expect("small")
+    }
+
+    fn grow(c: &mut KvCache, id: u64, more: usize) {
+        c.reserve(&[id], &[more]).expect("room");
+        c.advance(&[id], &[more]);
+    }
+
+    #[test]
+    fn forks_share_pages_until_one_writes() {
+        let mut c = cache(640);
+        let a = c.open();
+        grow(&mut c, a, 100);
+        assert_eq!(c.free_pages(), 8);
+        let b = c.fork(a, 100).expect("fork");
+        let whole = c.fork(a, 64).expect("fork");
+        assert_eq!(c.free_pages(), 8);
+        grow(&mut c, b, 1);
+        assert_eq!(c.free_pages(), 7, "the half-full page was copied");
+        grow(&mut c, whole, 1);
+        assert_eq!(c.free_pages(), 6);
+        let shared = c.get(a).expect("a").pages[0];
+        assert!([b, whole].iter().all(|&s| c.get(s).expect("there").pages[0] == shared));
+        for id in [a, b, whole] {
+            c.close(id).expect("there");
+        }
+        assert_eq!(c.free_pages(), 10);
+    }
+
+    #[test]
+    fn refusals_change_nothing() {
+        let mut c = cache(128);
+        let (a, b) = (c.open(), c.open());
+        grow(&mut c, a, 60);
+        let full = c.reserve(&[a, b], &[5, 65]);
+        assert_eq!(full, Err(EngineError::CacheFull { needed: 3, free: 1 }));
+        assert_eq!((c.free_pages(), c.get(a).expect("a").pages.len()), (1, 1));
+        assert_eq!(c.reserve(&[b], &[1001]), Err(EngineError::Position { given: 1001, limit: 1000 }));
+        assert!(c.reserve(&[a, a], &[1, 1]).is_err());
+        assert_eq!(c.close(77), Err(EngineError::Sequence { id: 77 }));
+        assert!(c.fork(a, 61).is_err());
+    }
+
+    #[test]
+    fn growth_keeps_what_is_there() {
+        let mut c = cache(128);
+        let a = c.open();
+        grow(&mut c, a, 65);
+        let page = c.get(a).expect("a").pages[1] as usize;
+        let size = c.layout.page_bytes();
+        c.bytes[page * size] = 7;
+        c.grow(100).expect("no change");
+        assert_eq!((c.pages(), c.free_pages()), (2, 0));
+        c.grow(500).expect("small");
+        assert_eq!((c.pages(), c.free_pages()), (8, 6));
+        assert_eq!(c.bytes[page * size], 7);
+        let b = c.open();
+        grow(&mut c, b, 384);
+        let (a, b) = (&c.get(a).expect("a").pages, &c.get(b).expect("b").pages);
+        assert!(a.iter().all(|page| !b.contains(page)));
+    }
+
+    #[test]
+    fn truncation_frees_whole_pages() {
+        let mut c = cache(640);
+        let a = c.open();
+        grow(&mut c, a, 300);
+        c.truncate(a, 64).expect("shorter");
+        assert_eq!((c.free_pages(), c.get(a).expect("a").length), (9, 64));
+        assert!(c.truncate(a, 65).is_err());
+    }
+}

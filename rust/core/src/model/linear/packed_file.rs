@@ -1,0 +1,258 @@
+//! Packed weights: made from a checkpoint, or read from the file in which an earlier load kept them.
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::{EngineError, Result};
+use crate::machine::team::Team;
+use crate::model::checkpoint::Tensor;
+use crate::model::kernels::{GROUP, PANEL, Packing};
+use crate::model::linear::{Linear, Order};
+
+/// Raise it whenever the bytes of packed weights get another meaning; a test below notices most such changes.
+const LAYOUT: u32 = 3;
+const MAGIC: &[u8; 8] = b"FSVPACK1";
+
+/// Where the weights of a load come from.
+enum Source {
+    Checkpoint,
+    /// A file that is read from start to end.
+    Kept(File),
+    /// The checkpoint; what is packed is written on the way. `None` after a failure to write.
+    Keep(Option<Keep>),
+}
+
+struct Keep {
+    file: File,
+    partial: PathBuf,
+    path: PathBuf,
+}
+
+/// What became of the file of packed weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// None was asked for.
+    Off,
+    /// The weights were read from it.
+    Read,
+    /// It was written.
+    Written,
+    /// It was there and could not be used, for this reason; it was written anew.
+    Replaced(String),
+    /// It could not be written, for this reason.
+    Failed(String),
+}
+
+/// Gives the linear layers of a model, in the order in which a model asks for them.
+pub struct Packer<'a> {
+    packing: Packing,
+    team: &'a mut Team,
+    source: Source,
+    failure: Option<String>,
+}
+
+fn describe(path: &Path, e: &std::io::Error) -> String {
+    format!("{}: {e}", path.display())
+}
+
+impl<'a> Packer<'a> {
+    /// Packs from the checkpoint.
+    pub fn new(packing: impl Into<Packing>, team: &'a mut Team) -> Self {
+        Self { packing: packing.into(), team, source: Source::Checkpoint, failure: None }
+    }
+
+    /// Reads from the file at `path`, which must have been kept under the same key; `None` where there is no file.
+    pub fn kept(packing: impl Into<Packing>, team: &'a mut Team, path: &Path, key: u64) -> Result<Option<Self>> {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(damaged(describe(path, &e))),
+        };
+        let mut head = [0; 16];
+        let whole = file.read_exact(&mut head).is_ok();
+        if !whole || head[..8] != MAGIC[..] || head[8..] != key.to_le_bytes()[..] {
+            return Err(damaged("it starts with other bytes".into()));
+        }
+        Ok(Some(Self { packing: packing.into(), team, source: Source::Kept(file), failure: None }))
+    }
+
+    /// Packs from the checkpoint and keeps what is packed in a file at `path`, which appears whole or not at all.
+    pub fn keeping(packing: impl Into<Packing>, team: &'a mut Team, path: &Path, key: u64) -> Self {
+        let partial = path.with_extension(format!("{}.partial", std::process::id()));
+        let start = || -> std::io::Result<File> {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let mut file = File::create(&partial)?;
+            file.write_all(MAGIC)?;
+            file.write_all(&key.to_le_bytes())?;
+            Ok(file)
+        };
+        let (keep, failure) = match start() {
+            Ok(file) => {
+                let path = path.to_owned();
+                (Some(Keep { file, partial, path }), None)
+            }
+            Err(e) => (None, Some(describe(path, &e))),
+        };
+        Self { packing: packing.into(), team, source: Source::Keep(keep), failure }
+    }
+
+    /// Packs the layers to come like this.
+    pub fn pack_for(&mut self, packing: Packing) {
+        self.packing = packing;
+    }
+
+    /// The next layer.
+    pub fn linear(&mut self, weights: &[Tensor<'_>], order: Order, bias: Vec<f32>) -> Result<Linear> {
+        let mut linear = Linear::zeroed(weights, order, bias, self.packing)?;
+        if let Source::Kept(file) = &mut self.source {
+            read(file, linear.packed_mut())?;
+            return Ok(linear);
+        }
+        linear.fill(weights, order, self.team)?;
+        if let Source::Keep(keep) = &mut self.source
+            && let Some(file) = keep.as_mut().map(|k| &mut k.file)
+            && let Err(e) = write(file, linear.packed())
+        {
+            self.failure = Some(e.to_string());
+            *keep = None;
+        }
+        Ok(linear)
+    }
+
+    /// Ends the load: `Err` where the file that was read holds more than the model.
+    pub fn finish(mut self) -> Result<Outcome> {
+        match std::mem::replace(&mut self.source, Source::Checkpoint) {
+            Source::Checkpoint => Ok(Outcome::Off),
+            Source::Kept(mut file) => match file.read(&mut [0]) {
+                Ok(0) => Ok(Outcome::Read),
+                _ => Err(damaged("it is longer than the model".into())),
+            },
+            Source::Keep(mut keep) => {
+                if let Some(k) = &keep
+                    && let Err(e) = fs::rename(&k.partial, &k.path)
+                {
+                    self.failure = Some(describe(&k.path, &e));
+                } else if let Some(k) = &mut keep {
+                    k.partial.clear(); // nothing is left to remove
+                }
+                Ok(self.failure.take().map_or(Outcome::Written, Outcome::Failed))
+            }
+        }
+    }
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        if !self.partial.as_os_str().is_empty() {
+            let _ = fs::remove_file(&self.partial); // a load that failed leaves nothing behind
+        }
+    }
+}
+
+fn damaged(reason: String) -> EngineError {
+    EngineError::Packed(reason)
+}
+
+fn read(file: &mut File, bytes: &mut [u8]) -> Result<()> {
+    let mut head = [0; 16];
+    file.read_exact(&mut head).map_err(|_| damaged("it ends early".into()))?;
+    if head[..8] != (bytes.len() as u64).to_le_bytes()[..] {
+        return Err(damaged("a layer has another size".into()));
+    }
+    file.read_exact(bytes).map_err(|_| damaged("it ends early".into()))?;
+    if head[8..] != xxh3_64(bytes).to_le_bytes()[..] {
+        return Err(damaged("a checksum is wrong".into()));
+    }
+    Ok(())
+}
+
+fn write(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
+    file.write_all(&(bytes.len() as u64).to_le_bytes())?;
+    file.write_all(&xxh3_64(bytes).to_le_bytes())?;
+    file.write_all(bytes)
+}
+
+/// Hash of all that packed weights depend on: `identity` of the checkpoint's files, `model` (its sizes), and how the
+/// layers of the two stacks are packed.
+pub fn key(identity: &str, model: &str, packing: [Packing; 2]) -> u64 {
+    let version = env!("CARGO_PKG_VERSION");
+    let all = format!("{LAYOUT} {version} {PANEL} {GROUP} {packing:?} {model} {identity}");
+    xxh3_64(all.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::checkpoint::{Checkpoint, MemoryTensor};
+    use crate::model::kernels::Dtype;
+
+    fn checkpoint() -> Checkpoint {
+        let values: Vec<u8> =
+            (0..70 * 300).flat_map(|i: i32| ((i * 37 % 101 - 50) as f32 / 64.0).to_le_bytes()).collect();
+        Checkpoint::from_memory(vec![MemoryTensor {
+            name: "w".into(),
+            dtype: safetensors::Dtype::F32,
+            shape: vec![70, 300],
+            bytes: Box::new(values),
+        }])
+        .expect("consistent")
+    }
+
+    #[test]
+    fn the_layout_is_the_one_of_its_number() {
+        let checkpoint = checkpoint();
+        let mut team = Team::new(2).expect("two threads");
+        let weight = checkpoint.tensor("w", &[70, 300]).expect("there");
+        let hashes = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8].map(|dtype| {
+            let layer = Packer::new(dtype, &mut team).linear(&[weight], Order::Concatenated, Vec::new());
+            xxh3_64(layer.expect("finite").packed())
+        });
+        // Another result? Then files that were kept are read wrongly: raise LAYOUT.
+        assert_eq!((LAYOUT, hashes), (3, GOLDEN));
+    }
+    const GOLDEN: [u64; 3] = [4845340811918023181, 7196806203915604103, 4385960970160658010];
+
+    #[test]
+    fn kept_weights_come_back_and_damage_is_noticed() {
+        let folder = std::env::temp_dir().join(format!("fsv-packed-{}", std::process::id()));
+        let path = folder.join("some/place.packed");
+        let checkpoint = checkpoint();
+        let weight = checkpoint.tensor("w", &[70, 300]).expect("there");
+        let mut team = Team::new(1).expect("one thread");
+        let load = |packer: Result<Option<Packer<'_>>>| -> Result<(Vec<u8>, Outcome)> {
+            let mut packer = packer?.expect("a packer");
+            let layer = packer.linear(&[weight], Order::Concatenated, vec![1.0; 70])?;
+            Ok((layer.packed().to_vec(), packer.finish()?))
+        };
+        let dtype = Dtype::Int8;
+        assert!(Packer::kept(dtype, &mut team, &path, 7).expect("no file is no error").is_none());
+        let made = load(Ok(Some(Packer::keeping(dtype, &mut team, &path, 7)))).expect("kept");
+        assert_eq!(made.1, Outcome::Written);
+        let read = load(Packer::kept(dtype, &mut team, &path, 7)).expect("read");
+        assert_eq!(read, (made.0.clone(), Outcome::Read));
+        assert!(load(Packer::kept(dtype, &mut team, &path, 8)).is_err(), "another key");
+
+        let whole = fs::read(&path).expect("there");
+        for place in [0, 9, 17, 25, 40, whole.len() - 1] {
+            let mut changed = whole.clone();
+            changed[place] ^= 4;
+            fs::write(&path, changed).expect("writable");
+            assert!(load(Packer::kept(dtype, &mut team, &path, 7)).is_err(), "byte {place}");
+        }
+        for length in [0, 10, 30, whole.len() - 1] {
+            fs::write(&path, &whole[..length]).expect("writable");
+            assert!(load(Packer::kept(dtype, &mut team, &path, 7)).is_err(), "{length} bytes");
+        }
+        fs::write(&path, [&whole[..], &[0]].concat()).expect("writable");
+        assert!(load(Packer::kept(dtype, &mut team, &path, 7)).is_err(), "one byte more");
+        let blocked = path.join("below a file");
+        let failed = load(Ok(Some(Packer::keeping(dtype, &mut team, &blocked, 7)))).expect("packed");
+        assert!(matches!(failed.1, Outcome::Failed(_)));
+        assert_eq!(failed.0, made.0);
+        fs::remove_dir_all(folder).expect("ours");
+    }
+}

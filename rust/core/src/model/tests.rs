@@ -1,0 +1,164 @@
+//! A whole model, small and with odd sizes, through every path that shares memory among threads.
+use super::*;
+
+const HIDDEN: usize = 40;
+const VOCABULARY: usize = 83;
+const SIDE: usize = 32;
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        scale_factor: 2,
+        vision: VisionConfig {
+            hidden_size: 36,
+            intermediate_size: 50,
+            num_hidden_layers: 2,
+            num_attention_heads: 3,
+            num_channels: 3,
+            image_size: SIDE,
+            patch_size: 4,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            hidden_size: HIDDEN,
+            intermediate_size: 70,
+            num_hidden_layers: 2,
+            num_attention_heads: 6,
+            num_key_value_heads: 2,
+            head_dim: 12,
+            vocab_size: VOCABULARY,
+            max_position_embeddings: 640,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+        },
+    }
+}
+
+/// Numbers in ±0.5 that look random.
+fn numbers(seed: usize) -> impl Iterator<Item = f32> {
+    (0_usize..).map(move |i| {
+        let mixed = (i + 7919 * seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        mixed as f32 / (1 << 24) as f32 - 0.5
+    })
+}
+
+fn checkpoint() -> Checkpoint {
+    let config = config();
+    let (v, t) = (&config.vision, &config.text);
+    let (h, m, p) = (v.hidden_size, v.intermediate_size, v.patch_size);
+    let (q, kv) = (t.num_attention_heads * t.head_dim, t.num_key_value_heads * t.head_dim);
+    let f = t.intermediate_size;
+    let vision = "vision_model";
+    let mut shapes = vec![
+        ("text_model.embed_tokens.weight".to_string(), vec![VOCABULARY, HIDDEN]),
+        ("text_model.norm.weight".into(), vec![HIDDEN]),
+        (format!("{vision}.post_layernorm.weight"), vec![h]),
+        (format!("{vision}.post_layernorm.bias"), vec![h]),
+        (format!("{vision}.embeddings.patch_embedding.weight"), vec![h, v.num_channels, p, p]),
+        (format!("{vision}.embeddings.patch_embedding.bias"), vec![h]),
+        (format!("{vision}.embeddings.position_embedding.weight"), vec![v.grid() * v.grid(), h]),
+        ("connector.modality_projection.proj.weight".into(), vec![HIDDEN, 4 * h]),
+    ];
+    for layer in 0..v.num_hidden_layers {
+        for (part, outputs, inputs) in [
+            ("layer_norm1", h, 0),
+            ("layer_norm2", h, 0),
+            ("self_attn.q_proj", h, h),
+            ("self_attn.k_proj", h, h),
+            ("self_attn.v_proj", h, h),
+            ("self_attn.out_proj", h, h),
+            ("mlp.fc1", m, h),
+            ("mlp.fc2", h, m),
+        ] {
+            let name = format!("{vision}.encoder.layers.{layer}.{part}");
+            let shape = [outputs, inputs].into_iter().filter(|&n| n > 0).collect();
+            shapes.push((format!("{name}.weight"), shape));
+            shapes.push((format!("{name}.bias"), vec![outputs]));
+        }
+    }
+    for layer in 0..t.num_hidden_layers {
+        for (part, outputs, inputs) in [
+            ("input_layernorm", HIDDEN, 0),
+            ("post_attention_layernorm", HIDDEN, 0),
+            ("self_attn.q_proj", q, HIDDEN),
+            ("self_attn.k_proj", kv, HIDDEN),
+            ("self_attn.v_proj", kv, HIDDEN),
+            ("self_attn.o_proj", HIDDEN, q),
+            ("mlp.gate_proj", f, HIDDEN),
+            ("mlp.up_proj", f, HIDDEN),
+            ("mlp.down_proj", HIDDEN, f),
+        ] {
+            let shape = [outputs, inputs].into_iter().filter(|&n| n > 0).collect();
+            shapes.push((format!("text_model.layers.{layer}.{part}.weight"), shape));
+        }
+    }
+    let tensors = shapes.into_iter().enumerate().map(|(seed, (name, shape))| {
+        let count = shape.iter().product();
+        let bytes: Vec<u8> = numbers(seed).take(count).flat_map(f32::to_le_bytes).collect();
+        MemoryTensor { name: format!("model.{name}"), dtype: safetensors::Dtype::F32, shape, bytes: Box::new(bytes) }
+    });
+    Checkpoint::from_memory(tensors.collect()).expect("consistent")
+}
+
+/// Takes the tokens of some sequences through the model; gives the scores after each.
+fn step(engine: &mut Engine, sequences: &[(u64, &[i64])], features: &[f32]) -> Vec<f32> {
+    let (ids, lengths): (Vec<_>, Vec<_>) = sequences.iter().map(|(id, t)| (*id, t.len())).unzip();
+    let tokens = sequences.iter().flat_map(|(_, t)| t.iter().copied());
+    // Negative tokens stand for the rows of `features`.
+    let rows: Vec<_> = tokens.clone().map(|t| (-t).max(0) - 1).collect();
+    let tokens: Vec<_> = tokens.map(|t| t.max(0)).collect();
+    let wanted: Vec<_> = (0..tokens.len()).collect();
+    let input =
+        StepInput { sequences: &ids, lengths: &lengths, ids: &tokens, features, feature_rows: &rows, wanted: &wanted };
+    let mut logits = vec![0.0; tokens.len() * VOCABULARY];
+    engine.step(&input, Output::Logits(&mut logits)).expect("a step");
+    logits
+}
+
+/// A picture, a prompt longer than a block of keys in two pieces, a fork of it, and three sequences side by side.
+fn answers(dtype: Dtype, threads: usize) -> Vec<f32> {
+    let options = LoadOptions {
+        dtype,
+        kv_dtype: match dtype {
+            Dtype::Float32 => Dtype::Float32,
+            _ => Dtype::Bfloat16,
+        },
+        threads,
+        cache_positions: 1280,
+        packed_cache: None,
+    };
+    let mut engine = Engine::new(|| Ok(checkpoint()), config(), &options).expect("it fits");
+    let pixels: Vec<f32> = numbers(1000).take(3 * SIDE * SIDE).collect();
+    let mut visible = vec![true; 64];
+    visible[50..].fill(false);
+    let tokens = engine.image_tokens(SIDE, SIDE).expect("a good size");
+    let mut features = vec![0.0; tokens * HIDDEN];
+    let frame = Frame { pixels: &pixels, height: SIDE, width: SIDE, patch_mask: &visible };
+    engine.encode(&frame, &mut features).expect("encodes");
+    let mut all = features.clone();
+
+    let prompt: Vec<i64> =
+        (1..=tokens as i64).map(|row| -row).chain((0..300).map(|i| i * 31 % VOCABULARY as i64)).collect();
+    let first = engine.cache().open();
+    let cut = 131;
+    all.extend(step(&mut engine, &[(first, &prompt[..cut])], &features));
+    all.extend(step(&mut engine, &[(first, &prompt[cut..])], &features));
+    let second = engine.cache().fork(first, 277).expect("long enough");
+    let third = engine.cache().open();
+    let sides: [(u64, &[i64]); 3] = [(first, &[5]), (second, &[6, 7, 8]), (third, &prompt[20..60])];
+    all.extend(step(&mut engine, &sides, &features));
+    engine.cache().close(first).expect("open");
+    engine.cache().truncate(second, 100).expect("long enough");
+    all.extend(step(&mut engine, &[(third, &[9]), (second, &[9])], &[]));
+    all
+}
+
+#[test]
+fn a_small_model_gives_the_same_on_one_thread_and_on_three() {
+    for dtype in [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8] {
+        let alone = answers(dtype, 1);
+        assert!(alone.iter().all(|x| x.is_finite()));
+        assert!(alone.iter().any(|x| x.abs() > 0.1));
+        assert!(alone == answers(dtype, 3), "{dtype:?}");
+    }
+}

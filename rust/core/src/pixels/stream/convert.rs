@@ -1,0 +1,125 @@
+//! From a byte to the value that the model takes: rescaling and normalisation.
+
+use crate::pixels::kernels::Kernels;
+
+/// A value of the output.
+pub trait Value: Copy + Default + Send + Sync {
+    /// The value of one byte.
+    fn of(byte: u8, conversion: &Conversion) -> Self;
+    /// The values of a row of bytes.
+    fn convert(kernels: &Kernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]);
+}
+
+impl Value for f32 {
+    fn of(byte: u8, conversion: &Conversion) -> Self {
+        conversion.table[usize::from(byte)]
+    }
+    fn convert(kernels: &Kernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]) {
+        (kernels.to_f32)(bytes, conversion, out);
+    }
+}
+
+/// bfloat16, as its bits.
+impl Value for u16 {
+    fn of(byte: u8, conversion: &Conversion) -> Self {
+        to_bfloat16(conversion.table[usize::from(byte)])
+    }
+    fn convert(kernels: &Kernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]) {
+        (kernels.to_bf16)(bytes, conversion, out);
+    }
+}
+
+/// The byte itself, neither rescaled nor normalised.
+impl Value for u8 {
+    fn of(byte: u8, _: &Conversion) -> Self {
+        byte
+    }
+    fn convert(_: &Kernels, bytes: &[u8], _: &Conversion, out: &mut [Self]) {
+        out.copy_from_slice(bytes);
+    }
+}
+
+/// What a byte of one channel becomes.
+#[derive(Clone, Debug)]
+pub struct Conversion {
+    /// The value of each byte; this is the definition.
+    pub table: [f32; 256],
+    /// Arithmetic that gives the same values, where such is known.
+    pub formula: Option<Formula>,
+}
+
+/// `(x · scale − mean) / std` in float32 without a division: a product with the inverse, corrected by its remainder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Formula {
+    /// The scale, rounded to float32.
+    pub high: f32,
+    /// What the rounding took away from the scale.
+    pub low: f32,
+    /// Subtracted.
+    pub mean: f32,
+    /// Divided by.
+    pub std: f32,
+    /// 1 / std.
+    pub inverse: f32,
+}
+
+impl Formula {
+    /// A formula for `(x · scale − mean) / std`.
+    pub fn new(scale: f64, mean: f32, std: f32) -> Self {
+        let high = scale as f32;
+        Self { high, low: (scale - f64::from(high)) as f32, mean, std, inverse: 1.0 / std }
+    }
+
+    /// Whether the scale is another than 1.
+    pub fn scales(&self) -> bool {
+        (self.high, self.low) != (1.0, 0.0)
+    }
+
+    /// The value of a byte.
+    pub fn at(&self, byte: u8) -> f32 {
+        let x = f32::from(byte);
+        let centred = x.mul_add(self.high, x * self.low) - self.mean;
+        let quotient = centred * self.inverse;
+        let rest = (-quotient).mul_add(self.std, centred);
+        rest.mul_add(self.inverse, quotient)
+    }
+}
+
+impl Conversion {
+    /// A table, with the proposed formula where that gives the same bits for all 256 bytes.
+    pub fn new(table: [f32; 256], proposed: Option<Formula>) -> Self {
+        let agrees =
+            |formula: &Formula| (0..=255u8).all(|x| formula.at(x).to_bits() == table[usize::from(x)].to_bits());
+        Self { table, formula: proposed.filter(agrees) }
+    }
+}
+
+/// The bits of a float32 rounded to bfloat16, ties to even.
+pub fn to_bfloat16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(value: impl Fn(f32) -> f32) -> [f32; 256] {
+        std::array::from_fn(|x| value(x as f32))
+    }
+
+    #[test]
+    fn formulas_of_both_arithmetics_hold() {
+        let torch = Conversion::new(table(|x| (x - 127.5) / 127.5), Some(Formula::new(1.0, 127.5, 127.5)));
+        assert!(torch.formula.is_some());
+        let scale = 1.0 / 255.0;
+        let pillow = table(|x| ((f64::from(x) * scale) as f32 - 0.5) / 0.5);
+        assert!(Conversion::new(pillow, Some(Formula::new(scale, 0.5, 0.5))).formula.is_some());
+    }
+
+    #[test]
+    fn a_wrong_formula_is_dropped() {
+        let conversion = Conversion::new(table(|x| x / 255.0), Some(Formula::new(1.0, 127.5, 127.5)));
+        assert!(conversion.formula.is_none());
+    }
+}

@@ -1,0 +1,106 @@
+//! The passes of one picture size, and a cache of them.
+
+use std::sync::{Arc, Mutex};
+
+use super::taps::{Columns, Taps};
+use crate::Error;
+use crate::pixels::layout::{Layout, Settings};
+use crate::pixels::windows::{Arithmetic, Filter, Order};
+
+/// Sizes that are kept; a folder of photos has few.
+const KEPT: usize = 32;
+
+/// What decides how a picture is computed, apart from its pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Key {
+    /// Height and width of the picture.
+    pub size: (usize, usize),
+    /// Sizes and grid.
+    pub settings: Settings,
+    /// Resampling filter of every resize.
+    pub filter: Filter,
+    /// Whose rounding.
+    pub arithmetic: Arithmetic,
+}
+
+/// One pass over rows.
+pub enum Pass {
+    /// Resize the width.
+    Horizontal(Columns),
+    /// Resize the height.
+    Vertical(Taps),
+    /// Only take the channels apart.
+    Split,
+}
+
+/// All passes of a picture: to the tiles, on from there to what is kept for the global view, and from that to the view.
+pub struct Plan {
+    /// Sizes and grid.
+    pub layout: Layout,
+    /// From the picture to the rows of tiles.
+    pub tiles: Vec<Pass>,
+    /// From a row of tiles to a row that is kept; one horizontal pass or none.
+    pub kept: Option<Columns>,
+    /// From the kept rows to the global view.
+    pub global: Vec<Pass>,
+}
+
+impl Plan {
+    /// Compute the plan.
+    pub fn new(key: &Key) -> Result<Self, Error> {
+        let layout = Layout::new(key.size.0, key.size.1, &key.settings)?;
+        let tile = key.settings.tile;
+        let mut tiles = passes(key.size, layout.stage_a, key)?;
+        tiles.extend(passes(layout.stage_a, layout.stage_b, key)?);
+        if !matches!(tiles.first(), Some(Pass::Horizontal(_))) {
+            tiles.insert(0, Pass::Split);
+        }
+        let mut global = if layout.rows > 0 { passes(layout.stage_b, (tile, tile), key)? } else { Vec::new() };
+        let kept = match global.first() {
+            Some(Pass::Horizontal(_)) => match global.remove(0) {
+                Pass::Horizontal(columns) => Some(columns),
+                _ => None,
+            },
+            _ => None,
+        };
+        Ok(Self { layout, tiles, kept, global })
+    }
+
+    /// The plan from the cache, computed where it is not there.
+    pub fn cached(key: &Key) -> Result<Arc<Self>, Error> {
+        // After a fork the lock may be held by a thread that is gone: whoever cannot have it computes.
+        if let Ok(mut plans) = PLANS.try_lock()
+            && let Some(at) = plans.iter().position(|(kept, _)| kept == key)
+        {
+            let entry = plans.remove(at);
+            plans.push(entry);
+            return Ok(plans[plans.len() - 1].1.clone());
+        }
+        let plan = Arc::new(Self::new(key)?);
+        if let Ok(mut plans) = PLANS.try_lock() {
+            if plans.len() == KEPT {
+                plans.remove(0);
+            }
+            plans.push((*key, plan.clone()));
+        }
+        Ok(plan)
+    }
+}
+
+static PLANS: Mutex<Vec<(Key, Arc<Plan>)>> = Mutex::new(Vec::new());
+
+/// The passes of one resize, in their order.
+fn passes(from: (usize, usize), to: (usize, usize), key: &Key) -> Result<Vec<Pass>, Error> {
+    let taps = |inputs, outputs| Taps::new(inputs, outputs, key.filter, key.arithmetic);
+    let mut passes = Vec::new();
+    if from.1 != to.1 {
+        passes.push(Pass::Horizontal(Columns::new(&taps(from.1, to.1)?)));
+    }
+    if from.0 != to.0 {
+        passes.push(Pass::Vertical(taps(from.0, to.0)?));
+    }
+    if Order::of(from, to, key.arithmetic) == Order::HeightFirst {
+        passes.reverse();
+    }
+    Ok(passes)
+}

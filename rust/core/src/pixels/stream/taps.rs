@@ -1,0 +1,215 @@
+//! The windows of a pass in the order in which the kernels read them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::Error;
+use crate::pixels::kernels::LANES;
+use crate::pixels::windows::{Arithmetic, Filter, Pass};
+
+/// Bits of the lower part of a weight that takes more than 16.
+pub const LOW_BITS: u32 = 12;
+
+/// The weights of one pass, packed twice, as instruction sets multiply: in pairs of 16-bit halves, two taps for each
+/// i32, once (torch) or in two parts (Pillow: first the part above [`LOW_BITS`], then the part below); and in quads of
+/// bytes, four taps for each i32, as many times as the weights have digits to the base 256.
+#[derive(Clone)]
+pub struct Taps {
+    windows: Vec<Packed>,
+    pairs: Arc<[i32]>,
+    quads: Arc<[i32]>,
+    precision: u32,
+    parts: usize,
+    digits: usize,
+    widest: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Packed {
+    first: usize,
+    count: usize,
+    pairs: usize,
+    quads: usize,
+}
+
+impl Taps {
+    /// The pass from `inputs` to `outputs` pixels.
+    pub fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
+        let pass = Pass::new(inputs, outputs, filter, arithmetic)?;
+        let parts = if arithmetic == Arithmetic::Pillow { 2 } else { 1 };
+        let weights = pass.windows.iter().flat_map(|window| &window.weights);
+        let digits = weights
+            .filter_map(|&weight| to_digits(weight).iter().rposition(|&digit| digit != 0))
+            .fold(2, |most, highest| most.max(highest + 1));
+        let (mut windows, mut pairs, mut quads) = (Vec::new(), Vec::new(), Vec::new());
+        for window in &pass.windows {
+            windows.push(Packed {
+                first: window.first,
+                count: window.weights.len(),
+                pairs: pairs.len(),
+                quads: quads.len(),
+            });
+            for pair in window.weights.chunks(2) {
+                let (a, b) = (pair[0], pair.get(1).copied().unwrap_or(0));
+                if parts == 2 {
+                    pairs.push(pack(a >> LOW_BITS, b >> LOW_BITS));
+                    let low = |weight: i32| weight & ((1 << LOW_BITS) - 1);
+                    pairs.push(pack(low(a), low(b)));
+                } else {
+                    pairs.push(pack(a, b));
+                }
+            }
+            for quad in window.weights.chunks(4) {
+                let weights: [[i8; 3]; 4] = std::array::from_fn(|tap| to_digits(quad.get(tap).copied().unwrap_or(0)));
+                for place in (0..digits).rev() {
+                    let bytes = weights.map(|weight| weight[place] as u8);
+                    quads.push(i32::from_le_bytes(bytes));
+                }
+            }
+        }
+        Ok(Self {
+            widest: windows.iter().map(|window| window.count).max().unwrap_or(0),
+            windows,
+            pairs: pairs.into(),
+            quads: quads.into(),
+            precision: pass.precision,
+            parts,
+            digits,
+        })
+    }
+
+    /// The outputs of a range alone, their inputs counted from `base`.
+    fn part(&self, outputs: Range<usize>, base: usize) -> Self {
+        let shift = |window: &Packed| Packed { first: window.first - base, ..*window };
+        Self { windows: self.windows[outputs].iter().map(shift).collect(), ..self.clone() }
+    }
+
+    /// Outputs of the pass.
+    pub fn outputs(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// The first input of an output.
+    pub fn first(&self, output: usize) -> usize {
+        self.windows[output].first
+    }
+
+    /// How many inputs an output has.
+    pub fn count(&self, output: usize) -> usize {
+        self.windows[output].count
+    }
+
+    /// One past the last input of an output.
+    pub fn end(&self, output: usize) -> usize {
+        self.first(output) + self.count(output)
+    }
+
+    /// The largest number of inputs.
+    pub fn widest(&self) -> usize {
+        self.widest
+    }
+
+    /// The packed weights of an output: for each pair of taps, as many i32 as there are parts.
+    pub fn pairs(&self, output: usize) -> &[i32] {
+        let window = self.windows[output];
+        &self.pairs[window.pairs..window.pairs + window.count.div_ceil(2) * self.parts]
+    }
+
+    /// The weights of an output as signed digits: for each four taps, as many i32 as there are digits, the highest
+    /// first; zeros after the last tap.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AVX-512"))]
+    pub fn quads(&self, output: usize) -> &[i32] {
+        let window = self.windows[output];
+        &self.quads[window.quads..window.quads + window.count.div_ceil(4) * self.digits]
+    }
+
+    /// The weights of an output, one after the other.
+    pub fn weights(&self, output: usize) -> impl Iterator<Item = i32> {
+        let half = |packed: i32, second: bool| i32::from((packed >> if second { 16 } else { 0 }) as i16);
+        let parts = self.parts;
+        let weight = move |pair: &[i32], second: bool| match parts {
+            1 => half(pair[0], second),
+            _ => (half(pair[0], second) << LOW_BITS) + half(pair[1], second),
+        };
+        let pairs = self.pairs(output).chunks_exact(parts);
+        pairs.flat_map(move |pair| [weight(pair, false), weight(pair, true)]).take(self.count(output))
+    }
+
+    /// Parts of a weight.
+    pub fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// Digits of a weight, 2 or 3.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AVX-512"))]
+    pub fn digits(&self) -> usize {
+        self.digits
+    }
+
+    /// Fractional bits of the weights.
+    pub fn precision(&self) -> u32 {
+        self.precision
+    }
+
+    /// One half in the fixed point of the weights.
+    pub fn half(&self) -> i32 {
+        1 << (self.precision - 1)
+    }
+}
+
+/// A pass over columns, cut into pieces of whole strips of outputs; the inputs of a piece are few enough for the first
+/// cache where the scale allows.
+pub struct Columns {
+    /// From left to right.
+    pub pieces: Vec<Piece>,
+    /// Outputs of all pieces.
+    pub outputs: usize,
+}
+
+/// Some neighbouring outputs of a pass over columns.
+pub struct Piece {
+    /// The first input of the piece.
+    pub first: usize,
+    /// Inputs of the piece.
+    pub inputs: usize,
+    /// The weights, their inputs counted from the first of the piece.
+    pub taps: Taps,
+}
+
+/// Inputs of a piece, more only where one strip of outputs needs more.
+const PIECE_INPUTS: usize = 272;
+
+impl Columns {
+    /// Cut a pass.
+    pub fn new(taps: &Taps) -> Self {
+        let (mut pieces, mut start) = (Vec::new(), 0);
+        let outputs = taps.outputs();
+        while start < outputs {
+            let base = taps.first(start);
+            let mut end = (start + LANES).min(outputs);
+            while end < outputs && taps.end((end + LANES).min(outputs) - 1) - base <= PIECE_INPUTS {
+                end = (end + LANES).min(outputs);
+            }
+            pieces.push(Piece { first: base, inputs: taps.end(end - 1) - base, taps: taps.part(start..end, base) });
+            start = end;
+        }
+        Self { pieces, outputs }
+    }
+}
+
+fn pack(a: i32, b: i32) -> i32 {
+    (a & 0xFFFF) | (b << 16)
+}
+
+/// A weight in signed digits to the base 256, the lowest first. Windows are normalised to a sum of 1, so weights stay
+/// below 1.99 and three digits hold Pillow's 22 fractional bits.
+fn to_digits(weight: i32) -> [i8; 3] {
+    let mut rest = weight;
+    let digits = std::array::from_fn(|_| {
+        let digit = rest as i8;
+        rest = (rest - i32::from(digit)) >> 8;
+        digit
+    });
+    debug_assert_eq!(rest, 0, "a weight of {weight}");
+    digits
+}

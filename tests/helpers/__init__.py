@@ -1,0 +1,1 @@
+"""What tests share: models, clips, checks. Imported as `tests.helpers.NAME` everywhere."""
