@@ -25,6 +25,20 @@ def test_what_an_import_brings_along(statement: str, allowed: tuple[str, ...]) -
     assert done.stdout.splitlines()[-1] == f"found: {sorted(allowed)}"
 
 
+def test_the_package_brings_itself_and_three_modules_of_the_standard_library() -> None:
+    """Compared with a process that imports those three, so that the list is exact for every Python."""
+
+    def brought(statement: str) -> set[str]:
+        code = f"import sys\nbefore = set(sys.modules)\n{statement}\nprint(*set(sys.modules) - before)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    standard = brought("import __future__, importlib, typing, warnings")
+    own = {"faster_smolvlm", "faster_smolvlm._rust"}
+    assert brought("import faster_smolvlm") == standard | own
+    assert brought("from faster_smolvlm import __version__, __all__") == standard | own
+
+
 def test_the_integration_imports_nothing_that_makes_pixels_or_models() -> None:
     code = (
         "from faster_smolvlm.integrations.transformers import accelerate, disable, enable, is_enabled\nimport sys\n"
@@ -34,4 +48,5 @@ def test_the_integration_imports_nothing_that_makes_pixels_or_models() -> None:
     package = "faster_smolvlm.integrations.transformers"
     own = {f"{package}.{name}" for name in ("classes", "inplace", "notes", "patching", "versions")}
     parents = {"faster_smolvlm", "faster_smolvlm._rust", "faster_smolvlm.integrations", package}
+    own.add("faster_smolvlm.families")  # the table of names
     assert set(done.stdout.split()) == parents | own

@@ -10,13 +10,12 @@ import jinja2
 import numpy as np
 import pytest
 from faster_smolvlm.text.chat_template import (
-    MAX_DEPTH,
     VIDEO_CHAT_TEMPLATE,
-    plain_data,
     render,
     template_variables,
     tracks_generation,
 )
+from faster_smolvlm.text.plain_data import MAX_DEPTH, plain_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE

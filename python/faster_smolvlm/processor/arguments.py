@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from ..pixels.protocols import VideoProcessor
 from ..pixels.settings import Reader, call_names, check_names
 
 TEXT = frozenset(
@@ -102,6 +103,28 @@ def sort_arguments(given: Mapping[str, Any], tokenizer_defaults: Mapping[str, An
         elif key not in ("common_kwargs", "audio_kwargs"):
             arguments.set(key, value)
     return arguments
+
+
+def chat_call_arguments(
+    processor_kwargs: Mapping[str, object],
+    kwargs: Mapping[str, object],
+    read_by_template: Collection[str],
+    video_processor: VideoProcessor | None,
+) -> tuple[dict[str, Any], Any]:
+    """Return what `apply_chat_template` passes on to the call, and the pictures given in place of the conversation's.
+
+    That are `processor_kwargs`, those of `kwargs` that the template does not read, and the sampling that the video
+    processor is set to. Raises TypeError for a name that neither the template nor the call reads.
+    """
+    call = {**processor_kwargs, **{name: value for name, value in kwargs.items() if name not in read_by_template}}
+    images = call.pop("images", None)
+    check_arguments(call, clips=video_processor is not None)
+    if video_processor is not None:
+        call.setdefault("num_frames", video_processor.num_frames)
+        call.setdefault("fps", video_processor.fps)
+        if call["num_frames"] is not None or call["fps"] is not None:
+            call.setdefault("do_sample_frames", True)
+    return call, images
 
 
 @cache

@@ -20,6 +20,10 @@ _TOKENIZER = frozenset(
 _OWN = ("image_seq_len", "chat_template")
 
 
+ChatTemplates = str | dict[str, str] | None
+"""One template, or several by name."""
+
+
 class ProcessorClass(Protocol):
     """What reading the files needs to know of a processor's class."""
 
@@ -34,7 +38,7 @@ class Savable(Protocol):
     """A processor whose files are written."""
 
     tokenizer: SmolVLMTokenizer
-    chat_template: str | dict[str, str] | None
+    chat_template: ChatTemplates
 
     def to_dict(self) -> dict[str, Any]:
         """Return what processor_config.json holds."""
@@ -78,7 +82,7 @@ def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]
     return found
 
 
-def _chat_template(source: Checkpoint) -> str | dict[str, str] | None:
+def _chat_template(source: Checkpoint) -> ChatTemplates:
     """Return the template of chat_template.json or chat_template.jinja, with those of additional_chat_templates/."""
     legacy = source.find("chat_template.json")
     folder = None if source.directory is None else source.directory / "additional_chat_templates"
@@ -111,7 +115,7 @@ def write_processor(processor: Savable, save_directory: str | os.PathLike[str]) 
     return [str(path)]
 
 
-def _write_chat_templates(folder: Path, template: str | dict[str, str] | None) -> None:
+def _write_chat_templates(folder: Path, template: ChatTemplates) -> None:
     templates = {"default": template} if isinstance(template, str) else template or {}
     for name, text in templates.items():
         if name == "default":

@@ -13,7 +13,7 @@ from ..pixels.protocols import ImageProcessor
 from ..text.expansion import PromptPart
 from ..text.placeholders import image_prompt
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
-from .chat import ChatTemplates
+from .files import ChatTemplates
 from .processing_smolvlm import SmolVLMProcessor
 
 

@@ -14,14 +14,15 @@ from ..pixels.call_settings import check_value
 from ..pixels.protocols import ImageProcessor, VideoProcessor
 from ..text import chat_template as chat_rendering
 from ..text import conversation as chat
+from ..text.assistant_masks import assistant_masks
 from ..text.control_tokens import mark, without_marked
 from ..text.expansion import PromptEncoder, PromptPart, prompt_parts
 from ..text.placeholders import Clip, Grid, MediaTokens
+from ..text.plain_data import plain_data
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
-from .arguments import TEXT, CallArguments, sort_arguments
-from .chat import ChatTemplates, call_arguments, check_options, choose_template, warn_of_lost_text
+from .arguments import TEXT, CallArguments, chat_call_arguments, sort_arguments
 from .counts import as_texts, check_counts
-from .files import read_processor, write_processor
+from .files import ChatTemplates, read_processor, write_processor
 from .merge_frames import merge_frames
 
 _LOG = logging.getLogger(__name__)
@@ -295,29 +296,31 @@ class SmolVLMProcessor:
         """Turn a conversation, or a list of conversations, into a prompt.
 
         The content of a message is a list of items: `{"type": "text", "text": …}`, `{"type": "image", …}` with its
-        source under `image`, `url`, `path` or `base64` (`image_url` items too), `{"type": "video", …}` with `video`,
-        `url` or `path`.
+        source under `image`, `url`, `path` or `base64` (`image_url` items too), `{"type": "video", …}` with `video` or
+        the same three.
 
         Returns text (a list of texts for several conversations); with `tokenize` the `input_ids`, with `return_dict`
         too everything that a call returns. `processor_kwargs` go to that call; `kwargs` that the template reads go to
         the template, others to the call.
         """
-        check_options(
+        if load_audio_from_video:
+            raise ValueError("SmolVLM takes no audio: load_audio_from_video must be False")
+        chat_rendering.check_combination(
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             return_assistant_tokens_mask=return_assistant_tokens_mask,
             tokenize=tokenize,
             sanitize_control_tokens=sanitize_control_tokens,
-            load_audio_from_video=load_audio_from_video,
         )
         conversations, batched = chat.normalize(conversation)
-        template = choose_template(self.chat_template, chat_template, conversations)
+        template = chat_rendering.choose_template(self.chat_template, chat_template, conversations)
         if return_assistant_tokens_mask and not chat_rendering.tracks_generation(template):
             _LOG.warning("return_assistant_tokens_mask is set, but the chat template has no {%% generation %%} block.")
-        call, images = call_arguments(template, processor_kwargs, kwargs, self.video_processor)
+        read_by_template = chat_rendering.template_variables(template)
+        call, images = chat_call_arguments(processor_kwargs or {}, kwargs, read_by_template, self.video_processor)
         shown: list[Any] = [conversations, tools, documents, kwargs]
         if sanitize_control_tokens:
-            shown = mark(chat_rendering.plain_data(shown), self.tokenizer.control_tokens(template))
+            shown = mark(plain_data(shown), self.tokenizer.control_tokens(template))
             call["sanitize_control_tokens"] = True
         prompts, spans = chat_rendering.render(
             shown[0],
@@ -329,7 +332,7 @@ class SmolVLMProcessor:
             track_generation=return_assistant_tokens_mask,
             **{**self.tokenizer.special_tokens_map, **shown[3]},
         )
-        warn_of_lost_text(conversations, prompts)
+        chat_rendering.warn_of_lost_text(conversations, prompts)
         if not tokenize:
             return prompts if batched else prompts[0]
         media = self._media(conversations, images if batched else images and (images,))
@@ -355,7 +358,7 @@ class SmolVLMProcessor:
     ) -> BatchFeature:
         offsets = {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
         features = self._encode_prompts(prompts, {**call, **offsets, "return_tensors": None})
-        features["assistant_masks"] = chat_rendering.assistant_masks(
+        features["assistant_masks"] = assistant_masks(
             features.pop("offset_mapping"), spans, features.pop("text_replacement_offsets")
         )
         return features.convert_to_tensors(return_tensors)

@@ -17,16 +17,16 @@ _MARKED = re.compile(f"{_START}(.*?){_END}", re.DOTALL)
 _MARKS = re.compile(f"[{_START}{_END}]")
 
 UNMARKED = f"(?<!{_START})"
-"""Put before a pattern, it refuses a marked token."""
+"""The beginning of a pattern that does not match a marked token."""
 
 
-def mark(value: Any, tokens: Iterable[str]) -> Any:
+def mark(value: object, tokens: Iterable[str]) -> Any:
     """Mark the tokens in every text of `value`, at any depth; keys of dicts are left as they are."""
     longest_first = sorted(tokens, key=len, reverse=True)
     return _mark(value, re.compile("|".join(map(re.escape, longest_first)) or "(?!)"))
 
 
-def _mark(value: Any, tokens: re.Pattern[str]) -> Any:
+def _mark(value: object, tokens: re.Pattern[str]) -> object:
     if isinstance(value, str):
         return tokens.sub(f"{_START}\\g<0>{_END}", _MARKS.sub("", value))  # marks in it would be forged ones
     if isinstance(value, dict):
@@ -44,12 +44,12 @@ def without_marked(text: str) -> str:
 def encode_marked(backend: Tokenizer, text: str) -> list[int]:
     """Encode a text with marked tokens, those as plain text.
 
-    Raises ValueError where the tokenizer makes such a token from plain text too.
+    Raises ValueError if the tokenizer makes such a token from plain text too.
     """
     ids: list[int] = []
-    for place, piece in enumerate(_MARKED.split(text)):
-        if place % 2 == 0:
-            for rest in _MARKS.split(piece):  # a lone mark, which a template made by cutting texts, still parts them
+    for index, piece in enumerate(_MARKED.split(text)):
+        if index % 2 == 0:
+            for rest in _MARKS.split(piece):  # a lone mark, left by a template that cuts texts, still parts them
                 ids += backend.encode(rest, add_special_tokens=False).ids
             continue
         plain = _encode_as_text(backend, piece)

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Message = dict[str, Any]
+"""One message: `role`, `content` (a text, or a list of items with a `type`), and what else the template reads."""
+
 Conversation = list[Message]
 
 # The keys under which an item may hold its source; what a source is, `media.kinds` says.
 _SOURCES = {kind: (kind, "url", "path", "base64") for kind in ("image", "video")}
 
 
-def normalize(conversation: Any) -> tuple[list[Conversation], bool]:
+def normalize(conversation: object) -> tuple[list[Conversation], bool]:
     """Return a list of conversations, and whether the caller gave a list of them.
 
     Messages are copied, without the keys whose value is None; an `image_url` item becomes an `image` item with a `url`.
@@ -34,9 +36,9 @@ def has_video(conversations: Sequence[Conversation]) -> bool:
     )
 
 
-def media(conversation: Conversation) -> tuple[list[Any], list[Any]]:
+def media(conversation: Conversation) -> tuple[list[object], list[object]]:
     """Return the sources of the pictures and of the clips of one conversation, in order."""
-    found: dict[str, list[Any]] = {"image": [], "video": []}
+    found: dict[str, list[object]] = {"image": [], "video": []}
     for message in conversation:
         for item in _items(message):
             kind = item["type"]
@@ -55,7 +57,7 @@ def string_contents(conversations: Sequence[Conversation]) -> list[str]:
     ]
 
 
-def _message(message: Any) -> Message:
+def _message(message: object) -> Message:
     if not isinstance(message, Mapping):
         raise TypeError(f"Chat messages should be dicts, but got {message!r}.")
     copy = {key: value for key, value in message.items() if value is not None}
@@ -65,14 +67,14 @@ def _message(message: Any) -> Message:
     return copy
 
 
-def _item(item: Any) -> Any:
+def _item(item: object) -> object:
     if isinstance(item, dict) and item.get("type") == "image_url" and "image_url" in item:
         source = item["image_url"]
         return {"type": "image", "url": source.get("url", "") if isinstance(source, dict) else source}
     return item
 
 
-def _items(message: Message) -> list[dict[str, Any]]:
+def _items(message: Message) -> list[Message]:
     content = message.get("content")
     if not content or isinstance(content, str):
         return []

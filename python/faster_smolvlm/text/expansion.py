@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .call_options import PaddingStrategy, TruncationStrategy
+from .call_options import PaddingStrategy, TextOptions, TruncationStrategy
 from .placeholders import (
     Clip,
     Grid,
@@ -20,6 +20,12 @@ from .placeholders import (
     video_prompt,
 )
 from .tokenization_smolvlm import SmolVLMTokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Features = dict[str, Any]
+"""What a tokenizer returns, by name: rows of ids and masks, as lists, arrays or tensors."""
 
 _PADDING_OPTIONS = (
     "padding",
@@ -35,7 +41,7 @@ _SPLICING_OPTIONS = frozenset({*_PADDING_OPTIONS, "add_special_tokens", "truncat
 class PromptPart(NamedTuple):
     """What stands behind one placeholder: the grid of a picture, or a clip, whose frames have the grid (0, 0)."""
 
-    place: Placeholder
+    placeholder: Placeholder
     grid: Grid
     clip: Clip | None
 
@@ -49,16 +55,16 @@ def prompt_parts(
     texts: Sequence[str], tokens: MediaTokens, grids: Sequence[Grid], clips: Sequence[Clip]
 ) -> list[list[PromptPart]]:
     """Match the placeholders of each text with the pictures and clips of the call, in order."""
-    sought = {"image": tokens.image} if grids else {}
+    tokens_by_kind = {"image": tokens.image} if grids else {}
     if clips:
-        sought["video"] = tokens.video
+        tokens_by_kind["video"] = tokens.video
     next_grid, next_clip = iter(grids), iter(clips)
     return [
         [
-            PromptPart(place, next(next_grid), None)
-            if place.kind == "image"
-            else PromptPart(place, (0, 0), next(next_clip))
-            for place in find_placeholders(text, sought)
+            PromptPart(found, next(next_grid), None)
+            if found.kind == "image"
+            else PromptPart(found, (0, 0), next(next_clip))
+            for found in find_placeholders(text, tokens_by_kind)
         ]
         for text in texts
     ]
@@ -80,11 +86,11 @@ class PromptEncoder(NamedTuple):
         return_mm_token_type_ids: bool = False,
         return_text_replacement_offsets: bool = False,
         sanitize_control_tokens: bool = False,
-        **options: Any,
-    ) -> dict[str, Any]:
+        **options: Unpack[TextOptions],
+    ) -> Features:
         """Return what the tokenizer returns for the expanded texts; `options` are the arguments of its call.
 
-        `mm_token_type_ids` are 1 at image tokens and 0 elsewhere. Raises ValueError where truncation cuts image tokens.
+        `mm_token_type_ids` are 1 at image tokens and 0 elsewhere. Raises ValueError if truncation cuts image tokens.
         """
         if self._can_splice(options) and not return_text_replacement_offsets:
             features = self._splice(texts, parts, options, sanitize_control_tokens)
@@ -96,23 +102,23 @@ class PromptEncoder(NamedTuple):
             features["mm_token_type_ids"] = _equals(features["input_ids"], self.image_token_id)
         return features
 
-    def _can_splice(self, options: dict[str, Any]) -> bool:
-        """Whether the ids of the short text can be had first, and those of expanded pictures be put into them.
+    def _can_splice(self, options: TextOptions) -> bool:
+        """Whether the short text can be encoded alone, and the ids of each picture be put into its ids.
 
-        That gives the same ids, since the tokens around an expansion cut the text, and spares encoding long texts.
+        The ids are then the same, since the tokens around an expansion cut the text, and no long text is encoded.
         """
-        pads = PaddingStrategy.of(options.get("padding"))
-        truncates = TruncationStrategy.of(options.get("truncation"), options.get("max_length"), pads)
+        padding = PaddingStrategy.of(options.get("padding"))
+        truncation = TruncationStrategy.of(options.get("truncation"), options.get("max_length"), padding)
         return (
-            truncates is TruncationStrategy.DO_NOT_TRUNCATE
+            truncation is TruncationStrategy.DO_NOT_TRUNCATE
             and not any(value and key not in _SPLICING_OPTIONS for key, value in options.items())
             and self.tokenizer.cuts_text_at(self.tokens.image)
             and self.tokenizer.cuts_text_at(self.tokens.fake_image)
         )
 
     def _splice(
-        self, texts: list[str], parts: list[list[PromptPart]], options: dict[str, Any], sanitize: bool
-    ) -> dict[str, Any]:
+        self, texts: list[str], parts: list[list[PromptPart]], options: TextOptions, sanitize: bool
+    ) -> Features:
         short = [_with_clips(text, sample, self.tokens.image) for text, sample in zip(texts, parts, strict=True)]
         special = options.get("add_special_tokens") is not False
         rows = self.tokenizer.encode_rows(short, add_special_tokens=special, sanitize=sanitize)
@@ -121,7 +127,7 @@ class PromptEncoder(NamedTuple):
         ]
         if options.get("verbose") is not False:
             self.tokenizer.warn_if_too_long(long)
-        padding = {key: options[key] for key in _PADDING_OPTIONS if key in options}
+        padding: Features = {key: value for key, value in options.items() if key in _PADDING_OPTIONS}
         return self.tokenizer.pad({"input_ids": long}, **{"padding": False, **padding}).data
 
     def _fragments(self, sample: list[PromptPart]) -> Iterator[list[int]]:
@@ -131,13 +137,13 @@ class PromptEncoder(NamedTuple):
                 yield ids
 
     def _expand(
-        self, texts: list[str], parts: list[list[PromptPart]], options: dict[str, Any], return_offsets: bool
-    ) -> dict[str, Any]:
+        self, texts: list[str], parts: list[list[PromptPart]], options: TextOptions, return_offsets: bool
+    ) -> Features:
         frame = self._image_prompt((0, 0))
         expanded = [
             replace_placeholders(
                 text,
-                [part.place for part in sample],
+                [part.placeholder for part in sample],
                 [
                     self._image_prompt(part.grid) if part.clip is None else video_prompt(part.clip, frame)
                     for part in sample
@@ -151,7 +157,7 @@ class PromptEncoder(NamedTuple):
             features["text_replacement_offsets"] = [offsets for _, offsets in expanded]
         return features
 
-    def _check_image_tokens(self, texts: list[str], input_ids: Any) -> None:
+    def _check_image_tokens(self, texts: list[str], input_ids: Iterable[Iterable[int]]) -> None:
         in_ids = [sum(int(index) == self.image_token_id for index in row) for row in input_ids]
         in_text = [text.count(self.tokens.image) for text in texts]
         if in_ids != in_text:
@@ -169,18 +175,18 @@ def _with_clips(text: str, sample: list[PromptPart], frame_prompt: str) -> str:
     if all(part.clip is None for part in sample):
         return text
     replacements = [frame_prompt if part.clip is None else video_prompt(part.clip, frame_prompt) for part in sample]
-    return replace_placeholders(text, [part.place for part in sample], replacements)[0]
+    return replace_placeholders(text, [part.placeholder for part in sample], replacements)[0]
 
 
 def _fill_in(ids: list[int], token_id: int, fragments: Iterator[list[int]]) -> list[int]:
-    """Put a fragment in the place of each `token_id`."""
+    """Replace each `token_id` by a fragment."""
     filled: list[int] = []
     start = 0
     for fragment in fragments:
-        place = ids.index(token_id, start)
-        filled += ids[start:place]
+        found = ids.index(token_id, start)
+        filled += ids[start:found]
         filled += fragment
-        start = place + 1
+        start = found + 1
     return filled + ids[start:] if start else ids
 
 

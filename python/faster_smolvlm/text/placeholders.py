@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from .control_tokens import UNMARKED
 
 Grid = tuple[int, int]
-"""Rows and columns of the tiles of a picture; (0, 0) where it is one frame."""
+"""Rows and columns of the tiles of a picture; (0, 0) if it is one frame."""
 
 
 class MediaTokens(NamedTuple):
@@ -63,7 +63,7 @@ def num_image_frames(grid: Grid) -> int:
 def video_prompt(clip: Clip, frame_prompt: str) -> str:
     """Return the expansion of one `<video>`: an intro, then each frame with its time stamp.
 
-    `frame_prompt` stands for the picture of each frame. Raises ValueError where the clip has no frame rate or no frame
+    `frame_prompt` stands for the picture of each frame. Raises ValueError if the clip has no frame rate or no frame
     indices.
     """
     seconds = timestamps(clip)
@@ -125,8 +125,18 @@ class Placeholder(NamedTuple):
     end: int
 
 
+class Replacement(TypedDict):
+    """What became of a placeholder: its characters in the old and in the new text, and both texts."""
+
+    type: str
+    span: tuple[int, int]
+    new_span: tuple[int, int]
+    text: str
+    replacement: str
+
+
 def find_placeholders(text: str, tokens: dict[str, str]) -> list[Placeholder]:
-    """Return the places of media in a text, in order; `tokens` maps each kind to its token."""
+    """Return the placeholders of a text in order; `tokens` maps each kind to its token."""
     if not tokens:
         return []
     pattern = re.compile("|".join(f"(?P<{kind}>{UNMARKED}{re.escape(token)})" for kind, token in tokens.items()))
@@ -135,26 +145,23 @@ def find_placeholders(text: str, tokens: dict[str, str]) -> list[Placeholder]:
 
 def replace_placeholders(
     text: str, placeholders: Sequence[Placeholder], replacements: Sequence[str]
-) -> tuple[str, list[dict[str, Any]]]:
-    """Put `replacements` in the place of `placeholders`.
-
-    Returns the new text, and for each one its `type`, `span` in the old and `new_span` in the new text, `text` and
-    `replacement`.
-    """
-    pieces, offsets = [], []
+) -> tuple[str, list[Replacement]]:
+    """Return the text with `replacements` instead of `placeholders`, and what was replaced by what."""
+    pieces: list[str] = []
+    replaced: list[Replacement] = []
     last = shift = 0
-    for place, replacement in zip(placeholders, replacements, strict=True):
-        pieces += [text[last : place.start], replacement]
-        start = place.start + shift
-        offsets.append(
+    for found, replacement in zip(placeholders, replacements, strict=True):
+        pieces += [text[last : found.start], replacement]
+        start = found.start + shift
+        replaced.append(
             {
-                "type": place.kind,
-                "span": (place.start, place.end),
+                "type": found.kind,
+                "span": (found.start, found.end),
                 "new_span": (start, start + len(replacement)),
-                "text": text[place.start : place.end],
+                "text": text[found.start : found.end],
                 "replacement": replacement,
             }
         )
-        shift += len(replacement) - (place.end - place.start)
-        last = place.end
-    return "".join([*pieces, text[last:]]), offsets
+        shift += len(replacement) - (found.end - found.start)
+        last = found.end
+    return "".join([*pieces, text[last:]]), replaced
