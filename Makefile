@@ -83,7 +83,7 @@ VALGRIND = cargo test --quiet --locked -p faster-smolvlm-core --lib --config "ta
 valgrind: ## the tests of the Rust core under valgrind's memcheck, AVX2 and plain code (a minute)
 	@command -v valgrind >/dev/null || { echo "make valgrind needs valgrind: apt-get install valgrind, or as your system has it"; exit 1; }
 	$(VALGRIND)
-	FASTER_SMOLVLM_ISA=scalar $(VALGRIND) engine::tests  # the others run every set that they find
+	FASTER_SMOLVLM_ISA=scalar $(VALGRIND) model::tests  # the others run every set that they find
 
 lint: build/test.stamp ## rustfmt, clippy, ruff, mypy, stubtest
 	cargo fmt --all --check

@@ -7,97 +7,110 @@ needs them, so that ``import faster_smolvlm`` stays quick inside a service.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import _rust
 
-if TYPE_CHECKING:
-    from .auto import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
-    from .batch_feature import BatchFeature
-    from .checkpoint.configuration_idefics3 import Idefics3Config, Idefics3VisionConfig
-    from .checkpoint.configuration_smolvlm import SmolVLMConfig, SmolVLMTextConfig, SmolVLMVisionConfig
-    from .generation import GenerationConfig, TextIteratorStreamer
-    from .media import FrameSampling, MediaPolicy
-    from .modeling.modeling_idefics3 import Idefics3ForConditionalGeneration, Idefics3Model
-    from .modeling.modeling_smolvlm import (
-        SmolVLMForConditionalGeneration,
-        SmolVLMModel,
-        SmolVLMPreTrainedModel,
-        SmolVLMVisionTransformer,
-    )
-    from .pixels.image_processing_idefics3 import Idefics3ImageProcessor, Idefics3ImageProcessorPil
-    from .pixels.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-    from .pixels.image_processing_smolvlm import SmolVLMImageProcessor, SmolVLMImageProcessorFast
-    from .pixels.video_processing_smolvlm import SmolVLMVideoProcessor
-    from .processor.processing_idefics3 import Idefics3Processor
-    from .processor.processing_smolvlm import SmolVLMProcessor
-    from .vlm.smolvlm import SmolVLM
+if TYPE_CHECKING:  # for type checkers, which do not run `__getattr__`; a test compares these lines with the table
+    from .auto import AutoImageProcessor as AutoImageProcessor
+    from .auto import AutoModelForImageTextToText as AutoModelForImageTextToText
+    from .auto import AutoProcessor as AutoProcessor
+    from .batch_feature import BatchFeature as BatchFeature
+    from .checkpoint.configuration_idefics3 import Idefics3Config as Idefics3Config
+    from .checkpoint.configuration_idefics3 import Idefics3VisionConfig as Idefics3VisionConfig
+    from .checkpoint.configuration_smolvlm import SmolVLMConfig as SmolVLMConfig
+    from .checkpoint.configuration_smolvlm import SmolVLMTextConfig as SmolVLMTextConfig
+    from .checkpoint.configuration_smolvlm import SmolVLMVisionConfig as SmolVLMVisionConfig
+    from .generation import GenerationConfig as GenerationConfig
+    from .generation import TextIteratorStreamer as TextIteratorStreamer
+    from .media import FrameSampling as FrameSampling
+    from .media import MediaDecodeError as MediaDecodeError
+    from .media import MediaError as MediaError
+    from .media import MediaFetchError as MediaFetchError
+    from .media import MediaLimitError as MediaLimitError
+    from .media import MediaNotFoundError as MediaNotFoundError
+    from .media import MediaPolicy as MediaPolicy
+    from .media import MediaRefusedError as MediaRefusedError
+    from .media import MediaTypeError as MediaTypeError
+    from .media import load_image as load_image
+    from .media.video import load_video as load_video
+    from .modeling.modeling_idefics3 import Idefics3ForConditionalGeneration as Idefics3ForConditionalGeneration
+    from .modeling.modeling_idefics3 import Idefics3Model as Idefics3Model
+    from .modeling.modeling_smolvlm import SmolVLMForConditionalGeneration as SmolVLMForConditionalGeneration
+    from .modeling.modeling_smolvlm import SmolVLMModel as SmolVLMModel
+    from .modeling.modeling_smolvlm import SmolVLMPreTrainedModel as SmolVLMPreTrainedModel
+    from .modeling.modeling_smolvlm import SmolVLMVisionTransformer as SmolVLMVisionTransformer
+    from .native import NativeSmolVLM as NativeSmolVLM
+    from .pixels.image_processing_idefics3 import Idefics3ImageProcessor as Idefics3ImageProcessor
+    from .pixels.image_processing_idefics3 import Idefics3ImageProcessorPil as Idefics3ImageProcessorPil
+    from .pixels.image_processing_pil_smolvlm import SmolVLMImageProcessorPil as SmolVLMImageProcessorPil
+    from .pixels.image_processing_smolvlm import SmolVLMImageProcessor as SmolVLMImageProcessor
+    from .pixels.image_processing_smolvlm import SmolVLMImageProcessorFast as SmolVLMImageProcessorFast
+    from .pixels.video_processing_smolvlm import SmolVLMVideoProcessor as SmolVLMVideoProcessor
+    from .processor.processing_idefics3 import Idefics3Processor as Idefics3Processor
+    from .processor.processing_smolvlm import SmolVLMProcessor as SmolVLMProcessor
+    from .vlm.answers import Result as Result
+    from .vlm.answers import Stream as Stream
+    from .vlm.answers import Timings as Timings
+    from .vlm.answers import Usage as Usage
+    from .vlm.smolvlm import SmolVLM as SmolVLM
 
 # Public name -> module that defines it. `SmolVLMImageProcessorFast` is an alias that warns, as in Transformers.
-_MODULES = {
-    "auto": ("AutoImageProcessor", "AutoModelForImageTextToText", "AutoProcessor"),
-    "checkpoint.configuration_idefics3": ("Idefics3Config", "Idefics3VisionConfig"),
-    "checkpoint.configuration_smolvlm": ("SmolVLMConfig", "SmolVLMTextConfig", "SmolVLMVisionConfig"),
-    "batch_feature": ("BatchFeature",),
-    "generation": ("GenerationConfig", "TextIteratorStreamer"),
-    "pixels.image_processing_idefics3": ("Idefics3ImageProcessor", "Idefics3ImageProcessorPil"),
-    "pixels.image_processing_pil_smolvlm": ("SmolVLMImageProcessorPil",),
-    "pixels.image_processing_smolvlm": ("SmolVLMImageProcessor", "SmolVLMImageProcessorFast"),
-    "media": ("FrameSampling", "MediaPolicy"),
-    "modeling.modeling_idefics3": ("Idefics3ForConditionalGeneration", "Idefics3Model"),
-    "modeling.modeling_smolvlm": (
-        "SmolVLMForConditionalGeneration",
-        "SmolVLMModel",
-        "SmolVLMPreTrainedModel",
-        "SmolVLMVisionTransformer",
-    ),
-    "processor.processing_idefics3": ("Idefics3Processor",),
-    "processor.processing_smolvlm": ("SmolVLMProcessor",),
-    "vlm.smolvlm": ("SmolVLM",),
-    "pixels.video_processing_smolvlm": ("SmolVLMVideoProcessor",),
+_HOME = {
+    "AutoImageProcessor": "auto",
+    "AutoModelForImageTextToText": "auto",
+    "AutoProcessor": "auto",
+    "BatchFeature": "batch_feature",
+    "FrameSampling": "media",
+    "GenerationConfig": "generation",
+    "Idefics3Config": "checkpoint.configuration_idefics3",
+    "Idefics3ForConditionalGeneration": "modeling.modeling_idefics3",
+    "Idefics3ImageProcessor": "pixels.image_processing_idefics3",
+    "Idefics3ImageProcessorPil": "pixels.image_processing_idefics3",
+    "Idefics3Model": "modeling.modeling_idefics3",
+    "Idefics3Processor": "processor.processing_idefics3",
+    "Idefics3VisionConfig": "checkpoint.configuration_idefics3",
+    "MediaDecodeError": "media",
+    "MediaError": "media",
+    "MediaFetchError": "media",
+    "MediaLimitError": "media",
+    "MediaNotFoundError": "media",
+    "MediaPolicy": "media",
+    "MediaRefusedError": "media",
+    "MediaTypeError": "media",
+    "NativeSmolVLM": "native",
+    "Result": "vlm.answers",
+    "SmolVLM": "vlm.smolvlm",
+    "SmolVLMConfig": "checkpoint.configuration_smolvlm",
+    "SmolVLMForConditionalGeneration": "modeling.modeling_smolvlm",
+    "SmolVLMImageProcessor": "pixels.image_processing_smolvlm",
+    "SmolVLMImageProcessorFast": "pixels.image_processing_smolvlm",
+    "SmolVLMImageProcessorPil": "pixels.image_processing_pil_smolvlm",
+    "SmolVLMModel": "modeling.modeling_smolvlm",
+    "SmolVLMPreTrainedModel": "modeling.modeling_smolvlm",
+    "SmolVLMProcessor": "processor.processing_smolvlm",
+    "SmolVLMTextConfig": "checkpoint.configuration_smolvlm",
+    "SmolVLMVideoProcessor": "pixels.video_processing_smolvlm",
+    "SmolVLMVisionConfig": "checkpoint.configuration_smolvlm",
+    "SmolVLMVisionTransformer": "modeling.modeling_smolvlm",
+    "Stream": "vlm.answers",
+    "TextIteratorStreamer": "generation",
+    "Timings": "vlm.answers",
+    "Usage": "vlm.answers",
+    "load_image": "media",
+    "load_video": "media.video",
 }
 __version__ = _rust.VERSION
 
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-__all__ = [
-    "AutoImageProcessor",
-    "AutoModelForImageTextToText",
-    "AutoProcessor",
-    "BatchFeature",
-    "FrameSampling",
-    "GenerationConfig",
-    "Idefics3Config",
-    "Idefics3ForConditionalGeneration",
-    "Idefics3ImageProcessor",
-    "Idefics3ImageProcessorPil",
-    "Idefics3Model",
-    "Idefics3Processor",
-    "Idefics3VisionConfig",
-    "MediaPolicy",
-    "SmolVLM",
-    "SmolVLMConfig",
-    "SmolVLMForConditionalGeneration",
-    "SmolVLMImageProcessor",
-    "SmolVLMImageProcessorFast",
-    "SmolVLMImageProcessorPil",
-    "SmolVLMModel",
-    "SmolVLMPreTrainedModel",
-    "SmolVLMProcessor",
-    "SmolVLMTextConfig",
-    "SmolVLMVideoProcessor",
-    "SmolVLMVisionConfig",
-    "SmolVLMVisionTransformer",
-    "TextIteratorStreamer",
-    "__version__",
-]
+__all__ = ["__version__", *_HOME]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     module = _HOME.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{module}", __name__), name)
+    found: object = getattr(importlib.import_module(f".{module}", __name__), name)
+    return found
 
 
 def __dir__() -> list[str]:

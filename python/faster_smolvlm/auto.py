@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .checkpoint.hub import checkpoint, split_hub_options
-from .families import Family, family_of
+from .checkpoint.json_files import read_optional_json
+from .families import FAMILIES, Family, family_named
 from .pixels.backends import image_processor_class
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 # In the order in which Transformers looks.
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
+# What one of them may say about its family; the first that is there counts.
+_KEYS = ("processor_class", "model_type", "image_processor_type")
 
 
 class _Factory:
@@ -76,5 +80,12 @@ class AutoModelForImageTextToText(_Factory):
         return kind.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
-def _family(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], files: tuple[str, ...]) -> Family:
-    return family_of(checkpoint(name_or_dir, **split_hub_options(kwargs)[0]), files)
+def _family(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], files: Iterable[str]) -> Family:
+    """Return the family that the first of `files` to name one names; the first family if none does."""
+    source = checkpoint(name_or_dir, **split_hub_options(kwargs)[0])
+    for file in files:
+        settings = read_optional_json(source.find(file))
+        name = next((settings[key] for key in _KEYS if settings.get(key)), None)
+        if name is not None:
+            return family_named(str(name))
+    return FAMILIES[0]

@@ -1,17 +1,13 @@
 """The model families: one row each. A new one is its four files, named as in Transformers, and a row.
 
-Nothing is imported until a class is asked for. Rooms below this one do not read it; a family's own files say what they
-need of each other (a processor, for one, names its image processors).
+Nothing is imported until a class is asked for. The folders below do not read this table; the files of a family say what
+they need of each other (a processor, for one, names its image processors).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from .checkpoint.hub import Checkpoint
-from .checkpoint.json_files import read_optional_json
 
 if TYPE_CHECKING:
     from .checkpoint.configuration_smolvlm import SmolVLMConfig
@@ -19,8 +15,6 @@ if TYPE_CHECKING:
     from .processor.processing_smolvlm import SmolVLMProcessor
 
 PACKAGE = __name__.rpartition(".")[0]
-# What a file of a checkpoint may say about its family, the first that is there counts.
-_KEYS = ("processor_class", "model_type", "image_processor_type")
 
 
 class Family(NamedTuple):
@@ -56,16 +50,10 @@ FAMILIES = (
 )
 
 
-def family_of(source: Checkpoint, files: Iterable[str]) -> Family:
-    """Return the family that the first of `files` to name one names; the first family if none does.
+def family_named(name: str) -> Family:
+    """Return the family whose `model_type` a name begins with, in any case: "idefics3", "Idefics3Processor".
 
-    What a file says begins with a `model_type`, in any case: "idefics3", "Idefics3Processor". Raises OSError if a file
-    cannot be read or holds no JSON object.
+    For another name it is the first one.
     """
-    for file in files:
-        settings = read_optional_json(source.find(file))
-        name = next((settings[key] for key in _KEYS if settings.get(key)), None)
-        if name is not None:
-            known = [family for family in FAMILIES if str(name).lower().startswith(family.model_type)]
-            return max(known, key=lambda family: len(family.model_type), default=FAMILIES[0])
-    return FAMILIES[0]
+    known = [family for family in FAMILIES if name.lower().startswith(family.model_type)]
+    return max(known, key=lambda family: len(family.model_type), default=FAMILIES[0])

@@ -35,10 +35,6 @@ KNOWN_LONG_FILES = {
     "processor/processing_smolvlm.py",
     "text/tokenization_smolvlm.py",
     "vlm/smolvlm.py",
-    "tests/media/test_video.py",
-    "tests/modeling/test_generate.py",
-    "tests/native/test_engine.py",
-    "tests/pixels/test_image_processor.py",
 }
 KNOWN_LONG_FUNCTIONS = {"processor/processing_smolvlm.py": {"apply_chat_template"}}
 KNOWN_WIDE = {

@@ -1,107 +1,18 @@
-"""`generate` against Transformers' own, on the same random weights: ids, scores, streams, errors."""
+"""`generate` against Transformers' own, on the same random weights: ids, scores, inputs, errors."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from faster_smolvlm import GenerationConfig, SmolVLMForConditionalGeneration, TextIteratorStreamer
+from faster_smolvlm import GenerationConfig
 
+from tests.helpers.generate_pair import EOS, IMAGE, PAD, TILES, an_early_token, batch, both, equal
 from tests.helpers.generation import byte_level_tokenizer
 
-pytestmark = pytest.mark.parity
-
-IMAGE, PAD, EOS = 269, 2, 7
-TILES, TOKENS = 3, 4  # pictures of 16 × 16, patches of 4, shuffled 2 × 2: 4 tokens each
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, SmolVLMForConditionalGeneration]:
-    """Transformers' model and ours of the same checkpoint; weights wide enough that tokens differ clearly."""
-    config = transformers.SmolVLMConfig(
-        image_token_id=IMAGE,
-        scale_factor=2,
-        tie_word_embeddings=False,
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 16,
-            "patch_size": 4,
-        },
-        text_config={
-            "model_type": "llama",
-            "hidden_size": 48,
-            "intermediate_size": 96,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": 270,
-            "bos_token_id": 1,
-            "eos_token_id": EOS,
-            "pad_token_id": PAD,
-            "initializer_range": 0.15,
-        },
-    )
-    torch.manual_seed(0)
-    theirs = transformers.SmolVLMForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        theirs.lm_head.weight.normal_(std=1.0)
-        theirs.model.text_model.embed_tokens.weight.normal_(std=1.0)
-    directory = tmp_path_factory.mktemp("tiny")
-    theirs.save_pretrained(directory)
-    return theirs, SmolVLMForConditionalGeneration.from_pretrained(directory)
-
-
-def batch(*lengths: int, pictures: int = TILES, seed: int = 3) -> dict[str, torch.Tensor]:
-    """Prompts of unequal length, padded on the left, each with `pictures` pictures at its start."""
-    generator = torch.Generator().manual_seed(seed)
-    rows, masks = [], []
-    for length in lengths:
-        text = torch.randint(10, 260, (length,), generator=generator)
-        ids = torch.cat((torch.tensor([1]), torch.full((pictures * TOKENS,), IMAGE), text))
-        padding = max(lengths) - length
-        rows.append(torch.cat((torch.full((padding,), PAD), ids)))
-        masks.append(torch.cat((torch.zeros(padding, dtype=torch.int64), torch.ones(len(ids), dtype=torch.int64))))
-    made = {"input_ids": torch.stack(rows), "attention_mask": torch.stack(masks)}
-    if pictures:
-        made["pixel_values"] = torch.rand(len(lengths), pictures, 3, 16, 16, generator=generator) * 2 - 1
-        made["pixel_attention_mask"] = torch.ones(len(lengths), pictures, 16, 16, dtype=torch.int64)
-    return made
-
-
-def both(models: Any, inputs: dict[str, Any], seed: int | None = None, **settings: Any) -> tuple[Any, Any]:
-    results = []
-    for model in models:
-        if seed is not None:
-            torch.manual_seed(seed)
-        results.append(model.generate(**inputs, **settings))
-    return results[0], results[1]
-
-
-def equal(models: Any, inputs: dict[str, Any], **settings: Any) -> torch.Tensor:
-    theirs, ours = both(models, inputs, **settings)
-    assert torch.equal(theirs, ours)
-    return ours
-
-
-def an_early_token(models: Any, inputs: dict[str, torch.Tensor], step: int = 4) -> int:
-    """A token that some row, but not every row, generates first at `step`: a good end-of-sequence id for a test."""
-    ids = models[1].generate(**inputs, max_new_tokens=12, eos_token_id=-1)[:, inputs["input_ids"].shape[1] :]
-    return int(ids[0, step])
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_thread")]
 
 
 def test_the_random_model_says_different_things(models: Any) -> None:
@@ -326,76 +237,6 @@ def test_static_cache_is_accepted(models: Any) -> None:
     assert torch.equal(models[1].generate(**inputs, max_new_tokens=6, cache_implementation="static"), expected)
 
 
-@pytest.mark.parametrize("kind", [transformers.TextIteratorStreamer, TextIteratorStreamer])
-@pytest.mark.parametrize("which", [0, 1])
-def test_streamers_of_both_sides_work_on_both_sides(models: Any, kind: Any, which: int) -> None:
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=byte_level_tokenizer())
-    inputs = batch(6)
-    streamer = kind(tokenizer, skip_prompt=True, timeout=60)
-    thread = threading.Thread(
-        target=models[which].generate, kwargs={**inputs, "streamer": streamer, "max_new_tokens": 12}
-    )
-    thread.start()
-    text = "".join(streamer)
-    thread.join()
-    ids = models[0].generate(**inputs, max_new_tokens=12)
-    assert text == tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :])
-
-
-def test_streamer_sees_what_transformers_puts(models: Any) -> None:
-    class Recorder:
-        def __init__(self) -> None:
-            self.seen: list[Any] = []
-
-        def put(self, value: torch.Tensor) -> None:
-            self.seen.append((tuple(value.shape), value.tolist()))
-
-        def end(self) -> None:
-            self.seen.append("end")
-
-    recorders = [Recorder(), Recorder()]
-    inputs = batch(5, 3, 8)
-    eos = an_early_token(models, inputs)
-    for model, recorder in zip(models, recorders, strict=True):
-        model.generate(**inputs, streamer=recorder, max_new_tokens=9, eos_token_id=eos)
-    assert recorders[0].seen == recorders[1].seen
-
-
-def test_closing_a_streamer_stops_the_call_and_frees_the_cache(models: Any) -> None:
-    import gc
-    import weakref
-
-    from faster_smolvlm.modeling.kv_cache import KVCache
-
-    made: list[Any] = []
-
-    class Closing:
-        closed = False
-
-        def put(self, value: torch.Tensor) -> None:
-            made.extend(weakref.ref(item) for item in gc.get_objects() if type(item) is KVCache)
-            self.closed = len(made) > 0 and value.dim() == 1
-
-        def end(self) -> None:
-            pass
-
-    inputs = batch(5)
-    ids = models[1].generate(**inputs, streamer=Closing(), max_new_tokens=500, engine="torch")
-    assert ids.shape[1] == inputs["input_ids"].shape[1] + 1
-    gc.collect()
-    assert made
-    assert all(reference() is None for reference in made)
-
-
-def test_an_error_ends_the_streamer(models: Any) -> None:
-    streamer = TextIteratorStreamer(byte_level_tokenizer(), timeout=60)
-    with pytest.raises(ZeroDivisionError):
-        models[1].generate(
-            **batch(5), streamer=streamer, max_new_tokens=5, logits_processor=[lambda ids, scores: 1 // 0]
-        )
-    list(streamer)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -422,45 +263,3 @@ def test_right_padding_is_a_warning(models: Any) -> None:
     flipped = {**inputs, **{key: inputs[key].flip(1) for key in ("input_ids", "attention_mask")}}
     with pytest.warns(UserWarning, match="padding_side"):
         models[1].generate(**flipped, max_new_tokens=2)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"num_beams": 3},
-        {"num_beams": 4, "num_return_sequences": 3},
-        {"num_beams": 3, "early_stopping": True},
-        {"num_beams": 3, "early_stopping": "never", "length_penalty": 0.3},
-        {"num_beams": 3, "length_penalty": -1.5},
-        {"num_beams": 3, "repetition_penalty": 1.3, "min_new_tokens": 4, "no_repeat_ngram_size": 2},
-        {"num_beams": 3, "do_sample": True, "top_k": 20, "temperature": 1.5},
-        {"num_beams": 2, "do_sample": True, "top_k": 0, "top_p": 0.6, "min_p": 0.1},
-    ],
-    ids=str,
-)
-def test_beam_search(models: Any, settings: dict[str, Any]) -> None:
-    inputs = batch(5, 9)
-    ends = {an_early_token(models, inputs, step) for step in (2, 4)}
-    for eos in (EOS, sorted(ends), list(range(20, 80))):
-        outputs = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
-        theirs, ours = both(models, inputs, seed=4, max_new_tokens=11, eos_token_id=eos, **settings, **outputs)
-        assert torch.equal(theirs.sequences, ours.sequences)
-        assert torch.equal(theirs.beam_indices, ours.beam_indices)
-        torch.testing.assert_close(ours.sequences_scores, theirs.sequences_scores, atol=1e-4, rtol=1e-5)
-        for name in ("scores", "logits"):
-            for expected, actual in zip(theirs[name], ours[name], strict=True):
-                torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-5)
-
-
-def test_beam_search_with_stop_strings_and_without_pictures_or_cache(models: Any) -> None:
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=byte_level_tokenizer())
-    equal(models, batch(4, 9), num_beams=3, max_new_tokens=9, stop_strings=["a", "b", "e"], tokenizer=tokenizer)
-    equal(models, batch(4, 9, pictures=0), num_beams=3, max_new_tokens=9)
-    equal(models, batch(4, 9), num_beams=3, max_new_tokens=6, use_cache=False)
-
-
-def test_beam_search_does_not_stream(models: Any) -> None:
-    with pytest.raises(ValueError, match="streamer"):
-        models[1].generate(
-            **batch(4), num_beams=2, max_new_tokens=3, streamer=TextIteratorStreamer(byte_level_tokenizer())
-        )

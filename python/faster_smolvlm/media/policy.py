@@ -28,37 +28,60 @@ _FORMATS = (
 
 @dataclass(frozen=True)
 class MediaPolicy:
-    """Limits for media from outside. The default is as open as Transformers; `strict()` is for services.
+    """What pictures and clips from outside may be; what is above a limit or not allowed is refused, never cut down.
 
-    All limits are checked from headers, before memory is taken. Sizes are in bytes, pixels and seconds; `None` as
-    `allowed_domains` means any domain. With `allow_private_addresses=False` every host is resolved once, refused unless
-    all its addresses are public, and connected to at the address that was checked, again for each redirect.
+    There are two policies to start from. `MediaPolicy()` is as open as Transformers: every kind of source, limits that
+    ordinary media do not meet. `MediaPolicy.strict()` is for services that read what strangers send: bytes only, common
+    formats, small limits. Every field can be changed in both.
+
+    A refusal is a `MediaRefusedError` if the source is not allowed, and a `MediaLimitError`, which names the field, if
+    it is too large. Limits are checked from headers, before memory is taken. The defaults below are those of
+    `MediaPolicy()`, and of `strict()` if it has another. Raises ValueError for values that make no sense.
     """
 
     max_bytes: int = 1 << 30
-    """Encoded bytes of one file, URL or data URI."""
+    """Encoded bytes of one source (file, URL, data URI, bytes or file object): 1 GiB, strict 20 MiB. Larger ones are
+    refused; of a URL and of a file object no more than this is read."""
     max_pixels: int = 64_000_000
+    """Pixels (height × width) of one picture or frame: 64 million. PIL images, arrays and tensors count too."""
     max_side: int = 32_768
+    """Pixels of the longer side of one picture or frame: 32,768. PIL images, arrays and tensors count too."""
     max_output_bytes: int = 1 << 30
-    """Bytes of the float32 frames that one call may return."""
+    """Bytes of the float32 `pixel_values` that one call of a processor may return: 1 GiB. Calls that would return more
+    are refused before the frames are made."""
     reduced_edge: int | None = None
-    """Decode JPEG files at 1/2, 1/4 or 1/8 of their size as long as the longest edge keeps this many pixels: quicker,
-    but not equal to Transformers bit for bit, and a picture counts as of its reduced size (for `plan` too)."""
+    """Pixels that the longer side of a JPEG file keeps at least, while it is decoded at 1/2, 1/4 or 1/8 of its size:
+    quicker, but not equal to Transformers bit for bit, and a picture counts as of its reduced size (for `plan` too).
+    None, the default, decodes all of it. Nothing is refused."""
     formats: tuple[str, ...] = _FORMATS
-    """Picture formats, by Pillow's names."""
+    """Picture formats, by Pillow's names: 16 of them, strict BMP, GIF, JPEG, PNG and WEBP. Others are refused; never
+    among the 16 are formats that start another program (EPS)."""
     allow_files: bool = True
+    """Whether paths are read: True, strict False. File objects that the caller opened count as bytes, not as paths."""
     allow_urls: bool = True
+    """Whether http(s) URLs are fetched: True, strict False."""
     allowed_domains: tuple[str, ...] | None = None
-    """Hosts that may be fetched from; a domain includes its subdomains."""
+    """Hosts that may be fetched from; a domain includes its subdomains. None, the default, is any. Other hosts are
+    refused, also those that a redirect leads to."""
     allow_private_addresses: bool = True
+    """Whether URLs may lead to addresses that are not public (this machine, its network): True, strict False. With
+    False every host is resolved once, refused unless all its addresses are public, and connected to at the address that
+    was checked, again for each redirect; proxies set in the environment are not used."""
     max_redirects: int = 20
+    """Redirects of one URL: 20, strict 3. The next one is refused."""
     connect_timeout: float = 10.0
+    """Seconds for one connection to a URL's host: 10, strict 3. After them it is a `MediaFetchError`."""
     total_timeout: float = 120.0
+    """Seconds for one URL in all, redirects included: 120, strict 10. After them it is a `MediaFetchError`."""
     max_frames: int = 512
-    """Frames of one video that may be held at once."""
+    """Frames of one clip that may be taken by one call: 512, strict 64. A sampler that takes more is refused."""
     max_duration: float = 3600.0
+    """Seconds that a clip may last, by its frames and its average rate: 3,600. Longer ones are refused, whatever is
+    taken of them; a clip whose rate is not known is not."""
     max_decoded_frames: int = 200_000
+    """Frames that a clip may hold, counted by its packets: 200,000. Clips of more are refused while they are read."""
     max_decode_seconds: float = 60.0
+    """Seconds for finding, reading and decoding one clip: 60. A clip that takes longer is refused at that moment."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels", "max_side", "max_output_bytes", "connect_timeout", "total_timeout"):
@@ -71,9 +94,10 @@ class MediaPolicy:
 
     @classmethod
     def strict(cls, **changes: Any) -> MediaPolicy:
-        """A policy for services: no URLs, no local paths, common formats only, small limits; `changes` override it.
+        """Return the policy for services: no URLs, no paths, common formats only, small limits; `changes` override it.
 
-        To allow URLs, pass `allow_urls=True` and `allowed_domains=(…)`; private addresses stay refused.
+        To allow URLs, pass `allow_urls=True` and `allowed_domains=(…)`; private addresses stay refused. Raises
+        TypeError for a field that there is not.
         """
         base = cls(
             max_bytes=20 << 20,

@@ -286,8 +286,8 @@ class SmolVLMProcessor:
         """Turn a conversation, or a list of conversations, into a prompt.
 
         The content of a message is a list of items: `{"type": "text", "text": …}`, `{"type": "image", …}` with its
-        source under `image`, `url`, `path` or `base64` (`image_url` items too), `{"type": "video", …}` with `video`,
-        `url` or `path`.
+        source under `image`, `url`, `path` or `base64` (`image_url` items too), `{"type": "video", …}` with `video` or
+        the same three.
 
         Returns text (a list of texts for several conversations); with `tokenize` the `input_ids`, with `return_dict`
         too everything that a call returns. `processor_kwargs` go to that call; `kwargs` that the template reads go to

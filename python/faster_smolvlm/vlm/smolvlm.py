@@ -151,12 +151,12 @@ class SmolVLM:
     ) -> Result | list[Result]:
         """Answer a prompt about pictures, or a list of prompts in one batch.
 
-        `images` are paths, URLs, data URIs, PIL images or arrays, in the order in which the prompt sees them; `videos`,
-        which the prompt sees after them, are paths, URLs, data URIs, lists of pictures or arrays (frames, height,
-        width, 3). For a list of prompts, one such list for each. Of a clip that is read from a file the frames are
-        sampled as the checkpoint says; all frames of an array are taken. `do_image_splitting=False` shows each picture
-        as one tile: less detail, several times faster; None is the checkpoint's setting. `skip_special_tokens=False`
-        keeps them in `text`.
+        `images` are paths, URLs, data URIs, base64 strings, bytes, binary files, PIL images, arrays or tensors, in the
+        order in which the prompt sees them; `videos`, which the prompt sees after them, come from the same sources, or
+        are arrays or tensors (frames, height, width, 3) or lists of pictures. For a list of prompts, one such list for
+        each. The frames of a source are sampled as the checkpoint says; of an array or a list all are taken.
+        `do_image_splitting=False` shows each picture as one tile: less detail, several times faster; None is the
+        checkpoint's setting. `skip_special_tokens=False` keeps them in `text`.
         `sampling` are settings of `GenerationConfig`, `seed`, `logits_processor` or `stopping_criteria`; without
         `do_sample`, a temperature above 0, `top_k`, `top_p` or `min_p` asks for it. With the native engine the
         callables get NumPy arrays, and there a picture is encoded once and no beginning of a prompt is read twice (see
@@ -195,8 +195,9 @@ class SmolVLM:
     ) -> Result:
         """Answer the last of `messages`: dicts with a `role` and a `content`, text or a list of items.
 
-        Items are `{"type": "text", "text": …}`, `{"type": "image", "image": …}` (or `url`, `path`, `base64`) and
-        `{"type": "video", "video": …}` (or `url`, `path`). The other arguments are those of `generate`.
+        Items are `{"type": "text", "text": …}`, `{"type": "image", "image": …}` and `{"type": "video", "video": …}`;
+        the source of the last two may stand under `url`, `path` or `base64` too, and may be what `generate` takes. The
+        other arguments are those of `generate`.
         """
         sampling |= {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens}
         return self._start([messages], do_image_splitting, skip_special_tokens, reuse, progress, sampling).run()[0]
@@ -246,7 +247,7 @@ class SmolVLM:
         inputs = self.processor(
             text=[self.processor.apply_chat_template(messages, add_generation_prompt=True) for messages, *_ in loaded],
             images=pictures if any(pictures) else None,
-            videos=clips or None,
+            videos=[clips] if clips else None,  # as of one prompt, so that a list of pictures in it is one clip
             return_tensors=self.tensors,
             padding=True,
             padding_side="left",
@@ -295,10 +296,10 @@ class SmolVLM:
     ) -> Iterator[Observation]:
         """Yield an answer about the last `window` frames each time `every` seconds of a video have passed.
 
-        `source` is a path, URL, data URI or bytes of a video, or an iterable that may never end, of pictures (timed by
-        their arrival) or of (seconds, picture). Each frame is encoded once; its features are kept while it is in the
-        window, so memory does not grow. The time stamps that the model sees count from the first frame of the window.
-        The next frame is read when the next answer is asked for. Raises as `generate`.
+        `source` is a video, from any source that `generate` takes, or an iterable that may never end, of pictures
+        (timed by their arrival) or of (seconds, picture). Each frame is encoded once; its features are kept while it is
+        in the window, so memory does not grow. The time stamps that the model sees count from the first frame of the
+        window. The next frame is read when the next answer is asked for. Raises as `generate`.
         """
         from .watch import watch
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _rust
-from ..media import MediaPolicy
+from ..media import MediaPolicy, load_image
 from ..media.kinds import is_source
 from ..media.video import VideoReader
 from ..text.placeholders import Clip
@@ -89,7 +89,7 @@ def _observe(
 ) -> Iterator[Observation]:
     kept: deque[tuple[float, Any]] = deque(maxlen=window)
     for seconds, frame in frames:
-        clip_of_one = np.asarray(frame)[None]
+        clip_of_one = np.asarray(load_image(frame, vlm.policy))[None]
         to_pixels = vlm.processor.require_video_processor()
         pixels = to_pixels(clip_of_one, do_sample_frames=False, return_tensors=vlm.tensors)
         kept.append((seconds, vlm.encode(pixels["pixel_values"])))

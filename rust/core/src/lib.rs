@@ -6,4 +6,4 @@ pub mod model;
 pub mod pixels;
 pub mod video;
 
-pub use error::Error;
+pub use error::{Error, ErrorKind};

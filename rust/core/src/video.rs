@@ -2,53 +2,7 @@
 //!
 //! Indices count the frames in the order in which they are shown, from 0. [`sample`] is the rule of SmolVLM; the others
 //! are the policies that users ask for. [`Stream`] applies the same policies to a source whose length nobody knows yet.
-use std::fmt;
-
-/// Why frames cannot be chosen.
-#[derive(Debug, Clone, PartialEq)]
-pub enum FrameError {
-    /// The video has no frames.
-    Empty,
-    /// A rate, a duration or a time is not a finite number, or has the wrong sign.
-    Number {
-        /// What the number is.
-        name: &'static str,
-        /// Its value.
-        value: f64,
-    },
-    /// More frames were asked for than there are.
-    TooMany {
-        /// Frames asked for.
-        asked: u64,
-        /// Frames there are.
-        total: u64,
-    },
-    /// An index outside the video.
-    OutOfRange {
-        /// The index as given; negative ones count from the end.
-        index: i64,
-        /// Frames there are.
-        total: u64,
-    },
-}
-
-impl fmt::Display for FrameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => write!(f, "the video has no frames to choose from"),
-            Self::Number { name, value } => {
-                write!(f, "{name} must be a finite number, 0 or more; got {value}")
-            }
-            Self::TooMany { asked, total } => write!(
-                f,
-                "num_frames={asked} exceeds total_num_frames={total}; set num_frames or fps to a smaller value"
-            ),
-            Self::OutOfRange { index, total } => write!(f, "frame index {index} is outside a video of {total} frames"),
-        }
-    }
-}
-
-impl std::error::Error for FrameError {}
+use crate::{Error, error::Result};
 
 /// What a video says about itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,9 +20,9 @@ pub struct Clip {
 ///
 /// The returned indices are ascending and distinct. Seconds are compared with `max_frames * fps` because the model
 /// was trained with that comparison.
-pub fn sample(clip: Clip, max_frames: u64, fps: f64, skip_secs: f64) -> Result<Vec<u64>, FrameError> {
+pub fn sample(clip: Clip, max_frames: u64, fps: f64, skip_secs: f64) -> Result<Vec<u64>> {
     if clip.total == 0 {
-        return Err(FrameError::Empty);
+        return Err(empty());
     }
     let estimate = finite("fps * duration", fps * clip.duration)?.round_ties_even();
     let wanted = estimate.min(max_frames as f64).max(1.0) as u64;
@@ -86,17 +40,17 @@ pub fn sample(clip: Clip, max_frames: u64, fps: f64, skip_secs: f64) -> Result<V
 }
 
 /// `n` frames at equal distance, from the first: `i * total / n`.
-pub fn uniform(total: u64, n: u64) -> Result<Vec<u64>, FrameError> {
+pub fn uniform(total: u64, n: u64) -> Result<Vec<u64>> {
     if n > total {
-        return Err(FrameError::TooMany { asked: n, total });
+        return Err(too_many(n, total));
     }
     Ok((0..n).map(|i| (i as u128 * total as u128 / n as u128) as u64).collect())
 }
 
 /// `fps` frames per second of a video of constant frame rate, at least one frame.
-pub fn at_rate(total: u64, video_fps: f64, fps: f64) -> Result<Vec<u64>, FrameError> {
+pub fn at_rate(total: u64, video_fps: f64, fps: f64) -> Result<Vec<u64>> {
     if total == 0 {
-        return Err(FrameError::Empty);
+        return Err(empty());
     }
     let n = finite("total_num_frames / video fps * fps", total as f64 / video_fps * fps)?;
     uniform(total, (n as u64).max(1))
@@ -104,9 +58,9 @@ pub fn at_rate(total: u64, video_fps: f64, fps: f64) -> Result<Vec<u64>, FrameEr
 
 /// `fps` frames per second by the times at which frames are shown (ascending seconds): for every tick counted from the
 /// first frame, the frame that is on the screen then. Right for a variable frame rate.
-pub fn at_times(times: &[f64], fps: f64) -> Result<Vec<u64>, FrameError> {
+pub fn at_times(times: &[f64], fps: f64) -> Result<Vec<u64>> {
     let (Some(&first), Some(&last)) = (times.first(), times.last()) else {
-        return Err(FrameError::Empty);
+        return Err(empty());
     };
     positive("fps", fps)?;
     finite("fps * duration", (finite("time", last)? - finite("time", first)?) * fps)?;
@@ -123,7 +77,7 @@ pub fn at_times(times: &[f64], fps: f64) -> Result<Vec<u64>, FrameError> {
 }
 
 /// The given frames, ascending and distinct; a negative index counts from the end.
-pub fn explicit(total: u64, indices: &[i64]) -> Result<Vec<u64>, FrameError> {
+pub fn explicit(total: u64, indices: &[i64]) -> Result<Vec<u64>> {
     let mut chosen = indices
         .iter()
         .map(|&index| {
@@ -131,7 +85,7 @@ pub fn explicit(total: u64, indices: &[i64]) -> Result<Vec<u64>, FrameError> {
             if (0..total as i128).contains(&from_start) {
                 Ok(from_start as u64)
             } else {
-                Err(FrameError::OutOfRange { index, total })
+                Err(out_of_range(index, total))
             }
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -141,9 +95,9 @@ pub fn explicit(total: u64, indices: &[i64]) -> Result<Vec<u64>, FrameError> {
 }
 
 /// At most `max_frames` of the key frames (ascending indices), spread evenly over them.
-pub fn key_frames(keys: &[u64], max_frames: u64) -> Result<Vec<u64>, FrameError> {
+pub fn key_frames(keys: &[u64], max_frames: u64) -> Result<Vec<u64>> {
     if keys.is_empty() {
-        return Err(FrameError::Empty);
+        return Err(empty());
     }
     let chosen = linspace(0, keys.len() as u64 - 1, max_frames.clamp(1, keys.len() as u64));
     Ok(chosen.into_iter().map(|i| keys[i as usize]).collect())
@@ -171,12 +125,12 @@ fn linspace(start: u64, end: u64, n: u64) -> Vec<u64> {
 /// A time stamp this little late (in ticks, or seconds) is rounding, not lateness.
 const SAME_TIME: f64 = 1e-6;
 
-fn finite(name: &'static str, value: f64) -> Result<f64, FrameError> {
-    if value.is_finite() { Ok(value) } else { Err(FrameError::Number { name, value }) }
+fn finite(name: &str, value: f64) -> Result<f64> {
+    if value.is_finite() { Ok(value) } else { Err(not_a_number(name, value)) }
 }
 
-fn positive(name: &'static str, value: f64) -> Result<f64, FrameError> {
-    if value.is_finite() && value > 0.0 { Ok(value) } else { Err(FrameError::Number { name, value }) }
+fn positive(name: &str, value: f64) -> Result<f64> {
+    if value.is_finite() && value > 0.0 { Ok(value) } else { Err(not_a_number(name, value)) }
 }
 
 /// What to take from a source whose length is not known.
@@ -219,7 +173,7 @@ pub struct Verdict {
 
 impl Stream {
     /// Start with `policy`, to end with at most `max_frames` (at least 1) frames.
-    pub fn new(mut policy: Policy, max_frames: u64) -> Result<Self, FrameError> {
+    pub fn new(mut policy: Policy, max_frames: u64) -> Result<Self> {
         match &mut policy {
             Policy::Rate(fps) => drop(positive("fps", *fps)?),
             Policy::Explicit(indices) => {
@@ -240,7 +194,7 @@ impl Stream {
     }
 
     /// Offer the next frame: the time in seconds at which it is shown, and whether it is a key frame.
-    pub fn offer(&mut self, time: f64, is_key: bool) -> Result<Verdict, FrameError> {
+    pub fn offer(&mut self, time: f64, is_key: bool) -> Result<Verdict> {
         let index = self.seen;
         let start = *self.start.get_or_insert(finite("time", time)?);
         let admitted = match &self.policy {
@@ -282,17 +236,35 @@ impl Stream {
     }
 
     /// The frames to use, once the source has ended: at most `max_frames` of the held ones.
-    pub fn finish(&self) -> Result<Vec<u64>, FrameError> {
+    pub fn finish(&self) -> Result<Vec<u64>> {
         if let Policy::Explicit(indices) = &self.policy
             && let Some(&missing) = indices.iter().find(|&&index| index >= self.seen)
         {
-            return Err(FrameError::OutOfRange { index: missing as i64, total: self.seen });
+            return Err(out_of_range(missing as i64, self.seen));
         }
         if matches!(self.policy, Policy::Explicit(_)) {
             return Ok(self.held.clone());
         }
         key_frames(&self.held, self.max_frames)
     }
+}
+
+fn empty() -> Error {
+    Error::value("the video has no frames to choose from")
+}
+
+fn too_many(asked: u64, total: u64) -> Error {
+    Error::value(format!(
+        "num_frames={asked} exceeds total_num_frames={total}; set num_frames or fps to a smaller value"
+    ))
+}
+
+fn out_of_range(index: i64, total: u64) -> Error {
+    Error::value(format!("frame index {index} is outside a video of {total} frames"))
+}
+
+fn not_a_number(name: &str, value: f64) -> Error {
+    Error::value(format!("{name} must be a finite number, 0 or more; got {value}"))
 }
 
 #[cfg(test)]
@@ -316,10 +288,11 @@ mod tests {
 
     #[test]
     fn nothing_to_choose_from_is_an_error() {
-        assert_eq!(sample(clip(0, 30.0, 0.0), 4, 1.0, 1.0), Err(FrameError::Empty));
-        assert!(matches!(sample(clip(9, 30.0, f64::NAN), 4, 1.0, 1.0), Err(FrameError::Number { .. })));
-        assert_eq!(uniform(3, 4), Err(FrameError::TooMany { asked: 4, total: 3 }));
-        assert_eq!(explicit(3, &[-4]), Err(FrameError::OutOfRange { index: -4, total: 3 }));
+        assert_eq!(sample(clip(0, 30.0, 0.0), 4, 1.0, 1.0), Err(empty()));
+        let refused = sample(clip(9, 30.0, f64::NAN), 4, 1.0, 1.0);
+        assert!(refused.is_err_and(|error| error.to_string().contains("NaN")));
+        assert_eq!(uniform(3, 4), Err(too_many(4, 3)));
+        assert_eq!(explicit(3, &[-4]), Err(out_of_range(-4, 3)));
     }
 
     #[test]

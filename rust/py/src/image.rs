@@ -195,17 +195,21 @@ fn jobs<'a, 'o, V>(
     out: &'o mut [V],
 ) -> Result<Vec<(Picture<'a>, &'o mut [V])>, Error> {
     if pictures.len() != places.len() {
-        return Err(Error::Places { images: pictures.len(), places: places.len() });
+        return Err(Error::value(format!(
+            "got {} pictures and {} places for their frames",
+            pictures.len(),
+            places.len()
+        )));
     }
     let given = out.len();
     let (mut rest, mut passed) = (out, 0);
     let mut jobs = Vec::with_capacity(pictures.len());
     for (&picture, &place) in pictures.iter().zip(places) {
         let frames = Layout::new(picture.height(), picture.width(), settings)?.frames();
-        let overrun = Error::OutputLength { given, needed: place.saturating_add(frames).saturating_mul(frame) };
+        let overrun = || Error::output_length(given, place.saturating_add(frames).saturating_mul(frame));
         let skipped = place.checked_sub(passed).and_then(|frames| frames.checked_mul(frame));
-        let (_, after) = skipped.and_then(|skipped| rest.split_at_mut_checked(skipped)).ok_or(overrun.clone())?;
-        let (mine, after) = after.split_at_mut_checked(frames * frame).ok_or(overrun)?;
+        let (_, after) = skipped.and_then(|skipped| rest.split_at_mut_checked(skipped)).ok_or_else(overrun)?;
+        let (mine, after) = after.split_at_mut_checked(frames * frame).ok_or_else(overrun)?;
         jobs.push((picture, mine));
         (rest, passed) = (after, place + frames);
     }

@@ -2,11 +2,11 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
-use faster_smolvlm_core::error::EngineError;
+use faster_smolvlm_core::Error;
 use faster_smolvlm_core::machine::fingerprint;
 use faster_smolvlm_core::model::{
-    Checkpoint, Dtype, Engine, Frame, LoadOptions, MemoryTensor, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig,
-    VisionConfig, checkpoint::Memory, limits, linear::packed_file::Outcome,
+    Checkpoint, Dtype, Engine, Frame, LoadOptions, MemoryTensor, ModelConfig, Output, STEP_ROWS, StepInput, TensorType,
+    TextConfig, VisionConfig, checkpoint::Memory, limits, linear::packed_file::Outcome,
 };
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3, PyUntypedArrayMethods,
@@ -130,9 +130,9 @@ type PythonTensor<'py> = (String, String, Vec<usize>, Bound<'py, PyArray1<u8>>);
 
 fn memory_tensor((name, dtype, shape, bytes): PythonTensor<'_>) -> PyResult<MemoryTensor> {
     let dtype = match dtype.as_str() {
-        "float32" => safetensors::Dtype::F32,
-        "float16" => safetensors::Dtype::F16,
-        "bfloat16" => safetensors::Dtype::BF16,
+        "float32" => TensorType::Float32,
+        "float16" => TensorType::Float16,
+        "bfloat16" => TensorType::Bfloat16,
         _ => {
             return Err(PyValueError::new_err(format!(
                 "tensor {name} is {dtype}; the engine reads float32, float16 and bfloat16"
@@ -180,7 +180,7 @@ impl NativeModel {
 
     fn load(
         py: Python<'_>,
-        open: impl FnOnce() -> Result<Checkpoint, EngineError> + Send,
+        open: impl FnOnce() -> Result<Checkpoint, Error> + Send,
         config: &Bound<'_, PyDict>,
         options: &LoadOptions,
     ) -> PyResult<Self> {
@@ -200,11 +200,7 @@ impl NativeModel {
     }
 
     /// Runs `work` on the engine without holding the interpreter.
-    fn run<T: Send>(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(&mut Engine) -> Result<T, EngineError> + Send,
-    ) -> PyResult<T> {
+    fn run<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut Engine) -> Result<T, Error> + Send) -> PyResult<T> {
         detach(py, || work(&mut self.lock()))
     }
 

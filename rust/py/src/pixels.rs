@@ -72,7 +72,7 @@ impl<'py> Given<'py> {
 fn array_view<'a>(array: &'a PyReadonlyArray3<'_, u8>) -> Result<StridedView<'a>, Error> {
     let (height, width, channels) = (array.shape()[0], array.shape()[1], array.shape()[2]);
     if height == 0 || width == 0 || channels == 0 {
-        return Err(Error::EmptyImage { height, width });
+        return Err(Error::empty_picture(height, width));
     }
     // The stride of a side of 1 means nothing, and none may be negative: there is no such usize.
     let stride = |axis: usize, alone: usize| match array.shape()[axis] {
@@ -86,8 +86,9 @@ fn array_view<'a>(array: &'a PyReadonlyArray3<'_, u8>) -> Result<StridedView<'a>
     let length = last
         .into_iter()
         .try_fold(1usize, |length, (count, stride)| length.checked_add((count - 1).checked_mul(stride)?));
-    let given =
-        length.filter(|&length| length <= isize::MAX as usize).ok_or(Error::TooLarge { height, width, channels })?;
+    let given = length
+        .filter(|&length| length <= isize::MAX as usize)
+        .ok_or_else(|| Error::too_large(height, width, channels))?;
     let start: *const u8 = array.as_array().as_ptr();
     // SAFETY: from its first value to its last the array is one piece of memory, which lives as long as the array; what
     // lies between its rows belongs to the array that it is a view of.
@@ -211,7 +212,7 @@ impl Bands for Blocks {
                 Err(error) => return Err(error),
             })
         })
-        .map_err(|error: PyErr| Error::Rows { reason: error.to_string() })
+        .map_err(|error: PyErr| Error::value(format!("the rows of the picture cannot be read: {error}")))
     }
 }
 

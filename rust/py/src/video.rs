@@ -1,11 +1,9 @@
 //! Choice of frames; same names as in the core.
-use faster_smolvlm_core::video::{self, Clip, FrameError, Policy};
+use faster_smolvlm_core::video::{self, Clip, Policy};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-fn to_py(error: FrameError) -> PyErr {
-    PyValueError::new_err(error.to_string())
-}
+use crate::gate::to_python;
 
 /// SmolVLM's rule: `fps` frames per second, at most `max_frames`, evenly between the first and the last frame.
 #[pyfunction]
@@ -18,37 +16,37 @@ pub fn sample_frames(
     fps: f64,
     skip_secs: f64,
 ) -> PyResult<Vec<u64>> {
-    video::sample(Clip { total, fps: video_fps, duration }, max_frames, fps, skip_secs).map_err(to_py)
+    video::sample(Clip { total, fps: video_fps, duration }, max_frames, fps, skip_secs).map_err(to_python)
 }
 
 /// `n` frames at equal distance, from the first.
 #[pyfunction]
 pub fn uniform_frames(total: u64, n: u64) -> PyResult<Vec<u64>> {
-    video::uniform(total, n).map_err(to_py)
+    video::uniform(total, n).map_err(to_python)
 }
 
 /// `fps` frames per second of a video of constant frame rate, at least one frame.
 #[pyfunction]
 pub fn frames_at_rate(total: u64, video_fps: f64, fps: f64) -> PyResult<Vec<u64>> {
-    video::at_rate(total, video_fps, fps).map_err(to_py)
+    video::at_rate(total, video_fps, fps).map_err(to_python)
 }
 
 /// `fps` frames per second by the times, in ascending seconds, at which the frames are shown.
 #[pyfunction]
 pub fn frames_at_times(times: Vec<f64>, fps: f64) -> PyResult<Vec<u64>> {
-    video::at_times(&times, fps).map_err(to_py)
+    video::at_times(&times, fps).map_err(to_python)
 }
 
 /// The given frames, ascending and distinct; a negative index counts from the end.
 #[pyfunction]
 pub fn explicit_frames(total: u64, indices: Vec<i64>) -> PyResult<Vec<u64>> {
-    video::explicit(total, &indices).map_err(to_py)
+    video::explicit(total, &indices).map_err(to_python)
 }
 
 /// At most `max_frames` of the key frames, spread evenly over them.
 #[pyfunction]
 pub fn key_frames(keys: Vec<u64>, max_frames: u64) -> PyResult<Vec<u64>> {
-    video::key_frames(&keys, max_frames).map_err(to_py)
+    video::key_frames(&keys, max_frames).map_err(to_python)
 }
 
 /// Chooses frames of a source of unknown length while they arrive.
@@ -72,17 +70,17 @@ impl FrameStream {
                 return Err(PyValueError::new_err("pass at most one of fps, indices and keys_only"));
             }
         };
-        Ok(Self { stream: video::Stream::new(policy, max_frames).map_err(to_py)? })
+        Ok(Self { stream: video::Stream::new(policy, max_frames).map_err(to_python)? })
     }
 
     /// Offer the next frame; returns whether to keep it, and the indices of frames that are no longer needed.
     fn offer(&mut self, time: f64, is_key: bool) -> PyResult<(bool, Vec<u64>)> {
-        let verdict = self.stream.offer(time, is_key).map_err(to_py)?;
+        let verdict = self.stream.offer(time, is_key).map_err(to_python)?;
         Ok((verdict.keep, verdict.release))
     }
 
     /// The indices of the frames to use, once the source has ended.
     fn finish(&self) -> PyResult<Vec<u64>> {
-        self.stream.finish().map_err(to_py)
+        self.stream.finish().map_err(to_python)
     }
 }

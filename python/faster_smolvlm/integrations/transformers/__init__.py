@@ -12,7 +12,7 @@ left to Transformers, and said once by a warning of the logger ``faster_smolvlm`
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .inplace import accelerate
@@ -23,9 +23,12 @@ _HOME = {"accelerate": "inplace", "disable": "patching", "enable": "patching", "
 __all__ = ["accelerate", "disable", "enable", "is_enabled"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        found: object = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        return found
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(".classes", __name__).accelerated_class(name)
+    from .classes import accelerated_class
+
+    return accelerated_class(name)

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import inspect
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import pixels
 from .notes import say_once
+from .pixels import Picture
 from .versions import NotAcceleratedError, UnsupportedTransformersError, version
 
-_Base: Any = object  # what a mixin stands before is known when it is used
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BatchFeature
+
+    class _Base:
+        """What the mixins use of Transformers' classes that they stand before."""
+
+        backend: str
+
+        def _preprocess_image_like_inputs(self, images: object, *args: object, **kwargs: object) -> BatchFeature: ...
+        def _prepare_images_structure(self, images: object) -> list[list[Picture]]: ...
+        def process_image(self, image: Picture, **kwargs: object) -> Picture: ...
+        def preprocess(self, images: object, *args: object, **kwargs: object) -> BatchFeature: ...
+        def fetch_images(self, images: object) -> object: ...
+else:
+    _Base = object
 
 _NEEDS = {
     "do_resize": ("size", "resample"),
@@ -22,13 +37,13 @@ _NEEDS = {
 _CONVERSION = ("do_convert_rgb", "input_data_format", "device")
 
 
-class ImageProcessorMixin(_Base):  # type: ignore[misc]
+class ImageProcessorMixin(_Base):
     """Comes before an image processor of Transformers that validates first and then calls the method below.
 
     Settings, their defaults, nesting, loading and all errors about them stay Transformers'.
     """
 
-    def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> Any:
+    def _preprocess_image_like_inputs(self, images: object, *args: object, **kwargs: object) -> BatchFeature:
         inherited = super()._preprocess_image_like_inputs
         if args:
             return inherited(images, *args, **kwargs)
@@ -47,10 +62,10 @@ class ImageProcessorMixin(_Base):  # type: ignore[misc]
         return pixels.batch_feature(pixels.features(backend, pictures, settings))
 
 
-class SlowImageProcessorMixin(_Base):  # type: ignore[misc]
+class SlowImageProcessorMixin(_Base):
     """Comes before an image processor of Transformers 4.57 to 5.3 that works with Pillow, all of it in `preprocess`."""
 
-    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> Any:
+    def preprocess(self, images: object, *args: object, **kwargs: object) -> BatchFeature:
         """Return the frames of `images`; arguments and result are those of Transformers' class."""
         inherited = super().preprocess
         bound = inspect.signature(inherited).bind(images, *args, **kwargs)
@@ -72,24 +87,24 @@ class SlowImageProcessorMixin(_Base):  # type: ignore[misc]
             return inherited(images, *args, **kwargs)
         return pixels.batch_feature(pixels.features("pil", pictures, settings))
 
-    def _nested(self, images: Any) -> list[list[Any]]:
+    def _nested(self, images: object) -> list[list[Picture]]:
         from transformers.image_utils import make_nested_list_of_images
 
-        nested: list[list[Any]] = make_nested_list_of_images(self.fetch_images(images))
+        nested: list[list[Picture]] = make_nested_list_of_images(self.fetch_images(images))
         return nested
 
     @staticmethod
-    def _why_incomplete(call: dict[str, Any]) -> str:
+    def _why_incomplete(call: pixels.Settings) -> str:
         for step, names in _NEEDS.items():
             if call[step] and any(call[name] is None for name in names):
                 return f"{step} lacks a setting"
         return ""
 
 
-def mixin_for(base: Any) -> type:
+def mixin_for(base: Any) -> type[_Base]:
     """Return what to put before an image processor class of Transformers.
 
-    Raises `NotAcceleratedError` where its arithmetic is another, UnsupportedTransformersError where its API is.
+    Raises `NotAcceleratedError` if its arithmetic is another, `UnsupportedTransformersError` if its API is.
     """
     if "interpolation" in inspect.signature(base.resize).parameters:
         raise NotAcceleratedError(
@@ -106,14 +121,14 @@ def mixin_for(base: Any) -> type:
     raise UnsupportedTransformersError(f"{base.__name__}.preprocess takes other arguments")
 
 
-def _inherited_class(processor: Any) -> Any:
-    classes: tuple[Any, ...] = type(processor).__mro__
+def _inherited_class(processor: object) -> type:
+    classes = type(processor).__mro__
     return classes[classes.index(ImageProcessorMixin) + 1]
 
 
 @lru_cache(maxsize=8)
 def lanczos_is_bicubic(base: Any) -> bool:
-    """Whether a class of Transformers computes Lanczos as bicubic, as where torchvision has no Lanczos: ask it."""
+    """Whether a class of Transformers computes Lanczos as bicubic, as it does if torchvision has no Lanczos: ask it."""
     import torch
     from transformers.image_utils import SizeDict
 

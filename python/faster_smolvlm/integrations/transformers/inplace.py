@@ -1,11 +1,19 @@
-"""`accelerate`: the objects of Transformers, made faster where they are."""
+"""`accelerate`: an object of Transformers gets its accelerated class, in place."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from .classes import IMAGE_PROCESSORS, MODELS, PROCESSORS, VIDEO_PROCESSORS, accelerated_class_of, is_accelerated
-from .notes import say_once
+from .classes import (
+    IMAGE_PROCESSORS,
+    MODELS,
+    PROCESSORS,
+    VIDEO_PROCESSORS,
+    accelerate_parts,
+    is_accelerated,
+    is_one_of,
+    swap_class,
+)
 
 T = TypeVar("T")
 
@@ -23,8 +31,7 @@ def accelerate(processor_or_model: T) -> T:
     Every setting stays and may be changed at any time; a second call changes nothing. What belongs to these families
     but cannot be accelerated (a subclass with steps of its own) is left as it is, and that is said once.
 
-    Raises TypeError for objects of other kinds, `UnsupportedTransformersError` where the installed version does not
-    fit.
+    Raises TypeError for objects of other kinds, `UnsupportedTransformersError` if the installed version does not fit.
     """
     if not accelerate_if_known(processor_or_model):
         known = (*PROCESSORS, *IMAGE_PROCESSORS, *VIDEO_PROCESSORS, *MODELS)
@@ -35,40 +42,14 @@ def accelerate(processor_or_model: T) -> T:
     return processor_or_model
 
 
-def accelerate_if_known(target: Any) -> bool:
+def accelerate_if_known(target: object) -> bool:
     """As `accelerate`, for any object; False for one of another kind, which is left alone."""
     if is_accelerated(target):
         return True
-    if _is_one_of(target, PROCESSORS):
+    if is_one_of(target, PROCESSORS):
         accelerate_parts(target)
         return True
-    if not _is_one_of(target, (*IMAGE_PROCESSORS, *VIDEO_PROCESSORS, *MODELS)):
+    if not is_one_of(target, (*IMAGE_PROCESSORS, *VIDEO_PROCESSORS, *MODELS)):
         return False
-    _swap(target)
+    swap_class(target)
     return True
-
-
-def accelerate_parts(processor: Any) -> None:
-    """Accelerate the image and the video processor of a processor."""
-    for name in ("image_processor", "video_processor"):
-        part = getattr(processor, name, None)
-        if part is not None and not is_accelerated(part):
-            if _is_one_of(part, (*IMAGE_PROCESSORS, *VIDEO_PROCESSORS)):
-                _swap(part)
-            else:
-                say_once(f"{type(part).__name__} is not of the SmolVLM family and stays as it is")
-
-
-def _swap(target: Any) -> None:
-    found = accelerated_class_of(target)
-    if found is None:
-        say_once(
-            f"{type(target).__module__}.{type(target).__name__} may have steps of its own and stays as it is; only "
-            "the classes of Transformers themselves are accelerated"
-        )
-        return
-    target.__class__ = found
-
-
-def _is_one_of(target: Any, names: tuple[str, ...]) -> bool:
-    return any(kind.__name__ in names and kind.__module__.startswith("transformers.") for kind in type(target).__mro__)

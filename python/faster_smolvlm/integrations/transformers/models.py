@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
+from ...families import FAMILIES
 from ...generation import GenerationConfig
 from ...generation.choice import ServedBy
 from ...generation.streamers import ended
@@ -20,7 +21,7 @@ from .versions import version
 _Base: Any = object  # what the mixin stands before is known when it is used
 
 # Whose forward the engines know: the layers of these files of Transformers, and those of torch.
-_SOURCES = ("smolvlm", "idefics3", "llama", "siglip")
+_SOURCES = (*(family.model_type for family in FAMILIES), "llama", "siglip")
 _LAYERS = (nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm, nn.ModuleList, nn.Identity)
 _ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
 _ATTENTION = ("sdpa", "eager", "flash_attention_2")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 from .classes import MODELS, PROCESSORS, check_version
 from .inplace import accelerate_if_known
@@ -13,15 +14,16 @@ from .versions import need
 _AUTO = ("AutoProcessor", "AutoImageProcessor", "AutoVideoProcessor", "AutoModelForImageTextToText")
 _NAME = "from_pretrained"
 _ABSENT = object()
-_patched: dict[Any, Any] = {}  # class -> what its own namespace held
+_patched: dict[type, object] = {}  # class -> what its own namespace held
 _lock = threading.Lock()
+T = TypeVar("T")
 
 
 def enable() -> None:
     """Accelerate what the auto classes of Transformers, and its SmolVLM and Idefics3 classes, load from now on.
 
     Subclasses that inherit `from_pretrained` are included; objects of other families pass through untouched. A second
-    call changes nothing. Raises `UnsupportedTransformersError`, before anything is changed, where the installed version
+    call changes nothing. Raises `UnsupportedTransformersError`, before anything is changed, if the installed version
     does not fit.
     """
     with _lock:
@@ -50,9 +52,9 @@ def is_enabled() -> bool:
     return bool(_patched)
 
 
-def _accelerating(load: Any) -> Any:
+def _accelerating(load: Callable[..., T]) -> Callable[..., T]:
     @functools.wraps(load)
-    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls: type, *args: object, **kwargs: object) -> T:
         loaded = load(cls, *args, **kwargs)
         # With return_unused_kwargs there are two.
         accelerate_if_known(loaded[0] if isinstance(loaded, tuple) else loaded)

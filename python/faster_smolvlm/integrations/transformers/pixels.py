@@ -6,12 +6,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BatchFeature
 
 from ...media import MediaPolicy
 from ...media.kinds import is_array, is_pil_image
 from ...pixels.image_processing_base import SmolVLMImageProcessorBase
 from ...pixels.settings import NAMES
+
+Picture = Any
+"""A PIL image, an array or a tensor: Transformers names no type of which they all are."""
+Settings = dict[str, Any]
+"""The settings of a call by name; which of them a call has depends on the version of Transformers."""
 
 OPEN_POLICY = MediaPolicy(max_pixels=sys.maxsize, max_side=1 << 30, max_output_bytes=sys.maxsize)
 """Transformers has no limits, so a drop-in has none."""
@@ -28,7 +36,7 @@ _KNOWN = frozenset(NAMES) | _IGNORED | _FORMS
 
 
 @lru_cache(maxsize=2)
-def _engine(backend: str) -> SmolVLMImageProcessorBase:
+def _image_processor(backend: str) -> SmolVLMImageProcessorBase:
     if backend == "pil":
         from ...pixels.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
@@ -38,20 +46,20 @@ def _engine(backend: str) -> SmolVLMImageProcessorBase:
     return SmolVLMImageProcessor(media_policy=OPEN_POLICY)
 
 
-def features(backend: str, pictures: list[list[Any]], settings: dict[str, Any]) -> dict[str, Any]:
+def features(backend: str, pictures: list[list[Picture]], settings: Settings) -> dict[str, object]:
     """Return the frames of samples of pictures, with the arithmetic of "torchvision" or "pil"."""
-    return dict(_engine(backend).preprocess(pictures, **settings))
+    return dict(_image_processor(backend).preprocess(pictures, **settings))
 
 
-def batch_feature(data: dict[str, Any]) -> Any:
+def batch_feature(data: dict[str, object]) -> BatchFeature:
     """Return Transformers' own `BatchFeature` around `data`."""
     from transformers.image_processing_utils import BatchFeature
 
     return BatchFeature(data)
 
 
-def settings_for(kwargs: dict[str, Any], *, lanczos_is_bicubic: bool) -> tuple[dict[str, Any], str]:
-    """Translate the settings of a call of Transformers; the second is why ours cannot serve them, "" where it can."""
+def settings_for(kwargs: Settings, *, lanczos_is_bicubic: bool) -> tuple[Settings, str]:
+    """Translate the settings of a call of Transformers; the second is why ours cannot serve them, "" if it can."""
     unknown = sorted(name for name, value in kwargs.items() if name not in _KNOWN and value is not None)
     if unknown:
         return {}, f"the setting {unknown[0]!r} is not known here"
@@ -73,7 +81,7 @@ def settings_for(kwargs: dict[str, Any], *, lanczos_is_bicubic: bool) -> tuple[d
     return settings, ""
 
 
-def _resample(kwargs: dict[str, Any]) -> int | None:
+def _resample(kwargs: Settings) -> int | None:
     given = kwargs.get("resample", kwargs.get("interpolation"))
     if isinstance(given, int):
         return int(given)
@@ -83,7 +91,7 @@ def _resample(kwargs: dict[str, Any]) -> int | None:
     return by_name.get(str(getattr(given, "value", given)))
 
 
-def as_rgb(image: Any, input_data_format: Any, convert: Callable[[Any], Any]) -> Any:
+def as_rgb(image: Picture, input_data_format: object, convert: Callable[[Picture], Picture]) -> Picture:
     """Return a picture that is RGB to every version of Transformers as it is, any other one as `convert` makes it.
 
     What becomes of palettes, transparency and greys differs from version to version; Transformers' own step decides.
@@ -97,8 +105,8 @@ def as_rgb(image: Any, input_data_format: Any, convert: Callable[[Any], Any]) ->
     return convert(image)
 
 
-def why_not(pictures: list[list[Any]]) -> str:
-    """Return why ours cannot serve these pictures as Transformers does to the bit, "" where it can."""
+def why_not(pictures: list[list[Picture]]) -> str:
+    """Return why ours cannot serve these pictures as Transformers does to the bit, "" if it can."""
     kinds = {_kind(image) for sample in pictures for image in sample}
     if not kinds:
         return "there are no pictures"
@@ -108,7 +116,7 @@ def why_not(pictures: list[list[Any]]) -> str:
     return ""
 
 
-def _kind(image: Any) -> str:
+def _kind(image: Picture) -> str:
     if is_pil_image(image):
         return "uint8 RGB"
     channels = image.shape[0] if image.ndim == 3 and image.shape[0] in (1, 3, 4) else image.shape[-1]

@@ -15,7 +15,7 @@ from ...modeling.modeling_vision import SmolVLMVisionEmbeddings
 def same_positions(kind: Any, side: int) -> bool:
     """Compare an embeddings class of Transformers with ours on a full and on a padded grid of `side` × `side` patches.
 
-    4.57 rounds the places of the patches down to the ones before, so its answers are others.
+    4.57 rounds the positions of the patches down to the ones before, so its answers are others.
     """
     full, padded = torch.ones(2, 1, side, side, dtype=torch.bool)
     padded[:, side // 2 + 1 :] = False

@@ -1,10 +1,10 @@
-"""Which versions of Transformers this was tested with, and the error where another one's API does not fit."""
+"""Which versions of Transformers this was tested with, and the error if another one's API does not fit."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from typing import Any
+from types import ModuleType
 
 TESTED = ("4.57", "5.3", "5.23", "5.24")
 
@@ -35,12 +35,13 @@ def is_tested() -> bool:
     return found is not None and found.group() in TESTED
 
 
-def get(name: str) -> Any:
-    """Return a public class of Transformers; None where this version, or this installation, has none of that name."""
+def get(name: str) -> type | None:
+    """Return a public class of Transformers; None if this version, or this installation, has none of that name."""
     try:
-        return getattr(_transformers(), name)
+        found: type = getattr(_transformers(), name)
     except (AttributeError, ImportError):
         return None
+    return found
 
 
 def is_listed(name: str) -> bool:
@@ -48,7 +49,7 @@ def is_listed(name: str) -> bool:
     return name in dir(_transformers())
 
 
-def need(name: str) -> Any:
+def need(name: str) -> type:
     """Return a public class of Transformers that every supported version has."""
     found = get(name)
     if found is None:
@@ -56,7 +57,7 @@ def need(name: str) -> Any:
     return found
 
 
-def _transformers() -> Any:
+def _transformers() -> ModuleType:
     try:
         return importlib.import_module("transformers")
     except ImportError as error:

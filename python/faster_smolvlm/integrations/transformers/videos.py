@@ -1,9 +1,9 @@
-"""What the accelerated video processor does differently: pixels from Rust, and decoding where Transformers cannot."""
+"""What the accelerated video processor does differently: pixels from Rust, and decoding if Transformers cannot."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ...pixels.video_processing_smolvlm import SmolVLMVideoProcessor
 from . import pixels
@@ -11,13 +11,33 @@ from .images import lanczos_is_bicubic
 from .notes import say_once
 from .versions import UnsupportedTransformersError
 
-_Base: Any = object  # what the mixin stands before is known when it is used
+if TYPE_CHECKING:
+    import torch
+    from transformers.image_processing_utils import BatchFeature
+
+    from ...media.kinds import MediaSource
+    from ...media.video import Sampler
+
+    # The frames and the `VideoMetadata` of a clip; of a list of clips, all frames and all metadata.
+    Fetched = tuple[object, object] | list[tuple[object, ...]]
+
+    class _Base:
+        """What the mixin uses of Transformers' class that it stands before."""
+
+        max_image_size: dict[str, int]
+
+        def _preprocess(self, videos: list[torch.Tensor], **kwargs: object) -> BatchFeature: ...
+        def fetch_videos(
+            self, video_url_or_urls: MediaSource | list[MediaSource], sample_indices_fn: Sampler | None = None
+        ) -> Fetched: ...
+else:
+    _Base = object
 
 
-class VideoProcessorMixin(_Base):  # type: ignore[misc]
+class VideoProcessorMixin(_Base):
     """Comes before Transformers' `SmolVLMVideoProcessor`."""
 
-    def _preprocess(self, videos: list[Any], **kwargs: Any) -> Any:
+    def _preprocess(self, videos: list[torch.Tensor], **kwargs: object) -> BatchFeature:
         inherited = super()._preprocess
         bicubic = lanczos_is_bicubic(type(self).__mro__[2])
         settings, reason = pixels.settings_for(kwargs, lanczos_is_bicubic=bicubic)
@@ -27,12 +47,14 @@ class VideoProcessorMixin(_Base):  # type: ignore[misc]
             say_once(f"{type(self).__name__} leaves this call to Transformers: {reason}")
             return inherited(videos, **kwargs)
         settings.pop("return_row_col_info", None)
-        ours = _engine(self.max_image_size["longest_edge"])
+        ours = _video_processor(self.max_image_size["longest_edge"])
         found = ours.preprocess([video.numpy() for video in videos], input_data_format="channels_first", **settings)
         return pixels.batch_feature(dict(found))
 
-    def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: Any = None) -> Any:
-        """Decode a video, or each of a list, with PyAV where Transformers has no decoder at hand.
+    def fetch_videos(
+        self, video_url_or_urls: MediaSource | list[MediaSource], sample_indices_fn: Sampler | None = None
+    ) -> Fetched:
+        """Decode a video, or each of a list, with PyAV if Transformers has no decoder at hand.
 
         Returns frames, uint8 (frames, height, width, 3), and their `VideoMetadata`.
         """
@@ -50,7 +72,7 @@ class VideoProcessorMixin(_Base):  # type: ignore[misc]
         return frames, VideoMetadata(**metadata)
 
 
-def mixin_for(base: Any) -> type:
+def mixin_for(base: type) -> type[_Base]:
     """Return what to put before a video processor class of Transformers; raises UnsupportedTransformersError."""
     if not hasattr(base, "_preprocess") or not hasattr(base, "fetch_videos"):
         raise UnsupportedTransformersError(f"{base.__name__} has no step that makes pixels of decoded videos")
@@ -58,11 +80,11 @@ def mixin_for(base: Any) -> type:
 
 
 @lru_cache(maxsize=8)
-def _engine(tile: int) -> SmolVLMVideoProcessor:
+def _video_processor(tile: int) -> SmolVLMVideoProcessor:
     return SmolVLMVideoProcessor(max_image_size={"longest_edge": tile}, media_policy=pixels.OPEN_POLICY)
 
 
-def _why_not(video: Any) -> str:
+def _why_not(video: torch.Tensor) -> str:
     if video.ndim != 4 or video.shape[1] != 3 or str(video.dtype) != "torch.uint8" or video.device.type != "cpu":
         return (
             f"a video is {video.dtype} {tuple(video.shape)} on {video.device}, "

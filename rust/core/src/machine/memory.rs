@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut, Range};
 
 use memmap2::{MmapMut, MmapOptions};
 
-use crate::error::{EngineError, Result};
+use crate::error::{Error, Result};
 
 /// Bytes of a huge page.
 pub const HUGE_PAGE: usize = 2 << 20;
@@ -27,7 +27,7 @@ pub struct Mapped<T: Plain> {
 impl<T: Plain> Mapped<T> {
     /// Maps `len` zeroed elements.
     pub fn zeroed(len: usize) -> Result<Self> {
-        let refuse = || EngineError::Memory { bytes: len.saturating_mul(size_of::<T>()) };
+        let refuse = || Error::no_memory(len.saturating_mul(size_of::<T>()));
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(refuse)?.max(1);
         // Large maps start on a huge-page boundary, or the kernel could use huge pages for none of their ends.
         let slack = if bytes >= HUGE_PAGE { HUGE_PAGE } else { 0 };
@@ -117,6 +117,7 @@ impl<'a> Shared<'a, f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     #[test]
     fn buffers_are_zeroed_and_aligned() {
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn impossible_memory_is_refused() {
-        assert!(matches!(Mapped::<f32>::zeroed(usize::MAX / 2), Err(EngineError::Memory { .. })));
-        assert!(matches!(Mapped::<u8>::zeroed(1 << 60), Err(EngineError::Memory { .. })));
+        let kind = |refused: Option<Error>| refused.map(|error| error.kind());
+        assert_eq!(kind(Mapped::<f32>::zeroed(usize::MAX / 2).err()), Some(ErrorKind::Memory));
+        assert_eq!(kind(Mapped::<u8>::zeroed(1 << 60).err()), Some(ErrorKind::Memory));
     }
 }

@@ -30,7 +30,7 @@ static FREE: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
 impl Buffer {
     /// At least `bytes` bytes, used before if there are such.
     pub fn new(bytes: usize) -> Result<Self, Error> {
-        let capacity = bytes.max(1).checked_next_multiple_of(ALIGNMENT).ok_or(Error::NoMemory { bytes })?;
+        let capacity = bytes.max(1).checked_next_multiple_of(ALIGNMENT).ok_or_else(|| Error::no_memory(bytes))?;
         // Whoever finds the list taken does without: after a fork its holder may not exist.
         if let Ok(mut free) = FREE.try_lock() {
             let fits = |buffer: &Buffer| (capacity..=capacity + capacity / 4).contains(&buffer.capacity);
@@ -38,9 +38,9 @@ impl Buffer {
                 return Ok(free.swap_remove(at));
             }
         }
-        let layout = Layout::from_size_align(capacity, ALIGNMENT).map_err(|_| Error::NoMemory { bytes })?;
+        let layout = Layout::from_size_align(capacity, ALIGNMENT).map_err(|_| Error::no_memory(bytes))?;
         // SAFETY: the size is not zero.
-        let start = NonNull::new(unsafe { alloc(layout) }).ok_or(Error::NoMemory { bytes })?;
+        let start = NonNull::new(unsafe { alloc(layout) }).ok_or_else(|| Error::no_memory(bytes))?;
         #[cfg(target_os = "linux")]
         // SAFETY: advice about pages that this buffer owns; an error means that it is not taken.
         unsafe {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::error::{EngineError, Result};
+use crate::error::{Error, Result};
 
 /// Busy iterations before an idle thread parks (some tens of microseconds: longer than the gaps inside a step,
 /// shorter than what a waiting user notices on the electricity bill).
@@ -121,7 +121,7 @@ impl Team {
     /// Starts `threads - 1` threads; the caller of [`Team::run`] is the first.
     pub fn new(threads: usize) -> Result<Self> {
         if threads == 0 || threads > 1024 {
-            return Err(EngineError::Input(format!("num_threads must lie between 1 and 1024, got {threads}")));
+            return Err(Error::value(format!("num_threads must lie between 1 and 1024, got {threads}")));
         }
         let state = Arc::new(State::default());
         state.active.store(threads, Ordering::Relaxed);
@@ -132,7 +132,7 @@ impl Team {
             let handle = thread::Builder::new()
                 .name(format!("smolvlm-{index}"))
                 .spawn(move || serve(&state, index))
-                .map_err(|e| EngineError::Input(format!("could not start thread {index} of {threads}: {e}")))?;
+                .map_err(|e| Error::value(format!("could not start thread {index} of {threads}: {e}")))?;
             team.threads.push(handle);
         }
         Ok(team)
@@ -185,7 +185,7 @@ impl Team {
             self.phase = (s.claim.0.load(Ordering::Acquire) >> TASK_BITS) + 1;
             s.claim.0.store(self.phase << TASK_BITS, Ordering::Release);
             self.done = s.done.0.load(Ordering::Acquire);
-            return Err(EngineError::Internal("a task panicked; the message above says where".into()));
+            return Err(Error::defect("a task panicked; the message above says where"));
         }
         Ok(())
     }
@@ -241,6 +241,7 @@ fn serve(s: &State, index: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     #[test]
     fn every_task_runs_once_and_phases_are_ordered() {
@@ -270,7 +271,7 @@ mod tests {
         std::panic::set_hook(Box::new(|_| {}));
         let failed = team.run(|w| w.for_each(8, |i| assert_ne!(i, 5)));
         std::panic::set_hook(hook);
-        assert!(matches!(failed, Err(EngineError::Internal(_))));
+        assert_eq!(failed.map_err(|error| error.kind()), Err(ErrorKind::Defect));
         team.run(|w| w.for_each(8, |_| ())).expect("works again");
     }
 

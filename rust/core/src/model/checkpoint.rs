@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype as FileType, SafeTensors};
 
-use crate::error::{EngineError, Result};
+use crate::error::{Error, Result};
 
 /// Memory that a caller owns and keeps in place.
 pub type Memory = Box<dyn AsRef<[u8]> + Send + Sync>;
@@ -30,7 +30,7 @@ impl Source {
 struct Entry {
     source: usize,
     bytes: Range<usize>,
-    dtype: Dtype,
+    dtype: FileType,
     shape: Vec<usize>,
 }
 
@@ -41,12 +41,50 @@ pub struct Checkpoint {
     entries: HashMap<String, Entry>,
 }
 
+/// How the values of a tensor are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TensorType {
+    /// 32-bit floating point.
+    Float32,
+    /// IEEE 16-bit floating point.
+    Float16,
+    /// The upper half of a float32.
+    Bfloat16,
+}
+
+impl TensorType {
+    fn of_file(file: FileType) -> Option<Self> {
+        match file {
+            FileType::F32 => Some(Self::Float32),
+            FileType::F16 => Some(Self::Float16),
+            FileType::BF16 => Some(Self::Bfloat16),
+            _ => None,
+        }
+    }
+
+    fn file(self) -> FileType {
+        match self {
+            Self::Float32 => FileType::F32,
+            Self::Float16 => FileType::F16,
+            Self::Bfloat16 => FileType::BF16,
+        }
+    }
+
+    /// Bytes of a value.
+    fn size(self) -> usize {
+        match self {
+            Self::Float32 => 4,
+            Self::Float16 | Self::Bfloat16 => 2,
+        }
+    }
+}
+
 /// A tensor in memory: its values lie row after row.
 pub struct MemoryTensor {
     /// Name as in a file.
     pub name: String,
-    /// Type of the values, as safetensors calls it.
-    pub dtype: Dtype,
+    /// Type of the values.
+    pub dtype: TensorType,
     /// Shape.
     pub shape: Vec<usize>,
     /// The values.
@@ -58,7 +96,7 @@ pub struct MemoryTensor {
 pub struct Tensor<'a> {
     name: &'a str,
     bytes: &'a [u8],
-    dtype: Dtype,
+    dtype: TensorType,
     /// First dimension.
     pub rows: usize,
     /// Product of the other dimensions.
@@ -70,11 +108,11 @@ impl Checkpoint {
     pub fn open(paths: &[String]) -> Result<Self> {
         let mut checkpoint = Self { paths: paths.to_vec(), sources: Vec::new(), entries: HashMap::new() };
         for path in paths {
-            let refuse = |reason: String| EngineError::File { path: path.clone(), reason };
-            let file = File::open(path).map_err(|e| refuse(e.to_string()))?;
+            let refuse = |reason: &dyn std::fmt::Display| Error::file(path, reason);
+            let file = File::open(path).map_err(|e| refuse(&e))?;
             // SAFETY: the map is only read; as with every mapped file, nobody may cut the file short meanwhile.
-            let map = unsafe { Mmap::map(&file) }.map_err(|e| refuse(e.to_string()))?;
-            let tensors = SafeTensors::deserialize(&map).map_err(|e| refuse(e.to_string()))?;
+            let map = unsafe { Mmap::map(&file) }.map_err(|e| refuse(&e))?;
+            let tensors = SafeTensors::deserialize(&map).map_err(|e| refuse(&e))?;
             for (name, view) in tensors.iter() {
                 let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
                 let entry = Entry {
@@ -95,16 +133,17 @@ impl Checkpoint {
         let mut checkpoint = Self { paths: Vec::new(), sources: Vec::new(), entries: HashMap::new() };
         for tensor in tensors {
             let given = (*tensor.bytes).as_ref().len();
-            let values: usize = tensor.shape.iter().product();
-            let expected = values * tensor.dtype.bitsize() / 8;
-            if given != expected {
-                return Err(EngineError::Input(format!(
-                    "tensor {}: {given} bytes given, {expected} expected",
-                    tensor.name
-                )));
+            let expected = tensor.shape.iter().try_fold(tensor.dtype.size(), |size, &side| size.checked_mul(side));
+            if Some(given) != expected {
+                let (name, expected) = (&tensor.name, expected.unwrap_or(usize::MAX));
+                return Err(Error::value(format!("tensor {name}: {given} bytes given, {expected} expected")));
             }
-            let entry =
-                Entry { source: checkpoint.sources.len(), bytes: 0..given, dtype: tensor.dtype, shape: tensor.shape };
+            let entry = Entry {
+                source: checkpoint.sources.len(),
+                bytes: 0..given,
+                dtype: tensor.dtype.file(),
+                shape: tensor.shape,
+            };
             checkpoint.entries.insert(tensor.name, entry);
             checkpoint.sources.push(Source::Memory(tensor.bytes));
         }
@@ -143,20 +182,23 @@ impl Checkpoint {
             return Ok(None);
         };
         if entry.shape != shape {
-            let (given, expected) = (entry.shape.clone(), shape.to_vec());
-            return Err(EngineError::Shape { name: name.clone(), given, expected });
+            let given = &entry.shape;
+            return Err(Error::value(format!(
+                "tensor {name} has shape {given:?}, the configuration implies {shape:?}"
+            )));
         }
-        if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(EngineError::Dtype { name: name.clone(), given: format!("{:?}", entry.dtype) });
-        }
+        let given = entry.dtype;
+        let dtype = TensorType::of_file(given).ok_or_else(|| {
+            Error::value(format!("tensor {name} has dtype {given:?}; the engine reads F32, F16 and BF16"))
+        })?;
         let bytes = &self.sources[entry.source].bytes()[entry.bytes.clone()];
         let columns = shape[1..].iter().product();
-        Ok(Some(Tensor { name, bytes, dtype: entry.dtype, rows: shape[0], columns }))
+        Ok(Some(Tensor { name, bytes, dtype, rows: shape[0], columns }))
     }
 
     /// The tensor called `name`, or an error that names it.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
-        self.find(name, shape)?.ok_or_else(|| EngineError::MissingTensor { name: name.into() })
+        self.find(name, shape)?.ok_or_else(|| { Error::value(format!("the checkpoint has no tensor {name}; expected a SmolVLM or Idefics3 checkpoint with the tensor names of Transformers"))})
     }
 
     /// A small tensor as float32, all values finite.
@@ -173,20 +215,20 @@ impl Checkpoint {
 impl Tensor<'_> {
     /// Converts one row to float32.
     pub fn read(&self, row: usize, out: &mut [f32]) {
-        let size = if self.dtype == Dtype::F32 { 4 } else { 2 };
+        let size = self.dtype.size();
         let bytes = &self.bytes[row * self.columns * size..][..self.columns * size];
         match self.dtype {
-            Dtype::F32 => {
+            TensorType::Float32 => {
                 for (o, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
                     *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
                 }
             }
-            Dtype::BF16 => {
+            TensorType::Bfloat16 => {
                 for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
                     *o = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
                 }
             }
-            _ => {
+            TensorType::Float16 => {
                 for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
                     *o = half_to_single(u16::from_le_bytes([b[0], b[1]]));
                 }
@@ -203,7 +245,8 @@ impl Tensor<'_> {
         if !out.iter().fold(false, |any, x| any | bad(x)) {
             return Ok(());
         }
-        Err(EngineError::NotFinite { name: self.name.into(), row })
+        let name = self.name;
+        Err(Error::value(format!("tensor {name} holds NaN or infinity in row {row}; the checkpoint is damaged")))
     }
 }
 

@@ -1,5 +1,5 @@
 //! The numbers of a model's configuration that the engine needs, and their limits.
-use crate::error::{EngineError, Result};
+use crate::error::{Error, Result};
 use crate::model::kv::QUERY_ROWS;
 
 /// Sizes of the vision tower.
@@ -97,11 +97,11 @@ impl ModelConfig {
         ];
         for (name, given, most) in sizes {
             if given == 0 || given > most {
-                return Err(EngineError::Config(format!("{name} is {given}, expected 1 to {most}")));
+                return Err(Error::config(format!("{name} is {given}, expected 1 to {most}")));
             }
         }
         let demand = |holds: bool, reason: String| {
-            if holds { Ok(()) } else { Err(EngineError::Config(reason)) }
+            if holds { Ok(()) } else { Err(Error::config(reason)) }
         };
         demand(
             v.hidden_size % v.num_attention_heads == 0,

@@ -1,7 +1,7 @@
 //! The engine as its users see it: load a checkpoint, encode frames, step sequences.
 use std::path::PathBuf;
 
-use crate::error::{EngineError, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::machine::team::Team;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::ModelConfig;
@@ -63,9 +63,8 @@ fn load_weights(
     let Some(folder) = &options.packed_cache else {
         return load(Packer::new(dtype, team));
     };
-    let identity = checkpoint
-        .identity()
-        .ok_or_else(|| EngineError::Config("packed weights are kept for checkpoints in files only".into()))?;
+    let identity =
+        checkpoint.identity().ok_or_else(|| Error::config("packed weights are kept for checkpoints in files only"))?;
     let key = packed_file::key(&identity, &format!("{config:?}"), [vision, text]);
     let path = folder.join(format!("{key:016x}.packed"));
     let kept = match Packer::kept(dtype, team, &path, key) {
@@ -76,10 +75,10 @@ fn load_weights(
     match kept {
         Ok(Some(loaded)) => Ok(loaded),
         Ok(None) => load(Packer::keeping(dtype, team, &path, key)),
-        Err(EngineError::Packed(reason)) => {
+        Err(error) if error.kind() == ErrorKind::Packed => {
             let (vision, text, outcome) = load(Packer::keeping(dtype, team, &path, key))?;
             let outcome = match outcome {
-                Outcome::Written => Outcome::Replaced(reason),
+                Outcome::Written => Outcome::Replaced(error.to_string()),
                 other => other,
             };
             Ok((vision, text, outcome))
@@ -113,7 +112,7 @@ impl Engine {
     pub fn new(open: impl FnOnce() -> Result<Checkpoint>, config: ModelConfig, options: &LoadOptions) -> Result<Self> {
         config.validate()?;
         if options.kv_dtype == Dtype::Int8 {
-            return Err(EngineError::Config("keys and values are stored as float32 or bfloat16".into()));
+            return Err(Error::config("keys and values are stored as float32 or bfloat16"));
         }
         let isa = std::env::var(ISA_VARIABLE).ok();
         let kernels = select(isa.as_deref())?;
@@ -190,7 +189,7 @@ impl Engine {
             self.vision_buffers = Some(buffers);
         }
         let Some(buffers) = &mut self.vision_buffers else {
-            return Err(EngineError::Internal("the vision buffers were just made".into()));
+            return Err(Error::defect("the vision buffers were just made"));
         };
         self.vision.encode(self.kernels, &mut self.team, buffers, frame, out)
     }
@@ -212,7 +211,7 @@ impl Engine {
         let mut row = 0;
         let mut segments = Vec::with_capacity(input.sequences.len());
         for (id, &rows) in input.sequences.iter().zip(input.lengths).filter(|(_, rows)| **rows > 0) {
-            let sequence = sequences.get(id).ok_or(EngineError::Sequence { id: *id })?;
+            let sequence = sequences.get(id).ok_or_else(|| Error::no_sequence(*id))?;
             segments.push(Segment { pages: sequence.pages.clone(), position: sequence.length, row, rows });
             row += rows;
         }
@@ -223,7 +222,7 @@ impl Engine {
     }
 
     fn check(&self, input: &StepInput<'_>, output: &Output<'_>) -> Result<()> {
-        let refuse = |reason: String| Err(EngineError::Input(reason));
+        let refuse = |reason: String| Err(Error::value(reason));
         let rows = input.lengths.iter().fold(0_usize, |n, l| n.saturating_add(*l));
         if input.sequences.len() != input.lengths.len() {
             return refuse(format!("{} sequences, but {} lengths", input.sequences.len(), input.lengths.len()));
@@ -240,7 +239,7 @@ impl Engine {
         let features = input.features.len() / hidden;
         for (&id, &feature) in input.ids.iter().zip(input.feature_rows) {
             if id < 0 || id >= vocab_size as i64 {
-                return Err(EngineError::Token { id, vocab_size });
+                return Err(Error::value(format!("token id {id} is outside the vocabulary of {vocab_size} tokens")));
             }
             if feature >= features as i64 {
                 return refuse(format!("feature row {feature} of {features}"));

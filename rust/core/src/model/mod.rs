@@ -14,7 +14,7 @@ mod tests;
 pub mod text;
 pub mod vision;
 
-pub use checkpoint::{Checkpoint, MemoryTensor};
+pub use checkpoint::{Checkpoint, MemoryTensor, TensorType};
 pub use config::{ModelConfig, TextConfig, VisionConfig};
 pub use engine::{Engine, LoadOptions, StepInput};
 pub use kernels::Dtype;

@@ -95,7 +95,7 @@ fn checkpoint() -> Checkpoint {
     let tensors = shapes.into_iter().enumerate().map(|(seed, (name, shape))| {
         let count = shape.iter().product();
         let bytes: Vec<u8> = numbers(seed).take(count).flat_map(f32::to_le_bytes).collect();
-        MemoryTensor { name: format!("model.{name}"), dtype: safetensors::Dtype::F32, shape, bytes: Box::new(bytes) }
+        MemoryTensor { name: format!("model.{name}"), dtype: TensorType::Float32, shape, bytes: Box::new(bytes) }
     });
     Checkpoint::from_memory(tensors.collect()).expect("consistent")
 }

@@ -10,7 +10,7 @@ use crate::pixels::kernels::Kernels;
 pub fn fill_mask(mask: &mut [i64], frames: usize, frame: usize, counts: &[usize]) -> Result<(), Error> {
     let needed = counts.len().saturating_mul(frames).saturating_mul(frame);
     if mask.len() != needed || frame == 0 {
-        return Err(Error::OutputLength { given: mask.len(), needed });
+        return Err(Error::output_length(mask.len(), needed));
     }
     let kernels = Kernels::current();
     let fill = |(index, values): (usize, &mut [i64])| {

@@ -49,10 +49,10 @@ impl Layout {
     /// The layout of a picture of `height` × `width`.
     pub fn new(height: usize, width: usize, settings: &Settings) -> Result<Self, Error> {
         if height == 0 || width == 0 {
-            return Err(Error::EmptyImage { height, width });
+            return Err(Error::empty_picture(height, width));
         }
         if settings.tile == 0 {
-            return Err(Error::ZeroSetting { name: "the tile size" });
+            return Err(Error::zero_setting("the tile size"));
         }
         let Target::LongestEdge(edge) = settings.target else {
             return Self::towards(height, width, settings.target, settings);
@@ -87,8 +87,8 @@ fn stage_a(height: usize, width: usize, target: Target) -> Result<(usize, usize)
     match target {
         Target::Keep => Ok((height, width)),
         Target::Exact { height, width } if height > 0 && width > 0 => Ok((height, width)),
-        Target::Exact { height, width } => Err(Error::EmptyTarget { height, width }),
-        Target::LongestEdge(0) => Err(Error::ZeroSetting { name: "the longest edge" }),
+        Target::Exact { height, width } => Err(Error::empty_target(height, width)),
+        Target::LongestEdge(0) => Err(Error::zero_setting("the longest edge")),
         Target::LongestEdge(edge) => Ok(longest_edge(height, width, edge)),
     }
 }
@@ -170,7 +170,7 @@ mod tests {
     fn zero_is_an_error() {
         let settings =
             Settings { target: Target::LongestEdge(2048), tile: 512, split: true, upscale: true, max_tiles: None };
-        assert!(matches!(Layout::new(0, 5, &settings), Err(Error::EmptyImage { .. })));
+        assert_eq!(Layout::new(0, 5, &settings).err(), Some(Error::empty_picture(0, 5)));
         assert!(Layout::new(5, 5, &Settings { tile: 0, ..settings }).is_err());
         assert!(Layout::new(5, 5, &Settings { target: Target::LongestEdge(0), ..settings }).is_err());
     }

@@ -17,10 +17,10 @@ impl<'a, T> ImageView<'a, T> {
     /// View `data` as `height` × `width` pixels of `channels` values.
     pub fn new(data: &'a [T], height: usize, width: usize, channels: usize) -> Result<Self, Error> {
         if height == 0 || width == 0 || channels == 0 {
-            return Err(Error::EmptyImage { height, width });
+            return Err(Error::empty_picture(height, width));
         }
         if data.len() != volume(height, width, channels)? {
-            return Err(Error::ImageLength { given: data.len(), height, width, channels });
+            return Err(Error::picture_length(data.len(), (height, width, channels)));
         }
         Ok(Self { data, height, width, channels })
     }
@@ -84,7 +84,7 @@ impl<'a> StridedView<'a> {
         strides: Strides,
     ) -> Result<Self, Error> {
         if height == 0 || width == 0 || channels == 0 {
-            return Err(Error::EmptyImage { height, width });
+            return Err(Error::empty_picture(height, width));
         }
         let last = |count: usize, stride: usize| (count - 1).checked_mul(stride);
         let needed = last(height, strides.row)
@@ -93,7 +93,7 @@ impl<'a> StridedView<'a> {
             .and_then(|((row, pixel), channel)| row.checked_add(pixel)?.checked_add(channel)?.checked_add(1));
         let interleaved = strides.channel == 1 && (channels..=Self::MAX_PIXEL).contains(&strides.pixel);
         if needed.is_none_or(|needed| needed > data.len()) || !(interleaved || strides.pixel == 1) {
-            return Err(Error::ImageLength { given: data.len(), height, width, channels });
+            return Err(Error::picture_length(data.len(), (height, width, channels)));
         }
         Ok(Self { data, height, width, channels, strides })
     }
@@ -223,7 +223,7 @@ impl<T: Copy + Default> Image<T> {
     /// A picture of zeros.
     pub fn zeros(height: usize, width: usize, channels: usize) -> Result<Self, Error> {
         if height == 0 || width == 0 {
-            return Err(Error::EmptyTarget { height, width });
+            return Err(Error::empty_target(height, width));
         }
         Ok(Self { data: vec![T::default(); volume(height, width, channels)?], height, width, channels })
     }
@@ -257,7 +257,7 @@ fn volume(height: usize, width: usize, channels: usize) -> Result<usize, Error> 
         .checked_mul(width)
         .and_then(|pixels| pixels.checked_mul(channels))
         .filter(|&values| values <= isize::MAX as usize / 8)
-        .ok_or(Error::TooLarge { height, width, channels })
+        .ok_or_else(|| Error::too_large(height, width, channels))
 }
 
 #[cfg(test)]
@@ -267,9 +267,9 @@ mod tests {
     #[test]
     fn sizes_are_checked() {
         assert!(ImageView::new(&[0u8; 12], 2, 2, 3).is_ok());
-        assert!(matches!(ImageView::new(&[0u8; 11], 2, 2, 3), Err(Error::ImageLength { given: 11, .. })));
-        assert!(matches!(ImageView::<u8>::new(&[], 0, 2, 3), Err(Error::EmptyImage { .. })));
-        assert!(matches!(ImageView::new(&[0u8], usize::MAX, 2, 3), Err(Error::TooLarge { .. })));
-        assert!(matches!(Image::<u8>::zeros(1 << 40, 1 << 40, 3), Err(Error::TooLarge { .. })));
+        assert_eq!(ImageView::new(&[0u8; 11], 2, 2, 3).err(), Some(Error::picture_length(11, (2, 2, 3))));
+        assert_eq!(ImageView::<u8>::new(&[], 0, 2, 3).err(), Some(Error::empty_picture(0, 2)));
+        assert_eq!(ImageView::new(&[0u8], usize::MAX, 2, 3).err(), Some(Error::too_large(usize::MAX, 2, 3)));
+        assert_eq!(Image::<u8>::zeros(1 << 40, 1 << 40, 3).err(), Some(Error::too_large(1 << 40, 1 << 40, 3)));
     }
 }

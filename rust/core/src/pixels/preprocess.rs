@@ -49,10 +49,13 @@ pub fn preprocess<V: Value>(
     let tile = pixels.settings.tile;
     let needed = layout.frames() * image.channels() * tile * tile;
     if out.len() != needed {
-        return Err(Error::OutputLength { given: out.len(), needed });
+        return Err(Error::output_length(out.len(), needed));
     }
     if pixels.conversions.len() != image.channels() {
-        return Err(Error::TableLength { given: 256 * pixels.conversions.len(), channels: image.channels() });
+        let (given, channels) = (256 * pixels.conversions.len(), image.channels());
+        return Err(Error::value(format!(
+            "the conversion table has {given} entries, {channels} channels need 256 each"
+        )));
     }
     if let (Some(kernels), Some(conversions)) = (pixels.kernels, pixels.conversions.first_chunk::<3>())
         && pixels.filter != Filter::Nearest

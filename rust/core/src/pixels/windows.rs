@@ -31,7 +31,11 @@ impl Filter {
             3 => Self::Bicubic,
             4 => Self::Box,
             5 => Self::Hamming,
-            code => return Err(Error::UnknownFilter { code }),
+            code => {
+                return Err(Error::value(format!(
+                    "resample must be one of 0 (nearest), 1 (Lanczos), 2 (bilinear), 3 (bicubic), 4 (box), 5 (Hamming), got {code}"
+                )));
+            }
         })
     }
 
@@ -128,7 +132,7 @@ impl Pass {
     /// The pass that takes `inputs` pixels to `outputs`.
     pub fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
         if arithmetic == Arithmetic::Torch && matches!(filter, Filter::Box | Filter::Hamming) {
-            return Err(Error::UnsupportedFilter { filter: if filter == Filter::Box { "box" } else { "Hamming" } });
+            return Err(Error::unsupported_filter(if filter == Filter::Box { "box" } else { "Hamming" }));
         }
         let exact: Vec<(usize, Vec<f64>)> =
             (0..outputs).map(|output| exact_window(output, inputs, outputs, filter)).collect();

@@ -30,7 +30,7 @@ pub(crate) mod definition;
 #[cfg(test)]
 mod tests;
 
-use crate::error::{EngineError, Result};
+use crate::error::{Error, Result};
 
 /// Columns of a weight panel.
 pub const PANEL: usize = 16;
@@ -399,10 +399,6 @@ pub fn select(name: Option<&str>) -> Result<&'static Kernels> {
     let wanted = |(kernels, available): &Set| name.is_none_or(|name| kernels.name == name) && available();
     all().into_iter().find(wanted).map(|(kernels, _)| kernels).ok_or_else(|| {
         let names: Vec<_> = available().iter().map(|k| k.name).collect();
-        EngineError::Config(format!(
-            "{ISA_VARIABLE}={}: this machine has {}",
-            name.unwrap_or_default(),
-            names.join(", ")
-        ))
+        Error::config(format!("{ISA_VARIABLE}={}: this machine has {}", name.unwrap_or_default(), names.join(", ")))
     })
 }

@@ -1,7 +1,7 @@
 //! The key/value cache: sequences as lists of pages, which forks share until one of them writes.
 use std::collections::HashMap;
 
-use crate::error::{EngineError, Result};
+use crate::error::{Error, Result};
 use crate::machine::memory::Mapped;
 use crate::model::kernels::Kernels;
 use crate::model::kv::{PAGE, PageLayout, Pages};
@@ -31,12 +31,12 @@ impl KvCache {
     pub fn new(layout: PageLayout, positions: usize, limit: usize) -> Result<Self> {
         let pages = positions.div_ceil(PAGE);
         if pages == 0 {
-            return Err(EngineError::Config("the cache must hold at least one position, got 0".into()));
+            return Err(Error::config("the cache must hold at least one position, got 0"));
         }
         if pages > u32::MAX as usize {
-            return Err(EngineError::Memory { bytes: usize::MAX });
+            return Err(Error::no_memory(usize::MAX));
         }
-        let size = layout.page_bytes().checked_mul(pages).ok_or(EngineError::Memory { bytes: usize::MAX })?;
+        let size = layout.page_bytes().checked_mul(pages).ok_or_else(|| Error::no_memory(usize::MAX))?;
         let bytes = Mapped::zeroed(size)?;
         let free = (0..pages as u32).rev().collect();
         Ok(Self { layout, bytes, users: vec![0; pages], free, sequences: HashMap::new(), next_id: 1, limit })
@@ -75,12 +75,12 @@ impl KvCache {
 
     /// The sequence with this handle.
     pub fn get(&self, id: u64) -> Result<&Sequence> {
-        self.sequences.get(&id).ok_or(EngineError::Sequence { id })
+        self.sequences.get(&id).ok_or_else(|| Error::no_sequence(id))
     }
 
     /// Ends a sequence and frees the pages that no other one shares.
     pub fn close(&mut self, id: u64) -> Result<()> {
-        let sequence = self.sequences.remove(&id).ok_or(EngineError::Sequence { id })?;
+        let sequence = self.sequences.remove(&id).ok_or_else(|| Error::no_sequence(id))?;
         self.release(&sequence.pages);
         Ok(())
     }
@@ -90,7 +90,7 @@ impl KvCache {
         let source = self.get(id)?;
         if length > source.length {
             let have = source.length;
-            return Err(EngineError::Input(format!("cannot fork {length} positions of a sequence of {have}")));
+            return Err(Error::value(format!("cannot fork {length} positions of a sequence of {have}")));
         }
         let pages = source.pages[..length.div_ceil(PAGE)].to_vec();
         for &page in &pages {
@@ -101,10 +101,10 @@ impl KvCache {
 
     /// Forgets the positions from `length` on.
     pub fn truncate(&mut self, id: u64, length: usize) -> Result<()> {
-        let sequence = self.sequences.get_mut(&id).ok_or(EngineError::Sequence { id })?;
+        let sequence = self.sequences.get_mut(&id).ok_or_else(|| Error::no_sequence(id))?;
         if length > sequence.length {
             let have = sequence.length;
-            return Err(EngineError::Input(format!("cannot truncate a sequence of {have} positions to {length}")));
+            return Err(Error::value(format!("cannot truncate a sequence of {have} positions to {length}")));
         }
         sequence.length = length;
         let pages = sequence.pages.split_off(length.div_ceil(PAGE));
@@ -126,20 +126,20 @@ impl KvCache {
         let mut needed = 0;
         for (i, (&id, &more)) in ids.iter().zip(more).enumerate() {
             if ids[..i].contains(&id) {
-                return Err(EngineError::Input(format!("sequence {id} appears twice in one step")));
+                return Err(Error::value(format!("sequence {id} appears twice in one step")));
             }
             let s = self.get(id)?;
             let length = s.length.saturating_add(more);
             if length > self.limit {
-                return Err(EngineError::Position { given: length, limit: self.limit });
+                return Err(too_long(length, self.limit));
             }
             needed += length.div_ceil(PAGE) - s.pages.len() + usize::from(more > 0 && self.shares_end(s));
         }
         if needed > self.free.len() {
-            return Err(EngineError::CacheFull { needed, free: self.free.len() });
+            return Err(Error::cache_full(needed, self.free.len()));
         }
         for (&id, &more) in ids.iter().zip(more).filter(|(_, more)| **more > 0) {
-            let mut s = self.sequences.remove(&id).ok_or(EngineError::Sequence { id })?;
+            let mut s = self.sequences.remove(&id).ok_or_else(|| Error::no_sequence(id))?;
             if self.shares_end(&s)
                 && let (Some(own), Some(shared)) = (self.take_page(), s.pages.pop())
             {
@@ -203,6 +203,12 @@ impl KvCache {
     }
 }
 
+fn too_long(length: usize, limit: usize) -> Error {
+    Error::value(format!(
+        "the sequence would be {length} tokens long, the model's position limit is {limit}; shorten the prompt or generate less"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,11 +250,11 @@ mod tests {
         let (a, b) = (c.open(), c.open());
         grow(&mut c, a, 60);
         let full = c.reserve(&[a, b], &[5, 65]);
-        assert_eq!(full, Err(EngineError::CacheFull { needed: 3, free: 1 }));
+        assert_eq!(full, Err(Error::cache_full(3, 1)));
         assert_eq!((c.free_pages(), c.get(a).expect("a").pages.len()), (1, 1));
-        assert_eq!(c.reserve(&[b], &[1001]), Err(EngineError::Position { given: 1001, limit: 1000 }));
+        assert_eq!(c.reserve(&[b], &[1001]), Err(too_long(1001, 1000)));
         assert!(c.reserve(&[a, a], &[1, 1]).is_err());
-        assert_eq!(c.close(77), Err(EngineError::Sequence { id: 77 }));
+        assert_eq!(c.close(77), Err(Error::no_sequence(77)));
         assert!(c.fork(a, 61).is_err());
     }
 

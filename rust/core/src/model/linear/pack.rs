@@ -2,7 +2,7 @@
 use std::sync::Mutex;
 
 use super::{Linear, Order};
-use crate::error::{EngineError, Result};
+use crate::error::{Error, Result};
 use crate::machine::memory::{HUGE_PAGE, Mapped, Shared};
 use crate::machine::team::Team;
 use crate::model::checkpoint::Tensor;
@@ -33,7 +33,7 @@ impl Linear {
             .panel_bytes(inputs)
             .checked_mul(place.panels)
             .and_then(|bytes| bytes.checked_add(4 * scales + slack))
-            .ok_or(EngineError::Memory { bytes: usize::MAX })?;
+            .ok_or_else(|| Error::no_memory(usize::MAX))?;
         let mut padded = bias;
         if !padded.is_empty() {
             padded.resize(place.panels * PANEL, 0.0);
@@ -287,7 +287,7 @@ fn interleave<T: Copy, const N: usize>(out: &mut [u8], rows: &[T], bytes: fn(T) 
 mod tests {
     use super::super::{Activations, Input, LinearScratch, Quantized, task_panels};
     use super::*;
-    use crate::model::checkpoint::{Checkpoint, MemoryTensor};
+    use crate::model::checkpoint::{Checkpoint, MemoryTensor, TensorType};
     use crate::model::kernels::available;
 
     const OUTPUTS: usize = 40;
@@ -302,7 +302,7 @@ mod tests {
         });
         let checkpoint = Checkpoint::from_memory(vec![MemoryTensor {
             name: "w".into(),
-            dtype: safetensors::Dtype::F32,
+            dtype: TensorType::Float32,
             shape: vec![OUTPUTS, INPUTS],
             bytes: Box::new(values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>()),
         }])

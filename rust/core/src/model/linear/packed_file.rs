@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::error::{EngineError, Result};
+use crate::error::{Error, Result};
 use crate::machine::team::Team;
 use crate::model::checkpoint::Tensor;
 use crate::model::kernels::{GROUP, PANEL, Packing};
@@ -153,8 +153,8 @@ impl Drop for Keep {
     }
 }
 
-fn damaged(reason: String) -> EngineError {
-    EngineError::Packed(reason)
+fn damaged(reason: String) -> Error {
+    Error::packed(reason)
 }
 
 fn read(file: &mut File, bytes: &mut [u8]) -> Result<()> {
@@ -187,7 +187,7 @@ pub fn key(identity: &str, model: &str, packing: [Packing; 2]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::checkpoint::{Checkpoint, MemoryTensor};
+    use crate::model::checkpoint::{Checkpoint, MemoryTensor, TensorType};
     use crate::model::kernels::Dtype;
 
     fn checkpoint() -> Checkpoint {
@@ -195,7 +195,7 @@ mod tests {
             (0..70 * 300).flat_map(|i: i32| ((i * 37 % 101 - 50) as f32 / 64.0).to_le_bytes()).collect();
         Checkpoint::from_memory(vec![MemoryTensor {
             name: "w".into(),
-            dtype: safetensors::Dtype::F32,
+            dtype: TensorType::Float32,
             shape: vec![70, 300],
             bytes: Box::new(values),
         }])

@@ -1,7 +1,7 @@
 //! The vision tower and the connector: one frame of pixels to its image tokens.
 use std::sync::Mutex;
 
-use crate::error::{EngineError, Result};
+use crate::error::{Error, Result};
 use crate::machine::memory::{Mapped, Shared};
 use crate::machine::team::Team;
 use crate::model::checkpoint::{Checkpoint, Tensor};
@@ -164,7 +164,7 @@ impl VisionModel {
         let (p, s) = (self.config.vision.patch_size, self.config.scale_factor);
         let (rows, columns) = (height / p, width / p);
         if rows == 0 || rows != columns || rows % s != 0 || rows.saturating_mul(columns) > MOST_PATCHES {
-            return Err(EngineError::Input(format!(
+            return Err(Error::value(format!(
                 "a frame of {height} x {width} pixels has {rows} x {columns} patches; expected a square grid of at most \
                  {MOST_PATCHES} patches whose side is a multiple of {s}"
             )));
@@ -190,12 +190,12 @@ impl VisionModel {
         ];
         for (what, given, expected) in expected {
             if given != expected {
-                return Err(EngineError::Input(format!("{what}: {given} elements given, {expected} expected")));
+                return Err(Error::value(format!("{what}: {given} elements given, {expected} expected")));
             }
         }
         let keys: Vec<usize> = (0..rows * columns).filter(|&i| frame.patch_mask[i]).collect();
         if keys.is_empty() {
-            return Err(EngineError::Input("the pixel attention mask hides every patch of a frame".into()));
+            return Err(Error::value("the pixel attention mask hides every patch of a frame"));
         }
         let VisionBuffers { layout, kv, input, hidden, normed, qkv, mlp, quantized, threads, .. } = buffers;
         let rounds = self.projection.packing().rounds(kernels);

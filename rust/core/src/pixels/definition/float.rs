@@ -39,12 +39,12 @@ pub fn resize_float<T: Real>(
     filter: Filter,
 ) -> Result<Image<T>, Error> {
     if height == 0 || width == 0 {
-        return Err(Error::EmptyTarget { height, width });
+        return Err(Error::empty_target(height, width));
     }
     match filter {
         Filter::Nearest => return nearest_neighbour(image, height, width, Arithmetic::Torch),
-        Filter::Box => return Err(Error::UnsupportedFilter { filter: "box" }),
-        Filter::Hamming => return Err(Error::UnsupportedFilter { filter: "Hamming" }),
+        Filter::Box => return Err(Error::unsupported_filter("box")),
+        Filter::Hamming => return Err(Error::unsupported_filter("Hamming")),
         Filter::Lanczos | Filter::Bilinear | Filter::Bicubic => {}
     }
     let channels = image.channels();

@@ -20,7 +20,7 @@ pub fn resize(
     arithmetic: Arithmetic,
 ) -> Result<Image, Error> {
     if height == 0 || width == 0 {
-        return Err(Error::EmptyTarget { height, width });
+        return Err(Error::empty_target(height, width));
     }
     if filter == Filter::Nearest {
         return nearest_neighbour(image, height, width, arithmetic);
