@@ -9,25 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..generation.stopping import FinishReason
 from ..generation.token_bytes import IncrementalText, TokenBytes
+from ..generation.usage import Usage
 
 if TYPE_CHECKING:
     from ..generation.loop import Decoding
     from ..processor.processing_smolvlm import SmolVLMProcessor
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Numbers of tokens: of the prompt, pictures included, and of the answer, its end included.
-
-    `prompt_tokens_reused` of the prompt, and `frames_reused` of the `frames` (tiles) of its pictures, were known from
-    earlier calls; the torch engine keeps nothing and counts no frames.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-    prompt_tokens_reused: int = 0
-    frames: int = 0
-    frames_reused: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,10 +92,8 @@ class Call:
         self._decoding.close()
 
     def _usages(self) -> list[Usage]:
-        found = getattr(self._decoding.engine, "usages", None)
-        if found is None:
-            return [Usage(length, 0) for length in self._prompt_lengths]
-        return [Usage(u.prompt_tokens, 0, u.prompt_tokens_reused, u.frames, u.frames_reused) for u in found]
+        found: list[Usage] | None = getattr(self._decoding.engine, "usages", None)
+        return [Usage(length) for length in self._prompt_lengths] if found is None else found
 
     def results(self) -> list[Result]:
         """Return what there is so far, one for each prompt."""
