@@ -15,6 +15,7 @@ from faster_smolvlm import (
 )
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 
+from tests.helpers import real_configs
 from tests.helpers.tiny_models import tiny_config
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_thread", "no_gradients")]
@@ -35,8 +36,8 @@ def assert_same_fields(ours, theirs):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_c01_hub_configs(data_dir, tmp_path, size):
-    directory = data_dir / f"smolvlm2-{size}-config"
+def test_c01_hub_configs(config_dir, tmp_path, size):
+    directory = config_dir(size)
     theirs, ours = transformers.SmolVLMConfig.from_pretrained(directory), SmolVLMConfig.from_pretrained(directory)
     assert_same_fields(ours, theirs)
     raw = json.loads((directory / "config.json").read_text())
@@ -53,9 +54,30 @@ def test_c01_hub_configs(data_dir, tmp_path, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_c02_names_and_shapes_of_the_real_sizes(data_dir, size):
+def test_the_configurations_written_anew_are_those_of_the_hub(data_dir, tmp_path, size):
+    hub = data_dir / f"smolvlm2-{size}-config"
+    for name, content in real_configs.files(size).items():
+        stored = json.loads((hub / name).read_text())
+        if name == "config.json":
+            # The hub's file has more keys that nobody reads; of those that are read none may be missing.
+            perceiver = [side["text_config"].pop("perceiver_config") for side in (content, stored)]
+            assert perceiver[0].items() <= perceiver[1].items()
+            for part, known in (("text_config", SmolVLMTextConfig()), ("vision_config", SmolVLMVisionConfig())):
+                assert_read_keys_equal(content.pop(part), stored.pop(part), known)
+            assert_read_keys_equal(content, stored, SmolVLMConfig())
+        else:
+            assert content == stored
+
+
+def assert_read_keys_equal(written, stored, known):
+    assert written.items() <= stored.items()
+    assert not {*stored} & {*vars(known)} - {*written}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_c02_names_and_shapes_of_the_real_sizes(config_dir, size):
     """On the meta device: nothing of the 9 GB of the largest is allocated."""
-    directory = data_dir / f"smolvlm2-{size}-config"
+    directory = config_dir(size)
     with torch.device("meta"):
         ours = SmolVLMForConditionalGeneration(SmolVLMConfig.from_pretrained(directory))
         theirs = transformers.SmolVLMForConditionalGeneration(transformers.SmolVLMConfig.from_pretrained(directory))

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.helpers import real_configs
+from tests.helpers.data import data_folder
+
 TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}{% if message['content'][0]['type'] == "
     "'image' %}{{':'}}{% else %}{{': '}}{% endif %}{% for line in message['content'] %}{% if line['type'] == 'text' %}"
@@ -26,6 +29,14 @@ NAMED = {
     "global_image_token": "<global-img>",
     "image_token": "<image>",
 }
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    path = data_folder()
+    if path is None:
+        pytest.skip("the real test data is not here: set FASTER_SMOLVLM_DATA to its folder")
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +108,22 @@ def real_checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
             for source in (data_dir / "smolvlm2-256m-config", data_dir / f"smolvlm2-{size}-config"):
                 for path in source.iterdir():
                     shutil.copyfile(path, made[size] / path.name)
+        return made[size]
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def config_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of a size's configurations: the hub's if the test data is here, else the same written anew."""
+    data = data_folder()
+    made: dict[str, Path] = {}
+
+    def folder_of(size: str) -> Path:
+        if data is not None:
+            return data / f"smolvlm2-{size}-config"
+        if size not in made:
+            made[size] = real_configs.write(size, tmp_path_factory.mktemp(f"config-{size}"))
         return made[size]
 
     return folder_of
