@@ -1,4 +1,4 @@
-"""The configurations of the three SmolVLM2 sizes, written anew: what the hub's files say, without vocabulary or weights."""
+"""The configurations of the three SmolVLM2 sizes, written anew: what the hub's files say, without their weights."""
 
 from __future__ import annotations
 
