@@ -1,4 +1,4 @@
-"""Fixtures that several rooms use: tiny models, and a witness of the Rust core.
+"""Fixtures of models that several rooms use.
 
 What is heavy is imported inside them: this module is loaded before the kernels' tests choose Triton's interpreter.
 """
@@ -7,28 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from faster_smolvlm import _rust
 
 if TYPE_CHECKING:
     from tests.helpers.native_models import Saved
     from tests.helpers.tiny_models import Batch, Pair
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows with each call that the Rust core serves."""
-    calls: list[int] = []
-    original = _rust.preprocess
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(_rust, "preprocess", counted)
-    return calls
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -307,7 +309,7 @@ def test_wrong_arguments() -> None:
 
 
 @pytest.mark.parametrize("name", ["256m", "2.2b"])
-def test_settings_of_the_hub(config_dir: Any, tmp_path: Any, name: str) -> None:
+def test_settings_of_the_hub(config_dir: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     ours = SmolVLMVideoProcessor.from_pretrained(config_dir(name))
     theirs = transformers.SmolVLMVideoProcessor.from_pretrained(config_dir(name))
     assert ours.to_dict() == theirs.to_dict()
