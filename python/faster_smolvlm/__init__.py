@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # for type checkers, which do not run `__getattr__`; a test c
     from .checkpoint.configuration_smolvlm import SmolVLMVisionConfig as SmolVLMVisionConfig
     from .generation import GenerationConfig as GenerationConfig
     from .generation import TextIteratorStreamer as TextIteratorStreamer
+    from .generation.usage import Usage as Usage
     from .media import FrameSampling as FrameSampling
     from .media import MediaDecodeError as MediaDecodeError
     from .media import MediaError as MediaError
@@ -52,7 +53,6 @@ if TYPE_CHECKING:  # for type checkers, which do not run `__getattr__`; a test c
     from .vlm.answers import Result as Result
     from .vlm.answers import Stream as Stream
     from .vlm.answers import Timings as Timings
-    from .vlm.answers import Usage as Usage
     from .vlm.smolvlm import SmolVLM as SmolVLM
 
 # Public name -> module that defines it. `SmolVLMImageProcessorFast` is an alias that warns, as in Transformers.
@@ -96,7 +96,7 @@ _HOME = {
     "Stream": "vlm.answers",
     "TextIteratorStreamer": "generation",
     "Timings": "vlm.answers",
-    "Usage": "vlm.answers",
+    "Usage": "generation.usage",
     "load_image": "media",
     "load_video": "media.video",
 }

@@ -202,6 +202,14 @@ def test_a_large_batch_and_long_answers_make_the_cache_grow(model: SmolVLMForCon
     assert model.generation_engine is not None
 
 
+def test_a_row_ends_where_the_native_engine_has_no_more_positions(model: SmolVLMForConditionalGeneration) -> None:
+    limit = 2 * model.config.text_config.max_position_embeddings
+    ids = torch.arange(3, 33).repeat(1, limit // 30 + 1)[:, : limit - 6]
+    answer = model.generate(ids, max_new_tokens=40, engine="native")
+    assert answer.shape[1] == limit + 1, "the last token needs no position"
+    assert torch.equal(answer, model.generate(ids, max_new_tokens=7, engine="torch"))
+
+
 def test_closing_a_streamer_ends_the_call_and_frees_the_cache(
     model: SmolVLMForConditionalGeneration, inputs: dict[str, Tensor]
 ) -> None:

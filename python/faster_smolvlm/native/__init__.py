@@ -1,6 +1,7 @@
 """The model on the CPU without torch: the Rust engine, its caches, and its place in the generation loop."""
 
-from .engine import NativeEngine, Usage
+from ..generation.usage import Usage
+from .engine import NativeEngine
 from .generate import start_generation
 from .model import NativeSmolVLM
 

@@ -1,4 +1,4 @@
-"""The start of a generation with the native engine, and the scores of a whole prompt: NumPy throughout."""
+"""The start of a generation with the native engine: arguments checked, settings resolved, NumPy throughout."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .._rust import NativeModel
 
 Unit = int | tuple[bytes, int]
-"""A position of a prompt as far as it changes a result: a token id, or a frame's hash and the place in the frame."""
+"""A position of a prompt as far as it changes a result: a token id, or a frame's hash and the index in the frame."""
 
 
 class FeatureCache:
@@ -60,14 +60,14 @@ class _Kept:
 class PrefixCache:
     """Finished sequences of the engine, whose beginnings later prompts may share: at most `budget` bytes in all.
 
-    Beyond it the least recently used is forgotten. A sequence counts whole, also what it shares with others.
+    Beyond it the least recently used is forgotten. A sequence counts in full, also what it shares with others.
     """
 
     def __init__(self, rust: NativeModel, budget: int) -> None:
         if budget < 0:
             raise ValueError(f"prefix_cache_bytes must not be negative, got {budget}.")
         self._rust = rust
-        self._most = budget // rust.position_bytes
+        self._limit = budget // rust.position_bytes  # positions
         self._kept: list[_Kept] = []  # the least recently used first
         self._lock = threading.Lock()
 
@@ -95,11 +95,11 @@ class PrefixCache:
             for kept in [kept for kept in self._kept if _common(kept.units, units) == len(kept.units)]:
                 self._drop(kept)
             self._kept.append(_Kept(units, sequence))
-            while self._kept and sum(len(kept.units) for kept in self._kept) > self._most:
+            while self._kept and sum(len(kept.units) for kept in self._kept) > self._limit:
                 self._drop(self._kept[0])
 
-    def make_room(self) -> bool:
-        """Forget the least recently used sequence; False where there is none."""
+    def forget_one(self) -> bool:
+        """Forget the least recently used sequence; False if there is none."""
         with self._lock:
             if self._kept:
                 self._drop(self._kept[0])
@@ -108,7 +108,7 @@ class PrefixCache:
 
     def clear(self) -> None:
         """Forget everything."""
-        while self.make_room():
+        while self.forget_one():
             pass
 
     def _drop(self, kept: _Kept) -> None:

@@ -1,4 +1,4 @@
-"""What a call of `SmolVLM` gives: results with their numbers, and the stream of an answer in the making."""
+"""What a call of `SmolVLM` gives: answers with their numbers, an answer in pieces, answers about a running video."""
 
 from __future__ import annotations
 
@@ -9,25 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..generation.stopping import FinishReason
 from ..generation.token_bytes import IncrementalText, TokenBytes
+from ..generation.usage import Usage
 
 if TYPE_CHECKING:
     from ..generation.loop import Decoding
     from ..processor.processing_smolvlm import SmolVLMProcessor
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Numbers of tokens: of the prompt, pictures included, and of the answer, its end included.
-
-    `prompt_tokens_reused` of the prompt, and `frames_reused` of the `frames` (tiles) of its pictures, were known from
-    earlier calls; the torch engine keeps nothing and counts no frames.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-    prompt_tokens_reused: int = 0
-    frames: int = 0
-    frames_reused: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +33,7 @@ class Timings:
 
     @property
     def per_token(self) -> float:
-        """Mean seconds of a token after the first one; 0 where there was none."""
+        """Mean seconds of a token after the first one; 0 if there was none."""
         return self.decode / (self.tokens - 1) if self.tokens > 1 else 0.0
 
 
@@ -63,6 +49,19 @@ class Result:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+
+
+@dataclass(frozen=True)
+class Observation:
+    """An answer about the frames at `times`, seconds from the start of the source; the last one is new."""
+
+    times: list[float]
+    result: Result
+
+    @property
+    def text(self) -> str:
+        """What the model says."""
+        return self.result.text
 
 
 class Call:
@@ -106,10 +105,8 @@ class Call:
         self._decoding.close()
 
     def _usages(self) -> list[Usage]:
-        found = getattr(self._decoding.engine, "usages", None)
-        if found is None:
-            return [Usage(length, 0) for length in self._prompt_lengths]
-        return [Usage(u.prompt_tokens, 0, u.prompt_tokens_reused, u.frames, u.frames_reused) for u in found]
+        found: list[Usage] | None = getattr(self._decoding.engine, "usages", None)
+        return [Usage(length) for length in self._prompt_lengths] if found is None else found
 
     def results(self) -> list[Result]:
         """Return what there is so far, one for each prompt."""
