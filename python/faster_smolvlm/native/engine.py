@@ -79,7 +79,7 @@ class NativeEngine:
 
     `input_ids` and `attention_mask` are int64 [rows, length]; positions whose mask is 0 are left out. `pixel_values`
     [rows, frames, channels, height, width] and `pixel_attention_mask` [rows, frames, height, width] are a processor's;
-    `features` [tokens, hidden_size] are pictures encoded before, in their place.
+    `features` [tokens, hidden_size] are pictures encoded before, instead of the pixels.
     `lookup` is how many draft tokens a greedy step takes at most from earlier text that repeats itself; it changes no
     token. `reuse=False` neither reads nor fills a cache. `progress(done, all)` is called after each frame and each step
     of the prefill and counts image tokens made and tokens read; an exception from it, or Ctrl-C, ends the call there.
@@ -247,7 +247,7 @@ class NativeEngine:
         return found
 
     def _rewind(self) -> None:
-        """Go back to what the loop knows."""
+        """Go back to the positions that the loop counts."""
         for row, known in enumerate(self._known):
             self._cut(row, known)
 
