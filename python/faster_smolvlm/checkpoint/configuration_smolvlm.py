@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from .config_base import PretrainedConfig, contradiction
+from .json_files import JsonObject
 
 MAX_LAYERS = 1024
-"""More layers than any model of the family; a guard against files that would have us build modules for hours."""
+"""More layers than any model of the family; a guard against files that would make us build modules for hours."""
 
 
 class SmolVLMVisionConfig(PretrainedConfig):
@@ -71,12 +72,12 @@ class SmolVLMTextConfig(PretrainedConfig):
     eos_token_id: int | list[int] | None = 2
     pretraining_tp: int | None = 1
     tie_word_embeddings: bool = False
-    rope_parameters: dict[str, Any] | None = None
+    rope_parameters: JsonObject | None = None
     attention_bias: bool = False
     attention_dropout: int | float | None = 0.0
     mlp_bias: bool = False
 
-    def _prepare(self, values: dict[str, Any]) -> None:
+    def _prepare(self, values: JsonObject) -> None:
         rope = dict(values.pop("rope_scaling", None) or values.get("rope_parameters") or {})
         rope.setdefault("rope_theta", values.pop("rope_theta", 10000.0))
         rope.setdefault("rope_type", rope.get("type", "default"))
@@ -119,8 +120,8 @@ class SmolVLMTextConfig(PretrainedConfig):
 class SmolVLMConfig(PretrainedConfig):
     """The whole model: `text_config` and `vision_config` (configs, or dicts of their fields) and what joins them.
 
-    `scale_factor` is the side of the pixel shuffle: `scale_factor ** 2` patches become one image token, whose place in
-    the ids is marked by `image_token_id`.
+    `scale_factor` is the side of the pixel shuffle: `scale_factor ** 2` patches become one image token, and the ids
+    hold `image_token_id` at each of its positions.
     """
 
     model_type: ClassVar[str] = "smolvlm"
@@ -134,7 +135,7 @@ class SmolVLMConfig(PretrainedConfig):
     text_config: SmolVLMTextConfig = None  # type: ignore[assignment]
     scale_factor: int = 2
 
-    def _prepare(self, values: dict[str, Any]) -> None:
+    def _prepare(self, values: JsonObject) -> None:
         # The model pads with the text config's id; the one that hub files carry here lies outside the vocabulary.
         values["_pad_token_id"] = values.pop("pad_token_id", values.get("_pad_token_id", 128002))
         if isinstance(values.get("vision_config"), dict):

@@ -30,10 +30,10 @@ class HubOptions(TypedDict, total=False):
     local_files_only: bool
 
 
-def split_hub_options(arguments: Mapping[str, Any]) -> tuple[HubOptions, dict[str, Any]]:
+def split_hub_options(arguments: Mapping[str, object]) -> tuple[HubOptions, dict[str, Any]]:
     """Part keyword arguments in those about the hub and the others."""
     options: HubOptions = {}
-    others = dict(arguments)
+    others: dict[str, Any] = dict(arguments)
     for name in HubOptions.__annotations__:
         if name in others:
             options[name] = others.pop(name)  # type: ignore[literal-required]
@@ -49,9 +49,9 @@ class Checkpoint:
     options: HubOptions = field(default_factory=HubOptions)
 
     def find(self, filename: str) -> Path | None:
-        """Return the local path of `filename`, or None where the checkpoint does not have it.
+        """Return the local path of `filename`, or None if the checkpoint does not have it.
 
-        Raises OSError, naming the checkpoint and what to do, where the hub is out of reach and the file is not cached.
+        Raises OSError, naming the checkpoint and what to do, if the hub is out of reach and the file is not cached.
         """
         if self.directory is not None:
             path = self.directory / filename

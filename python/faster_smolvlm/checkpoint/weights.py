@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .hub import Checkpoint
 from .json_files import json_text, read_json
@@ -31,7 +31,7 @@ SHOWN = 8
 class WeightFiles:
     """The safetensors files of one checkpoint: `entries` maps each tensor's name to its file, shape and dtype.
 
-    Raises OSError where there are none, or where one is missing, truncated or not safetensors: the file is named.
+    Raises OSError if there are none, or if one is missing, truncated or not safetensors: the file is named.
     """
 
     def __init__(self, files: Checkpoint) -> None:
@@ -50,8 +50,8 @@ class WeightFiles:
     ) -> dict[str, str]:
         """Find for each expected name the one in the files, and check that nothing is missing, left over or misshaped.
 
-        `prefix` is the place of the model within a whole one ("" for the whole): names may carry it or not, and the
-        whole's names may lack their leading "model.". `optional` names are expected only where they are there. Raises
+        `prefix` is the path of the model within a whole one ("" for the whole): names may carry it or not, and the
+        whole's names may lack their leading "model.". `optional` names may be missing. Raises
         RuntimeError with every name that does not fit.
         """
         optional = set(optional)
@@ -191,7 +191,7 @@ def _listed(problem: str, names: list[str]) -> str:
     return f"  {len(names)} {problem}: {', '.join(names[:SHOWN])}{rest}"
 
 
-def torch_dtype(value: Any) -> torch.dtype:
+def torch_dtype(value: object) -> torch.dtype:
     """Return a torch.dtype from one, or from its name; another value is a ValueError that lists the names."""
     import torch
 

@@ -21,9 +21,9 @@ _AMBIGUOUS = re.compile(r"[\\\s\x00-\x20\x7f]")
 
 
 def fetch(url: str, label: str, policy: MediaPolicy) -> bytes:
-    """Return the body of `url`. Every redirect passes the same checks as the first request.
+    """Return the body of `url`, which messages call `label`.
 
-    Raises MediaRefusedError, MediaLimitError or MediaFetchError.
+    Every redirect passes the same checks as the first request. Raises MediaRefusedError, MediaLimitError or MediaFetchError.
     """
     import httpx2
 
@@ -57,7 +57,7 @@ def fetch(url: str, label: str, policy: MediaPolicy) -> bytes:
 
 
 def _request(client: httpx2.Client, url: httpx2.URL, label: str, policy: MediaPolicy) -> httpx2.Request:
-    """A request that has passed the policy; bound to the checked address where private ones are refused."""
+    """Return a request that the policy allows; to the address that was checked, if private ones are refused."""
     if not policy.allow_urls:
         raise MediaRefusedError(f"{label}: URLs are not allowed; set MediaPolicy.allow_urls=True to fetch them")
     if url.scheme not in ("http", "https") or not url.host:
@@ -76,7 +76,7 @@ def _request(client: httpx2.Client, url: httpx2.URL, label: str, policy: MediaPo
 
 
 def _public_address(host: str, port: int, label: str) -> str:
-    """One address of the host, provided that all of them are public."""
+    """Return one address of the host; raises MediaRefusedError unless all of them are public."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:

@@ -22,13 +22,17 @@ class FrameSampling:
 
     A file is read as the rule says. For a source that has no known length, `collect` keeps fewer than
     ``2 * max_frames`` frames while they arrive, so an endless one can be cut off at any time; what it keeps lies
-    evenly over what has been seen, each frame at most a stride away from where the rule would put it.
+    evenly over what has been seen, each frame at most a stride away from the one that the rule would take.
     """
 
     max_frames: int
+    """The most frames that are taken."""
     fps: float | None = None
+    """Frames a second, by the times at which they are shown."""
     indices: tuple[int, ...] | None = None
+    """Frames by number, from 0; negative ones count from the end."""
     keys_only: bool = False
+    """Whether only key frames are taken."""
 
     @classmethod
     def uniform(cls, max_frames: int) -> FrameSampling:
@@ -74,7 +78,7 @@ class FrameSampling:
 
         `frames` are (seconds, frame), or (seconds, frame, is_key) as `key_frames` needs it; a frame may be anything.
         Returns the frames taken and their `VideoMetadata`, whose `fps` is the mean rate of what has been seen. Raises
-        ValueError for an empty source, and for an index that it did not reach.
+        ValueError for an empty source, and for an index beyond its end.
         """
         if self.indices is not None and min(self.indices) < 0:
             raise ValueError(f"{min(self.indices)} counts from the end, which a source of unknown length does not tell")

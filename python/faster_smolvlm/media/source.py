@@ -20,7 +20,7 @@ _CHUNK = 1 << 20  # bytes of one read of a file object: memory follows what it h
 
 @dataclass(frozen=True)
 class Source:
-    """Encoded media: a local file or bytes in memory, and how messages call it."""
+    """Encoded media: the `path` of a local file or the `data` in memory, one of them, and how messages call it."""
 
     label: str
     path: str | None = None

@@ -14,8 +14,10 @@ import numpy.typing as npt
 class VideoMetadata(Mapping[str, Any]):
     """A clip's length and rate, and the indices of the frames taken; a mapping whose keys are attributes too.
 
-    `fps` is the average rate in frames per second, `duration` the length in seconds, `frames_indices` the positions of
-    the frames in the clip, counted from 0 in the order in which they are shown.
+    `total_num_frames` counts the frames of the clip, `fps` is their average rate in frames per second, `duration` the
+    length in seconds, `width` and `height` are in pixels; `frames_indices` are the positions of the frames taken,
+    counted from 0 in the order in which frames are shown. `video_backend` names the decoder ("pyav", "pillow"). None
+    stands for what is not known.
     """
 
     total_num_frames: int
