@@ -7,7 +7,7 @@ import pytest
 import torch
 from faster_smolvlm import _rust
 from faster_smolvlm.pixels.arithmetic import Pillow, Torch
-from faster_smolvlm.pixels.image_processing_base import _conversion
+from faster_smolvlm.pixels.conversion import _conversion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import _rust
 from .arithmetic import Array, BFloat16, Numbers, Pillow
+from .call_settings import KEEP_SIZE, Settings, target_of_size
 from .image_processing_base import SmolVLMImageProcessorBase
-from .planes import PillowPixels, to_planes
-from .settings import target_size
+from .output import Wrap, keep_array
+from .picture_frames import Picture
+from .planes import to_planes
 
 
 class SmolVLMImageProcessorPil(SmolVLMImageProcessorBase):
@@ -34,15 +35,14 @@ class SmolVLMImageProcessorPil(SmolVLMImageProcessorBase):
 
     def resize(self, image: Array, size: Any, resample: int | None = 1, **kwargs: Any) -> Array:
         """Resize to the longest edge of `size`, or to its height and width."""
-        (height, width), *_ = _rust.layout(*image.shape[-2:], tile=1, split=True, **target_size(size))
+        (height, width), *_ = _rust.layout(*image.shape[-2:], tile=1, split=True, **target_of_size(size))
         return self.arithmetic.resize(image, height, width, resample)
 
     def resize_for_vision_encoder(
         self, image: Array, vision_encoder_max_size: int, resample: int | None = None
     ) -> Array:
         """Raise both sides to multiples of `vision_encoder_max_size`."""
-        keep: dict[str, Any] = {"longest_edge": None, "exact": None}
-        _, (height, width), *_ = _rust.layout(*image.shape[-2:], tile=vision_encoder_max_size, split=True, **keep)
+        _, (height, width), *_ = _rust.layout(*image.shape[-2:], tile=vision_encoder_max_size, split=True, **KEEP_SIZE)
         return self.arithmetic.resize(image, height, width, resample)
 
     def split_images(
@@ -87,14 +87,14 @@ class SmolVLMImageProcessorPil(SmolVLMImageProcessorBase):
         """Subtract the mean and divide by the standard deviation of each channel."""
         return self.arithmetic.normalize(image, mean, std)
 
-    def _planes(self, image: Any, settings: dict[str, Any], place: str) -> Array | PillowPixels:
-        planes = super()._planes(image, settings, place)
+    def _planes(self, image: Any, settings: Settings, which: str) -> Picture:
+        planes = super()._planes(image, settings, which)
         if isinstance(planes, BFloat16):
-            raise TypeError(f"{place}: bfloat16 pictures are not supported by {type(self).__name__}; pass float32")
+            raise TypeError(f"{which}: bfloat16 pictures are not supported by {type(self).__name__}; pass float32")
         return planes
 
     def _keeps_uint8(self, do_pad: bool, padded: bool) -> bool:
         return not (do_pad and padded)
 
-    def _wrapper(self, settings: dict[str, Any]) -> Callable[[Array], Any]:
-        return lambda array: array
+    def _wrap(self, settings: Settings) -> Wrap:
+        return keep_array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,10 @@ import numpy as np
 
 from .. import _rust
 from .arithmetic import Array, Numbers, Torch
+from .call_settings import KEEP_SIZE, Settings, target_of_size
 from .image_processing_base import SmolVLMImageProcessorBase
+from .output import Wrap, tensor_wrap, to_tensor
 from .planes import to_planes
-from .settings import plain, target_size
 
 if TYPE_CHECKING:
     import torch
@@ -36,17 +36,16 @@ class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
         planes = to_planes(
             image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, rgba=self.arithmetic.rgba
         )
-        return _tensor(planes)
+        return to_tensor(planes)
 
     def resize(self, image: Any, size: Any, resample: int | None = None, **kwargs: Any) -> Any:
         """Resize to the longest edge of `size`, or to its height and width."""
-        (height, width), *_ = _rust.layout(*image.shape[-2:], tile=1, split=True, **target_size(size))
+        (height, width), *_ = _rust.layout(*image.shape[-2:], tile=1, split=True, **target_of_size(size))
         return self._each(image, lambda planes: self.arithmetic.resize(planes, height, width, resample))
 
     def resize_for_vision_encoder(self, image: Any, vision_encoder_max_size: int, resample: int | None = None) -> Any:
         """Raise both sides to multiples of `vision_encoder_max_size`."""
-        keep: dict[str, Any] = {"longest_edge": None, "exact": None}
-        _, (height, width), *_ = _rust.layout(*image.shape[-2:], tile=vision_encoder_max_size, split=True, **keep)
+        _, (height, width), *_ = _rust.layout(*image.shape[-2:], tile=vision_encoder_max_size, split=True, **KEEP_SIZE)
         return self._each(image, lambda planes: self.arithmetic.resize(planes, height, width, resample))
 
     def split_images(
@@ -83,7 +82,7 @@ class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
             return padded, None
         mask = np.zeros(padded_size, dtype=np.int64)
         mask[:height, :width] = 1
-        return padded, mask if isinstance(image, np.ndarray) else _tensor(mask)
+        return padded, mask if isinstance(image, np.ndarray) else to_tensor(mask)
 
     def rescale(self, image: Any, scale: float, **kwargs: Any) -> Any:
         """Multiply by `scale`."""
@@ -106,32 +105,13 @@ class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
         flat = given.reshape(-1, *given.shape[-3:])
         out = np.stack([step(planes) for planes in flat])
         out = out.reshape(*given.shape[:-3], *out.shape[1:])
-        return out if isinstance(images, np.ndarray) else _tensor(out).to(images.device)
+        return out if isinstance(images, np.ndarray) else to_tensor(out).to(images.device)
 
     def _keeps_uint8(self, do_pad: bool, padded: bool) -> bool:
         return not do_pad
 
-    def _wrapper(self, settings: dict[str, Any]) -> Callable[[Array], Any]:
-        return wrapper(settings)
-
-
-def wrapper(settings: dict[str, Any]) -> Callable[[Array], Any]:
-    """What turns an array into what the settings ask for; torch where nothing is asked for and it is installed."""
-    asked = plain(settings["return_tensors"])
-    if asked == "np" or (asked is None and not _has_torch()):
-        return lambda array: array
-    device = settings["device"]
-    return _tensor if device is None else lambda array: _tensor(array).to(device)
-
-
-def _has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
-
-
-def _tensor(array: Array) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array))
+    def _wrap(self, settings: Settings) -> Wrap:
+        return tensor_wrap(settings)
 
 
 def _concatenate(tiles: Any, view: Any) -> Any:

@@ -11,23 +11,24 @@ import numpy as np
 
 from ..media.kinds import LAST, channel_layout, is_pil_image, is_tensor
 from .arithmetic import Array, BFloat16
-from .settings import plain
+from .call_settings import plain
 
 _LOG = logging.getLogger(__name__)
+_CHANNELS = (1, 3, 4)
 
 
-def infer_layout(shape: tuple[int, ...], channels: tuple[int, ...] = (1, 3, 4)) -> str:
-    """Which of three dimensions holds the channels; the first wins where both could."""
-    if shape[0] in channels and shape[-1] in channels:
+def infer_layout(shape: tuple[int, ...]) -> str:
+    """Which of three dimensions holds the channels; the first wins, with a warning, if both could."""
+    if shape[0] in _CHANNELS and shape[-1] in _CHANNELS:
         _LOG.warning(
             "The channel dimension is ambiguous. Got image shape %s. Assuming channels are the first dimension. "
             "Use the input_data_format parameter to assign the channel dimension.",
             tuple(shape),
         )
-    layout = channel_layout(shape, channels)
+    layout = channel_layout(shape, _CHANNELS)
     if layout is not None:
         return layout
-    raise ValueError(f"Unable to infer channel dimension format: none of (1, 3, 4) channels in shape {tuple(shape)}")
+    raise ValueError(f"Unable to infer channel dimension format: none of {_CHANNELS} channels in shape {tuple(shape)}")
 
 
 def to_planes(

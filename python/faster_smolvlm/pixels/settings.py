@@ -1,163 +1,156 @@
-"""The settings of an image processor: their names, what they may be, and how they are brought into one form."""
+"""The table of settings: what each may be, and whether pictures, clips or both read it.
+
+Every list of settings is made from it: the keyword arguments of a call and of `from_pretrained`, what a processor
+passes on to its parts, and what the integration into Transformers translates. A new setting is one row here, and the
+code that reads it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Flag
 
-from .size import SizeDict, size_dict
-
-Check = Callable[[Any], bool]
+from . import setting_checks as checks
 
 
-def _bool(value: Any) -> bool:
-    return isinstance(value, bool)
+class Reader(Flag):
+    """Who reads a setting."""
+
+    NOBODY = 0
+    PICTURES = 1
+    CLIPS = 2
+    BOTH = 3
 
 
-def _int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+@dataclass(frozen=True)
+class Setting:
+    """One row.
 
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _numbers(value: Any) -> bool:
-    return _number(value) or (isinstance(value, (list, tuple)) and all(map(_number, value)))
-
-
-def _size(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(key in SizeDict.__dataclass_fields__ and _int(side) for key, side in value.items())
-    return isinstance(value, SizeDict) or _int(value) or (isinstance(value, (list, tuple)) and all(map(_int, value)))
-
-
-def _max_image_size(value: Any) -> bool:
-    edge: Any = value.get("longest_edge") if isinstance(value, (dict, SizeDict)) else None
-    return _int(edge) and edge > 0
-
-
-def _name(value: Any) -> bool:
-    return isinstance(value, (str, Enum))
-
-
-def _device(value: Any) -> bool:
-    return _int(value) or isinstance(value, str) or type(value).__module__ == "torch"
-
-
-# What each setting may be beside None, in words for the message.
-CHECKS: dict[str, tuple[Check, str]] = {
-    "do_convert_rgb": (_bool, "a bool"),
-    "do_resize": (_bool, "a bool"),
-    "size": (_size, "an int, two ints or a dict with 'longest_edge' or with 'height' and 'width'"),
-    "default_to_square": (_bool, "a bool"),
-    "crop_size": (_size, "an int, two ints or a dict"),
-    "resample": (_int, "a PIL.Image.Resampling or its number"),
-    "do_rescale": (_bool, "a bool"),
-    "rescale_factor": (_number, "a number"),
-    "do_normalize": (_bool, "a bool"),
-    "image_mean": (_numbers, "a number or one for each channel"),
-    "image_std": (_numbers, "a number or one for each channel"),
-    "do_pad": (_bool, "a bool"),
-    "pad_size": (_size, "an int, two ints or a dict"),
-    "do_center_crop": (_bool, "a bool"),
-    "data_format": (_name, "'channels_first' or 'channels_last'"),
-    "input_data_format": (_name, "'channels_first' or 'channels_last'"),
-    "device": (_device, "a device"),
-    "return_tensors": (_name, "'pt' or 'np'"),
-    "disable_grouping": (_bool, "a bool"),
-    "image_seq_length": (_int, "an int"),
-    "do_image_splitting": (_bool, "a bool"),
-    "max_image_size": (_max_image_size, "a dict with a positive 'longest_edge'"),
-    "return_row_col_info": (_bool, "a bool"),
-    "max_tiles": (_int, "an int"),
-    "upscale": (_bool, "a bool"),
-    "output_dtype": (lambda value: _name(value) or type(value).__module__ == "torch", "a dtype or its name"),
-}
-# These three have no None in their type.
-_REQUIRED = {"do_image_splitting", "max_image_size", "return_row_col_info"}
-
-_VALUES: dict[str, tuple[Any, ...]] = {
-    "resample": tuple(range(6)),
-    "data_format": ("channels_first", "channels_last"),
-    "input_data_format": ("channels_first", "channels_last"),
-    "return_tensors": ("pt", "np"),
-    "output_dtype": ("float32", "bfloat16", "uint8"),
-}
-
-NAMES = tuple(CHECKS)
-
-
-def validate(kwargs: dict[str, Any], checks: Mapping[str, tuple[Check, str]] = CHECKS) -> None:
-    """Check names and types of the keyword arguments of a call.
-
-    Raises TypeError for an unknown name, ValueError for an unknown choice and, as Transformers,
-    `StrictDataclassFieldValidationError` for a value of a wrong type.
+    `check` tells whether a value is of the right type, `expected` says in words which that is; None is always allowed
+    unless the setting is `required`. `choices`, if there are any, are all values that it may have.
     """
-    for name, value in kwargs.items():
-        if name not in checks:
-            raise TypeError(f"got an unexpected keyword argument {name!r}; known are {', '.join(checks)}")
-        check, expected = checks[name]
-        if value is None and name not in _REQUIRED:
-            continue
-        if value is None or not check(value):
-            from huggingface_hub.errors import StrictDataclassFieldValidationError
 
-            problem = f"Field {name!r} expected {expected}, got {type(value).__name__} (value: {value!r})"
-            raise StrictDataclassFieldValidationError(name, TypeError(problem))
-        if name in _VALUES and plain(value) not in _VALUES[name]:
-            if name == "return_tensors":
-                raise ValueError(f"{value} is not a valid TensorType, please select one of ['pt', 'np']")
-            raise ValueError(f"{name} must be one of {_VALUES[name]}, got {value!r}")
-
-
-def plain(value: Any) -> Any:
-    """The value of an enum's member, the name of a torch dtype; anything else as it is."""
-    if type(value).__module__ == "torch":
-        return str(value).removeprefix("torch.")
-    return value.value if isinstance(value, Enum) else value
+    check: checks.Check
+    expected: str
+    readers: Reader = Reader.BOTH
+    choices: tuple[object, ...] = ()
+    required: bool = False
+    no_effect: Reader = Reader.NOBODY
+    """Who takes it as Transformers does, and then does what it would do without it."""
+    in_calls: bool = True
+    """Whether a call takes it; if not, only the constructor and `from_pretrained` do."""
+    ours: bool = False
+    """Whether Transformers has no such setting."""
+    of_caller: bool = False
+    """Whether it is about the caller and no property of a checkpoint: files neither hold nor change it."""
 
 
-def standardize(settings: dict[str, Any]) -> dict[str, Any]:
-    """Bring sizes into `SizeDict`s and lists of numbers into tuples."""
-    settings = dict(settings)
-    square = settings.get("default_to_square")
-    if settings.get("size") is not None:
-        settings["size"] = size_dict(settings["size"], default_to_square=square)
-    for name in ("crop_size", "pad_size"):
-        if settings.get(name) is not None:
-            settings[name] = size_dict(settings[name], name=name)
-    for name in ("image_mean", "image_std"):
-        if isinstance(settings.get(name), list):
-            settings[name] = tuple(settings[name])
-    return settings
+_BOOL = (checks.is_bool, "a bool")
+_INT = (checks.is_int, "an int")
+_SIZE = (checks.is_size, "an int, two ints or a dict")
+_NUMBERS = (checks.is_number_or_numbers, "a number or one for each channel")
+_LAYOUT = (checks.is_name, "'channels_first' or 'channels_last'")
+_LAYOUTS = ("channels_first", "channels_last")
+_PICTURES, _CLIPS, _BOTH = Reader.PICTURES, Reader.CLIPS, Reader.BOTH
+
+SETTINGS: dict[str, Setting] = {
+    "do_convert_rgb": Setting(*_BOOL),
+    "do_resize": Setting(*_BOOL),
+    "size": Setting(checks.is_size, "an int, two ints or a dict with 'longest_edge' or with 'height' and 'width'"),
+    "default_to_square": Setting(*_BOOL),
+    "resample": Setting(checks.is_int, "a PIL.Image.Resampling or its number", choices=tuple(range(6))),
+    "do_rescale": Setting(*_BOOL),
+    "rescale_factor": Setting(checks.is_number, "a number"),
+    "do_normalize": Setting(*_BOOL),
+    "image_mean": Setting(*_NUMBERS),
+    "image_std": Setting(*_NUMBERS),
+    "do_pad": Setting(*_BOOL),
+    # A call about clips takes the attribute of the processor in its place, as Transformers does.
+    "max_image_size": Setting(
+        checks.has_longest_edge, "a dict with a positive 'longest_edge'", required=True, no_effect=_CLIPS
+    ),
+    "input_data_format": Setting(*_LAYOUT, choices=_LAYOUTS),
+    "data_format": Setting(*_LAYOUT, choices=_LAYOUTS, no_effect=_BOTH),
+    "device": Setting(checks.is_device, "a device"),
+    "return_tensors": Setting(checks.is_name, "'pt' or 'np'", choices=("pt", "np")),
+    "do_center_crop": Setting(*_BOOL, no_effect=_BOTH),
+    "crop_size": Setting(*_SIZE, no_effect=_BOTH),
+    "media_policy": Setting(checks.is_policy, "a MediaPolicy", ours=True, of_caller=True),
+    # Pictures only
+    "do_image_splitting": Setting(*_BOOL, _PICTURES, required=True),
+    "max_tiles": Setting(*_INT, _PICTURES, ours=True),
+    "upscale": Setting(*_BOOL, _PICTURES, ours=True),
+    "output_dtype": Setting(
+        checks.is_dtype,
+        "a dtype or its name",
+        _PICTURES,
+        choices=("float32", "bfloat16", "uint8"),
+        ours=True,
+    ),
+    "return_row_col_info": Setting(*_BOOL, _PICTURES, required=True),
+    "pad_size": Setting(*_SIZE, _PICTURES, no_effect=_PICTURES),
+    "disable_grouping": Setting(*_BOOL, _PICTURES, no_effect=_PICTURES),
+    "image_seq_length": Setting(*_INT, _PICTURES, no_effect=_PICTURES),
+    # Clips only
+    "do_sample_frames": Setting(*_BOOL, _CLIPS),
+    "num_frames": Setting(checks.is_count, "an int, 0 or more", _CLIPS),
+    "fps": Setting(checks.is_rate, "a number, 0 or more", _CLIPS),
+    "frame_sampling": Setting(checks.is_frame_sampling, "a FrameSampling", _CLIPS, ours=True, of_caller=True),
+    "video_metadata": Setting(
+        checks.is_metadata,
+        f"VideoMetadata, a dict with keys of {sorted(checks.METADATA_NAMES)}, or lists of those",
+        _CLIPS,
+    ),
+    "return_metadata": Setting(*_BOOL, _CLIPS),
+    "fast": Setting(*_BOOL, _CLIPS, ours=True),
+    "threads": Setting(checks.is_count, "an int, 0 or more", _CLIPS, in_calls=False, ours=True, of_caller=True),
+}
 
 
-def check_complete(settings: dict[str, Any]) -> None:
-    """Raise ValueError where a step is asked for without what it needs."""
-    if settings["do_rescale"] and settings["rescale_factor"] is None:
-        raise ValueError("`rescale_factor` must be specified if `do_rescale` is `True`.")
-    if settings["do_normalize"] and (settings["image_mean"] is None or settings["image_std"] is None):
-        raise ValueError("`image_mean` and `image_std` must both be specified if `do_normalize` is `True`.")
-    if settings["do_resize"] and (settings["size"] is None or settings["resample"] is None):
-        raise ValueError("`size` and `resample` must be specified if `do_resize` is `True`.")
+def names(reader: Reader) -> tuple[str, ...]:
+    """Return the settings of an image or a video processor, in the order of the table."""
+    return tuple(name for name, setting in SETTINGS.items() if reader in setting.readers)
 
 
-def target(settings: dict[str, Any]) -> dict[str, Any]:
-    """How stage A resizes, as the arguments of the native functions."""
-    if not settings["do_resize"]:
-        return {"longest_edge": None, "exact": None}
-    options = {"upscale": settings["upscale"] is not False, "max_tiles": settings["max_tiles"]}
-    return {**target_size(settings["size"]), **options}
+def call_names(reader: Reader) -> tuple[str, ...]:
+    """Return those of them that a call takes."""
+    return tuple(name for name in names(reader) if SETTINGS[name].in_calls)
 
 
-def target_size(size: Any) -> dict[str, Any]:
-    """What stage A resizes to, as the arguments of the native functions."""
-    if not isinstance(size, SizeDict):
-        size = size_dict(size)
-    if size.longest_edge:
-        return {"longest_edge": size.longest_edge, "exact": None}
-    if size.height and size.width:
-        return {"longest_edge": None, "exact": (size.height, size.width)}
-    raise ValueError("size must be a dictionary with key 'longest_edge' or 'height' and 'width'.")
+def names_without_effect(reader: Reader) -> frozenset[str]:
+    """Return those that are taken as in Transformers and change nothing."""
+    return frozenset(name for name in names(reader) if reader in SETTINGS[name].no_effect)
+
+
+OF_CALLER = frozenset(name for name, setting in SETTINGS.items() if setting.of_caller)
+"""Settings that no file of a checkpoint holds."""
+
+IGNORED = frozenset(
+    {
+        "_from_auto",
+        "_from_pipeline",
+        "force_download",
+        "proxies",
+        "resume_download",
+        "trust_remote_code",
+        "use_fast",
+    }
+)
+"""What callers of Transformers pass to `from_pretrained` and what has no meaning here."""
+
+
+def unknown_setting(name: str, known: Collection[str], where: str = "") -> TypeError:
+    """Return the error for a setting that nobody reads: it names the setting and the nearest known one."""
+    from difflib import get_close_matches
+
+    (nearest,) = get_close_matches(name, sorted(known), n=1, cutoff=0.0) or ("",)
+    hint = f"; the nearest known one is {nearest!r}" if nearest else ""
+    return TypeError(f"got an unexpected keyword argument {name!r}{where}: nobody reads it{hint}")
+
+
+def check_names(given: Collection[str], known: Collection[str], where: str = "") -> None:
+    """Raise TypeError if one of the given names is not known."""
+    for name in given:
+        if name not in known:
+            raise unknown_setting(name, known, where)

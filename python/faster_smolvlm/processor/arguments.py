@@ -1,11 +1,14 @@
-"""Sorting the keyword arguments of a processor call by what they are for."""
+"""Sorting the keyword arguments of a processor call by who reads them."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-_LOG = logging.getLogger(__name__)
+from ..pixels.protocols import VideoProcessor
+from ..pixels.settings import Reader, call_names, check_names
 
 TEXT = frozenset(
     {
@@ -24,92 +27,121 @@ TEXT = frozenset(
         "verbose",
     }
 )
-_PIXELS = frozenset(
+OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets", "sanitize_control_tokens"})
+# Transformers' processors take these for models that hear; there is no audio here.
+_AUDIO = frozenset(
     {
-        "crop_size",
-        "data_format",
-        "default_to_square",
-        "device",
-        "do_center_crop",
-        "do_convert_rgb",
-        "do_normalize",
-        "do_pad",
-        "do_rescale",
-        "do_resize",
-        "image_mean",
-        "image_std",
-        "input_data_format",
-        "max_image_size",
-        "resample",
-        "rescale_factor",
+        "max_length",
+        "pad_to_multiple_of",
+        "padding",
+        "raw_speech",
+        "return_attention_mask",
         "return_tensors",
-        "size",
+        "sampling_rate",
+        "truncation",
     }
 )
-IMAGES = _PIXELS | {
-    "disable_grouping",
-    "do_image_splitting",
-    "image_seq_length",
-    "pad_size",
-    "max_tiles",
-    "output_dtype",
-    "return_row_col_info",
-    "upscale",
+_READ_BY = {
+    "text_kwargs": TEXT,
+    "images_kwargs": frozenset(call_names(Reader.PICTURES)),
+    "videos_kwargs": frozenset(call_names(Reader.CLIPS)),
 }
-VIDEOS = _PIXELS | {
-    "do_sample_frames",
-    "fast",
-    "fps",
-    "frame_sampling",
-    "media_policy",
-    "num_frames",
-    "return_metadata",
-    "video_metadata",
-}
-OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets", "sanitize_control_tokens"})
-
-_GROUPS = {"text_kwargs": TEXT, "images_kwargs": IMAGES, "videos_kwargs": VIDEOS, "audio_kwargs": frozenset[str]()}
-
-Sorted = dict[str, dict[str, Any]]
 
 
-def sort_kwargs(kwargs: dict[str, Any], tokenizer_defaults: dict[str, Any]) -> Sorted:
-    """Return `text_kwargs`, `images_kwargs`, `videos_kwargs` and `own` (what the processor itself reads).
+@dataclass(frozen=True)
+class CallArguments:
+    """The arguments of a call by who reads them: the tokenizer, the image and the video processor, the processor."""
 
-    Later ones win: `tokenizer_defaults`, `common_kwargs`, then what the caller gave flat or grouped. A name that fits
-    several modalities goes to each. Raises ValueError for a name given flat and grouped; a name that nobody knows is
-    logged and dropped, as in Transformers.
+    text: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, Any] = field(default_factory=dict)
+    videos: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """The arguments of the three parts, by the names of Transformers."""
+        return {"text_kwargs": self.text, "images_kwargs": self.images, "videos_kwargs": self.videos}
+
+    def set(self, name: str, value: object) -> None:
+        """Give an argument to each one that reads it."""
+        if name in OWN:
+            self.own[name] = value
+        for group, values in self.groups.items():
+            if name in _READ_BY[group]:
+                values[name] = value
+
+
+def check_arguments(given: Mapping[str, object], clips: bool) -> None:
+    """Raise TypeError for a name that nobody reads, given flat or in a group such as `images_kwargs`.
+
+    `clips` tells whether there is a video processor.
     """
-    groups: Sorted = {group: {} for group in _GROUPS}
-    groups["own"] = {}
-    groups["text_kwargs"].update(tokenizer_defaults)
-    common = kwargs.get("common_kwargs") or {}
-    for group in _GROUPS:
-        groups[group].update(common)
-    for key, value in kwargs.items():
-        if key in _GROUPS:
-            _add_group(groups, key, value, kwargs)
-        elif key in OWN:
-            groups["own"][key] = value
-        elif not _add_flat(groups, key, value) and key != "common_kwargs":
-            _LOG.warning("Keyword argument `%s` is not a valid argument for this processor and will be ignored.", key)
-    return groups
+    groups = _groups(clips)
+    check_names(given.keys(), {*groups, *groups["common_kwargs"]})
+    for group in groups.keys() & given.keys():
+        values = given[group]
+        if isinstance(values, Mapping):
+            check_names(values.keys(), groups[group], f" in {group}")
+        elif values is not None:
+            raise TypeError(f"{group} has to be a dict, got {type(values).__name__}")
 
 
-def _add_flat(groups: Sorted, key: str, value: Any) -> bool:
-    takers = [group for group, names in _GROUPS.items() if key in names]
-    for group in takers:
-        groups[group][key] = value
-    return bool(takers)
+def sort_arguments(given: Mapping[str, Any], tokenizer_defaults: Mapping[str, Any], clips: bool) -> CallArguments:
+    """Sort the keyword arguments of a call.
+
+    Later ones win: `tokenizer_defaults`, `common_kwargs`, then what the caller gave flat or grouped. A name that
+    several read goes to each. Raises TypeError for a name that nobody reads, ValueError for one that is given flat and
+    grouped.
+    """
+    check_arguments(given, clips)
+    arguments = CallArguments(text=dict(tokenizer_defaults))
+    for name, value in (given.get("common_kwargs") or {}).items():
+        arguments.set(name, value)
+    for key, value in given.items():
+        if key in _READ_BY:
+            _add_group(arguments, key, given)
+        elif key not in ("common_kwargs", "audio_kwargs"):
+            arguments.set(key, value)
+    return arguments
 
 
-def _add_group(groups: Sorted, group: str, values: dict[str, Any], kwargs: dict[str, Any]) -> None:
-    for key, value in values.items():
-        if group == "text_kwargs" and key in OWN:
-            groups["own"].setdefault(key, value)
-        elif key in kwargs and key in _GROUPS[group]:
+def chat_call_arguments(
+    processor_kwargs: Mapping[str, object],
+    kwargs: Mapping[str, object],
+    read_by_template: Collection[str],
+    video_processor: VideoProcessor | None,
+) -> tuple[dict[str, Any], Any]:
+    """Return what `apply_chat_template` passes on to the call, and the pictures given in place of the conversation's.
+
+    That are `processor_kwargs`, those of `kwargs` that the template does not read, and the sampling that the video
+    processor is set to. Raises TypeError for a name that neither the template nor the call reads.
+    """
+    call = {**processor_kwargs, **{name: value for name, value in kwargs.items() if name not in read_by_template}}
+    images = call.pop("images", None)
+    check_arguments(call, clips=video_processor is not None)
+    if video_processor is not None:
+        call.setdefault("num_frames", video_processor.num_frames)
+        call.setdefault("fps", video_processor.fps)
+        if call["num_frames"] is not None or call["fps"] is not None:
+            call.setdefault("do_sample_frames", True)
+    return call, images
+
+
+@cache
+def _groups(clips: bool) -> dict[str, frozenset[str]]:
+    """The names that each group of keyword arguments may hold."""
+    read_by = {group: names for group, names in _READ_BY.items() if clips or group != "videos_kwargs"}
+    common = OWN.union(*read_by.values())
+    return {**read_by, "text_kwargs": TEXT | OWN, "audio_kwargs": _AUDIO, "common_kwargs": common}
+
+
+def _add_group(arguments: CallArguments, group: str, given: Mapping[str, Any]) -> None:
+    for name, value in (given[group] or {}).items():
+        if name in OWN:
+            arguments.own.setdefault(name, value)
+        elif name in given:
             raise ValueError(
-                f"Keyword argument {key} was passed two times:\nin a dictionary for {group} and as a **kwarg."
+                f"Keyword argument {name} was passed two times:\nin a dictionary for {group} and as a **kwarg."
             )
         else:
-            groups[group][key] = value
+            arguments.groups[group][name] = value

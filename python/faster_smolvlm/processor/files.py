@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -12,17 +11,17 @@ from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
 from ..checkpoint.json_files import json_text, read_optional_json
 from ..pixels.backends import image_processor_class
 from ..pixels.protocols import VideoProcessor
+from ..pixels.settings import IGNORED, Reader, check_names, names
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
-from .arguments import IMAGES, VIDEOS
-
-_LOG = logging.getLogger(__name__)
 
 _TOKENIZER = frozenset(
     {"padding_side", "truncation_side", "model_max_length", "bos_token", "eos_token", "pad_token", "unk_token"}
 )
 _OWN = ("image_seq_len", "chat_template")
-# What callers of Transformers pass, and what has no meaning here.
-_IGNORED = frozenset({"trust_remote_code", "force_download", "use_fast", "_from_auto", "resume_download", "proxies"})
+
+
+ChatTemplates = str | dict[str, str] | None
+"""One template, or several by name."""
 
 
 class ProcessorClass(Protocol):
@@ -39,7 +38,7 @@ class Savable(Protocol):
     """A processor whose files are written."""
 
     tokenizer: SmolVLMTokenizer
-    chat_template: str | dict[str, str] | None
+    chat_template: ChatTemplates
 
     def to_dict(self) -> dict[str, Any]:
         """Return what processor_config.json holds."""
@@ -48,26 +47,30 @@ class Savable(Protocol):
 def read_processor(
     kind: type[ProcessorClass], name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments of a processor of class `kind` that the files of a checkpoint, and `kwargs`, ask for."""
-    hub_options, rest = split_hub_options({key: value for key, value in kwargs.items() if key not in _IGNORED})
+    """Return the arguments of a processor of class `kind` that the files of a checkpoint, and `kwargs`, ask for.
+
+    Raises TypeError for a keyword argument that nobody reads, OSError for a missing or broken file.
+    """
+    hub_options, rest = split_hub_options({key: value for key, value in kwargs.items() if key not in IGNORED})
+    has_video = "video_processor" in kind.get_attributes()
+    picture_names, clip_names = names(Reader.PICTURES), names(Reader.CLIPS) if has_video else ()
+    check_names(rest, {*picture_names, *clip_names, *_TOKENIZER, *_OWN, "backend"})
     source = checkpoint(name_or_dir, **hub_options)
     settings = read_optional_json(source.find("processor_config.json"))
-    own = {key: rest.pop(key) for key in _OWN if key in rest}
-    image_class = image_processor_class(kind.image_processors, rest.pop("backend", None), kwargs.get("use_fast"))
-    has_video = "video_processor" in kind.get_attributes()
-    tokenizer = {key: rest.pop(key) for key in list(rest) if key in _TOKENIZER}
-    images = {key: value for key, value in rest.items() if key in IMAGES}
-    videos = {key: value for key, value in rest.items() if key in VIDEOS}
-    for key in rest.keys() - images.keys() - videos.keys():
-        _LOG.warning("Keyword argument `%s` is not known to the processor and will be ignored.", key)
+    image_class = image_processor_class(kind.image_processors, rest.get("backend"), kwargs.get("use_fast"))
+    images, videos = _only(rest, picture_names), _only(rest, clip_names)
     return {
         "image_processor": image_class.from_pretrained(name_or_dir, **hub_options, **images),
-        "tokenizer": SmolVLMTokenizer.from_pretrained(source, **tokenizer),
+        "tokenizer": SmolVLMTokenizer.from_pretrained(source, **_only(rest, _TOKENIZER)),
         **({"video_processor": _video_processor(name_or_dir, {**hub_options, **videos})} if has_video else {}),
         "chat_template": settings.get("chat_template") or _chat_template(source),
-        **({"image_seq_len": settings["image_seq_len"]} if "image_seq_len" in settings else {}),
-        **own,
+        **_only(settings, ("image_seq_len",)),
+        **_only(rest, _OWN),
     }
+
+
+def _only(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in known}
 
 
 def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> VideoProcessor | None:
@@ -79,7 +82,7 @@ def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]
     return found
 
 
-def _chat_template(source: Checkpoint) -> str | dict[str, str] | None:
+def _chat_template(source: Checkpoint) -> ChatTemplates:
     """Return the template of chat_template.json or chat_template.jinja, with those of additional_chat_templates/."""
     legacy = source.find("chat_template.json")
     folder = None if source.directory is None else source.directory / "additional_chat_templates"
@@ -112,7 +115,7 @@ def write_processor(processor: Savable, save_directory: str | os.PathLike[str]) 
     return [str(path)]
 
 
-def _write_chat_templates(folder: Path, template: str | dict[str, str] | None) -> None:
+def _write_chat_templates(folder: Path, template: ChatTemplates) -> None:
     templates = {"default": template} if isinstance(template, str) else template or {}
     for name, text in templates.items():
         if name == "default":

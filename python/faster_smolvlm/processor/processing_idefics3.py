@@ -13,6 +13,7 @@ from ..pixels.protocols import ImageProcessor
 from ..text.expansion import PromptPart
 from ..text.placeholders import image_prompt
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
+from .files import ChatTemplates
 from .processing_smolvlm import SmolVLMProcessor
 
 
@@ -35,7 +36,7 @@ class Idefics3Processor(SmolVLMProcessor):
         image_processor: ImageProcessor,
         tokenizer: SmolVLMTokenizer,
         image_seq_len: int = 169,
-        chat_template: str | dict[str, str] | None = None,
+        chat_template: ChatTemplates = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_processor, tokenizer, None, image_seq_len, chat_template, **kwargs)

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..batch_feature import BatchFeature
+from ..media import MediaPolicy
 from ..media.nesting import count_videos, nest_images
+from ..pixels.call_settings import check_value
 from ..pixels.protocols import ImageProcessor, VideoProcessor
 from ..text import chat_template as chat_rendering
 from ..text import conversation as chat
@@ -18,8 +20,9 @@ from ..text.expansion import PromptEncoder, PromptPart, prompt_parts
 from ..text.placeholders import Clip, Grid, MediaTokens
 from ..text.plain_data import plain_data
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
-from .arguments import TEXT, Sorted, sort_kwargs
-from .files import read_processor, write_processor
+from .arguments import TEXT, CallArguments, chat_call_arguments, sort_arguments
+from .counts import as_texts, check_counts
+from .files import ChatTemplates, read_processor, write_processor
 from .merge_frames import merge_frames
 
 _LOG = logging.getLogger(__name__)
@@ -49,7 +52,9 @@ class SmolVLMProcessor:
         tokenizer: SmolVLMTokenizer,
         video_processor: VideoProcessor | None = None,
         image_seq_len: int = 169,
-        chat_template: str | dict[str, str] | None = None,
+        chat_template: ChatTemplates = None,
+        *,
+        media_policy: MediaPolicy | None = None,
         **kwargs: Any,
     ) -> None:
         if kwargs:
@@ -72,6 +77,20 @@ class SmolVLMProcessor:
         self.end_of_utterance_token: str = getattr(tokenizer, "end_of_utterance_token", "<end_of_utterance>")
         self.video_token: str = getattr(tokenizer, "video_token", "<video>")
         self.image_token_id = tokenizer.get_token_id(self.image_token)
+        if media_policy is not None:
+            self.media_policy = media_policy
+
+    @property
+    def media_policy(self) -> MediaPolicy:
+        """What pictures and clips from outside may be; setting it sets that of both parts."""
+        return self.image_processor.media_policy
+
+    @media_policy.setter
+    def media_policy(self, policy: MediaPolicy) -> None:
+        check_value("media_policy", policy)
+        self.image_processor.media_policy = policy
+        if self.video_processor is not None:
+            self.video_processor.media_policy = policy
 
     # Files
 
@@ -139,27 +158,27 @@ class SmolVLMProcessor:
         """
         if audio is not None:
             raise ValueError("SmolVLM takes no audio")
-        texts = None if text is None else _as_texts(text)
+        texts = None if text is None else as_texts(text)
         nested = None if images is None else self._nest(images, texts)
         arguments = self._arguments(kwargs)
-        sanitize = bool(arguments["own"].get("sanitize_control_tokens"))
+        sanitize = bool(arguments.own.get("sanitize_control_tokens"))
         self._check_counts(list(map(without_marked, texts)) if texts and sanitize else texts, nested, videos)
         if videos is not None:
             self.require_video_processor()
 
-        pictures, grids = self._process_images(nested, arguments["images_kwargs"])
-        clips_pixels, clips = self._process_videos(videos, arguments["videos_kwargs"])
+        pictures, grids = self._process_images(nested, arguments.images)
+        clips_pixels, clips = self._process_videos(videos, arguments.videos)
         data: dict[str, Any] = {}
         if texts is not None:
             parts = prompt_parts(texts, self._media_tokens, grids, clips)
-            data.update(self._encode(texts, parts, {**arguments["text_kwargs"], **arguments["own"]}))
+            data.update(self._encode(texts, parts, {**arguments.text, **arguments.own}))
             if pictures and clips_pixels:
                 pictures, clips_pixels = merge_frames(parts, pictures, clips_pixels), {}
         data.update(pictures)
         data.update(clips_pixels)
         return BatchFeature(
             data,
-            tensor_type=arguments["text_kwargs"].get("return_tensors"),
+            tensor_type=arguments.text.get("return_tensors"),
             skip=("text_replacement_offsets", "offset_mapping"),
         )
 
@@ -182,29 +201,20 @@ class SmolVLMProcessor:
         encoder = PromptEncoder(self.tokenizer, self._media_tokens, self.image_token_id, self.image_seq_len)
         return encoder.encode(texts, parts, **options)
 
-    def _arguments(self, kwargs: dict[str, Any]) -> Sorted:
+    def _arguments(self, kwargs: dict[str, Any]) -> CallArguments:
         settings = self.tokenizer.init_kwargs
         defaults = {key: getattr(self.tokenizer, key, settings[key]) for key in TEXT if key in settings}
-        return sort_kwargs(kwargs, defaults)
+        return sort_arguments(kwargs, defaults, clips=self.video_processor is not None)
 
-    def _check_counts(self, texts: list[str] | None, images: list[list[Any]] | None, videos: Any) -> None:
+    def _check_counts(self, texts: list[str] | None, images: list[list[Any]] | None, videos: object) -> None:
         if texts is None:
             if images is None and videos is None:
                 raise ValueError(f"You need to provide at least one input to call {type(self).__name__}")
             if images is not None and videos is not None:
                 raise ValueError("You must specify exactly one of `images` or `videos`")
             return
-        in_texts = [text.count(self.image_token) for text in texts]
-        num_images = None if images is None else sum(map(len, images))
-        num_videos = None if videos is None else count_videos(videos)
-        _check_total(self.image_token, "images", sum(in_texts), num_images)
-        video_tokens = sum(text.count(self.video_token) for text in texts)
-        _check_total(self.video_token, "videos", video_tokens, num_videos)
-        if images is not None and in_texts != list(map(len, images)):
-            raise ValueError(
-                f"The number of {self.image_token} tokens in each prompt should be the same as the number of images "
-                f"passed. Found {in_texts} {self.image_token} tokens and {list(map(len, images))} images per sample."
-            )
+        images_per_text = None if images is None else list(map(len, images))
+        check_counts(texts, self._media_tokens, images_per_text, None if videos is None else count_videos(videos))
 
     def _process_images(
         self, images: list[list[Any]] | None, kwargs: dict[str, Any]
@@ -306,9 +316,12 @@ class SmolVLMProcessor:
         template = chat_rendering.choose_template(self.chat_template, chat_template, conversations)
         if return_assistant_tokens_mask and not chat_rendering.tracks_generation(template):
             _LOG.warning("return_assistant_tokens_mask is set, but the chat template has no {%% generation %%} block.")
+        read_by_template = chat_rendering.template_variables(template)
+        call, images = chat_call_arguments(processor_kwargs or {}, kwargs, read_by_template, self.video_processor)
         shown: list[Any] = [conversations, tools, documents, kwargs]
         if sanitize_control_tokens:
             shown = mark(plain_data(shown), self.tokenizer.control_tokens(template))
+            call["sanitize_control_tokens"] = True
         prompts, spans = chat_rendering.render(
             shown[0],
             template,
@@ -322,63 +335,35 @@ class SmolVLMProcessor:
         chat_rendering.warn_of_lost_text(conversations, prompts)
         if not tokenize:
             return prompts if batched else prompts[0]
-
-        call = self._call_arguments(template, processor_kwargs or {}, kwargs)
-        if self.tokenizer.bos_token is not None and prompts[0].startswith(self.tokenizer.bos_token):
-            call["add_special_tokens"] = False
+        media = self._media(conversations, images if batched else images and (images,))
         if return_assistant_tokens_mask:
-            call.update(return_offsets_mapping=True, return_text_replacement_offsets=True)
-        if sanitize_control_tokens:
-            call["sanitize_control_tokens"] = True
-        call["return_tensors"] = None if return_assistant_tokens_mask else return_tensors
-        images, videos = zip(*map(chat.media, conversations), strict=True)
-        if given := call.pop("images", None):
-            images = given if batched else (given,)
-        features = self(
-            text=prompts,
-            images=list(images) if any(images) else None,
-            videos=list(videos) if any(videos) else None,
-            **call,
-        )
-        if return_assistant_tokens_mask:
-            features["assistant_masks"] = assistant_masks(
-                features.pop("offset_mapping"), spans, features.pop("text_replacement_offsets")
-            )
-            features.convert_to_tensors(return_tensors)
+            features = self._with_assistant_masks(prompts, spans, {**media, **call}, return_tensors)
+        else:
+            features = self._encode_prompts(prompts, {**media, **call, "return_tensors": return_tensors})
         return features if return_dict else features["input_ids"]
 
-    def _call_arguments(
-        self, template: str, processor_kwargs: dict[str, Any], kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Return the arguments of the call: those meant for it, and the sampling that the video processor is set to."""
-        read_by_template = chat_rendering.template_variables(template)
-        call = {**processor_kwargs, **{key: value for key, value in kwargs.items() if key not in read_by_template}}
-        if self.video_processor is not None:
-            call.setdefault("num_frames", self.video_processor.num_frames)
-            call.setdefault("fps", self.video_processor.fps)
-            if call["num_frames"] is not None or call["fps"] is not None:
-                call.setdefault("do_sample_frames", True)
-        return call
+    def _media(self, conversations: list[chat.Conversation], given_images: Any) -> dict[str, Any]:
+        """Return the pictures and clips of conversations, `given_images` in place of the pictures in them."""
+        images, videos = zip(*map(chat.media, conversations), strict=True)
+        images = given_images or images
+        return {"images": list(images) if any(images) else None, "videos": list(videos) if any(videos) else None}
+
+    def _encode_prompts(self, prompts: list[str], call: dict[str, Any]) -> BatchFeature:
+        if self.tokenizer.bos_token is not None and prompts[0].startswith(self.tokenizer.bos_token):
+            call = {**call, "add_special_tokens": False}
+        return self(text=prompts, **call)
+
+    def _with_assistant_masks(
+        self, prompts: list[str], spans: Any, call: dict[str, Any], return_tensors: str | None
+    ) -> BatchFeature:
+        offsets = {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
+        features = self._encode_prompts(prompts, {**call, **offsets, "return_tensors": None})
+        features["assistant_masks"] = assistant_masks(
+            features.pop("offset_mapping"), spans, features.pop("text_replacement_offsets")
+        )
+        return features.convert_to_tensors(return_tensors)
 
 
 def _check_part(name: str, part: Any) -> None:
     if not callable(part) or not hasattr(part, "model_input_names") or hasattr(part, "convert_tokens_to_ids"):
         raise TypeError(f"Received a {type(part).__name__} for argument {name}, but an {name} was expected.")
-
-
-def _as_texts(text: Any) -> list[str]:
-    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, (list, tuple)) else None
-    if texts is None or not all(isinstance(item, str) for item in texts):
-        raise ValueError("`text` must be a string or list of strings.")
-    return texts
-
-
-def _check_total(token: str, kind: str, in_texts: int, given: int | None) -> None:
-    if given is None:
-        if in_texts:
-            raise ValueError(f"Found {in_texts} {token} tokens in the text but no {kind} were passed.")
-    elif in_texts != given:
-        raise ValueError(
-            f"The total number of {token} tokens in the prompts should be the same as the number of {kind} passed. "
-            f"Found total {in_texts} {token} tokens and {given} {kind}."
-        )

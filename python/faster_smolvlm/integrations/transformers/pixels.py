@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 from ...media import MediaPolicy
 from ...media.kinds import is_array, is_pil_image
 from ...pixels.image_processing_base import SmolVLMImageProcessorBase
-from ...pixels.settings import NAMES
+from ...pixels.settings import OF_CALLER, SETTINGS, Reader, names, names_without_effect
 
 Picture = Any
 """A PIL image, an array or a tensor: Transformers names no type of which they all are."""
@@ -25,14 +25,12 @@ OPEN_POLICY = MediaPolicy(max_pixels=sys.maxsize, max_side=1 << 30, max_output_b
 """Transformers has no limits, so a drop-in has none."""
 
 LANCZOS, BICUBIC = 1, 3
-# Transformers does nothing with these here, or has done it when the pictures come.
-_IGNORED = frozenset(
-    {"do_center_crop", "crop_size", "pad_size", "disable_grouping", "image_seq_length", "size_divisor"}
-    | {"do_sample_frames", "fps", "num_frames", "video_metadata", "return_metadata"}
-)
 # These are passed on in another form, or not at all: the pictures that come are converted.
 _FORMS = frozenset({"resample", "interpolation", "size", "device", "input_data_format", "data_format"})
-_KNOWN = frozenset(NAMES) | _IGNORED | _FORMS
+_PASSED_ON = frozenset(names(Reader.PICTURES)) - names_without_effect(Reader.PICTURES) - OF_CALLER - _FORMS
+# Transformers does nothing with these here, or has done it when the pictures come.
+_IGNORED = frozenset(name for name, setting in SETTINGS.items() if not setting.ours) - _PASSED_ON - _FORMS
+_KNOWN = _PASSED_ON | _IGNORED | _FORMS | {"size_divisor"}
 
 
 @lru_cache(maxsize=2)
@@ -58,7 +56,9 @@ def batch_feature(data: dict[str, object]) -> BatchFeature:
     return BatchFeature(data)
 
 
-def settings_for(kwargs: Settings, *, lanczos_is_bicubic: bool) -> tuple[Settings, str]:
+def settings_for(
+    kwargs: Settings, *, lanczos_is_bicubic: bool, reader: Reader = Reader.PICTURES
+) -> tuple[Settings, str]:
     """Translate the settings of a call of Transformers; the second is why ours cannot serve them, "" if it can."""
     unknown = sorted(name for name, value in kwargs.items() if name not in _KNOWN and value is not None)
     if unknown:
@@ -72,7 +72,7 @@ def settings_for(kwargs: Settings, *, lanczos_is_bicubic: bool) -> tuple[Setting
     resample = _resample(kwargs)
     if resample is None:
         return {}, "the resampling filter is not one of Pillow's"
-    settings = {name: kwargs[name] for name in NAMES if kwargs.get(name) is not None and name not in _FORMS}
+    settings = {name: kwargs[name] for name in _PASSED_ON & set(names(reader)) if kwargs.get(name) is not None}
     settings["resample"] = BICUBIC if resample == LANCZOS and lanczos_is_bicubic else resample
     if kwargs.get("size") is not None:
         size = kwargs["size"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from ...pixels.settings import Reader
 from ...pixels.video_processing_smolvlm import SmolVLMVideoProcessor
 from . import pixels
 from .images import lanczos_is_bicubic
@@ -40,13 +41,12 @@ class VideoProcessorMixin(_Base):
     def _preprocess(self, videos: list[torch.Tensor], **kwargs: object) -> BatchFeature:
         inherited = super()._preprocess
         bicubic = lanczos_is_bicubic(type(self).__mro__[2])
-        settings, reason = pixels.settings_for(kwargs, lanczos_is_bicubic=bicubic)
+        settings, reason = pixels.settings_for(kwargs, lanczos_is_bicubic=bicubic, reader=Reader.CLIPS)
         if not reason:
             reason = next(filter(None, map(_why_not, videos)), "")
         if reason:
             say_once(f"{type(self).__name__} leaves this call to Transformers: {reason}")
             return inherited(videos, **kwargs)
-        settings.pop("return_row_col_info", None)
         ours = _video_processor(self.max_image_size["longest_edge"])
         found = ours.preprocess([video.numpy() for video in videos], input_data_format="channels_first", **settings)
         return pixels.batch_feature(dict(found))
