@@ -38,12 +38,7 @@ KNOWN_LONG_FILES = {
 }
 KNOWN_LONG_FUNCTIONS = {"processor/processing_smolvlm.py": {"apply_chat_template"}}
 KNOWN_WIDE = {
-    "generation/loop.py": {"__init__"},
     "media/video.py": {"load_video"},
-    "modeling/generate.py": {"_prepare"},
-    "native/engine.py": {"__init__"},
-    "native/generate.py": {"start_generation"},
-    "native/model.py": {"__init__"},
     "vlm/smolvlm.py": {"generate", "stream"},
 }
 
