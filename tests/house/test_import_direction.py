@@ -33,10 +33,8 @@ HEIGHT = {name: height for height, row in enumerate(ORDER) for name in row}
 
 # What is still to be cut; nothing may be added.
 KNOWN_CIRCLES = [
-    {f"integrations.transformers.{name}" for name in ("classes", "inplace", "processors")},
     {"media.fetch", "media.source"},
     {"media.video_stream", "media.webp"},
-    {"vlm.smolvlm", "vlm.watch"},
 ]
 
 

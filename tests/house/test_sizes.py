@@ -34,12 +34,10 @@ KNOWN_LONG_FILES = {
     "pixels/image_processing_base.py",
     "processor/processing_smolvlm.py",
     "text/tokenization_smolvlm.py",
-    "vlm/smolvlm.py",
 }
 KNOWN_LONG_FUNCTIONS = {"processor/processing_smolvlm.py": {"apply_chat_template"}}
 KNOWN_WIDE = {
     "media/video.py": {"load_video"},
-    "vlm/smolvlm.py": {"generate", "stream"},
 }
 
 
