@@ -4,22 +4,33 @@
 //! instruction set with fused multiply-add must give; [`KERNELS`] rounds once where every machine of the architecture
 //! has the instruction, and twice elsewhere: see [`cpu::FUSED`].
 use super::{
-    BLOCK, Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, Kernels, PANEL, Product, QUANTIZED_MAX, ROW_BLOCK, RUN,
-    SCALE_BYTES, TILE_BYTES, TILE_STEPS, quantized_index,
+    BLOCK, FloatFormat, GROUP, GROUP_BYTES, IntegerLayout, IntegerProduct, Kernels, PANEL, Product, QUANTIZED_MAX,
+    ROW_BLOCK, RUN, SCALE_BYTES, TILE_BYTES, TILE_ROWS, TILE_STEPS, quantized_index,
 };
 use crate::machine::cpu::{self, Isa};
 
 /// Kernels for every machine.
 pub static KERNELS: Kernels = kernels::<{ cpu::FUSED }>(Isa::Portable.name());
 
+/// As [`KERNELS`], for the tests of layouts that only some machines have instructions for: integers in tiles, and
+/// products of bfloat16.
+#[cfg(test)]
+pub static TILES: Kernels = Kernels {
+    integer_product: integer_product::<true, true>,
+    integer_layout: IntegerLayout::Tiles,
+    scatter: scatter_tiles,
+    bfloat16_product: Some(bfloat16_product),
+    ..kernels::<true>("tiles, by the definition")
+};
+
 /// The table, with one or two roundings per multiply-add.
 pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
     Kernels {
         name,
         product: product::<FUSED>,
-        integer_product: integer_product::<FUSED>,
-        integers: Integers::Pairs,
-        place: place_pairs,
+        integer_product: integer_product::<FUSED, false>,
+        integer_layout: IntegerLayout::Pairs,
+        scatter: scatter_pairs,
         bfloat16_product: None,
         round,
         widen,
@@ -49,22 +60,24 @@ pub fn madd<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 /// Element (`k`, `column`) of a panel as a float32.
 #[inline(always)]
-pub fn weight(panel: &[u8], dtype: Dtype, k: usize, column: usize) -> f32 {
-    match dtype {
-        Dtype::Float32 => {
+pub fn weight(panel: &[u8], format: FloatFormat, k: usize, column: usize) -> f32 {
+    match format {
+        FloatFormat::Float32 => {
             let at = (k * PANEL + column) * 4;
             f32::from_le_bytes([panel[at], panel[at + 1], panel[at + 2], panel[at + 3]])
         }
-        Dtype::Bfloat16 => {
+        FloatFormat::Bfloat16 => {
             let at = ((k / 2 * PANEL + column) * 2 + k % 2) * 2;
             f32::from_bits(u32::from(u16::from_le_bytes([panel[at], panel[at + 1]])) << 16)
         }
-        Dtype::Int8 => {
-            let (group, k) = (k / GROUP * GROUP_BYTES, k % GROUP);
-            let at = group + SCALE_BYTES + Integers::Pairs.weight_index(k, column);
-            f32::from(panel[at] as i8)
-        }
     }
+}
+
+/// Element (`k`, `column`) of a panel of integers.
+#[inline(always)]
+pub fn integer_weight(panel: &[u8], layout: IntegerLayout, k: usize, column: usize) -> i32 {
+    let at = k / GROUP * GROUP_BYTES + SCALE_BYTES + layout.weight_index(k % GROUP, column);
+    i32::from(panel[at] as i8)
 }
 
 #[inline(always)]
@@ -81,7 +94,7 @@ pub fn product<const FUSED: bool>(p: Product<'_>) {
                 let mut sum = [0.0; PANEL];
                 for (k, &a) in a.iter().enumerate() {
                     for (column, s) in sum.iter_mut().enumerate() {
-                        *s = madd::<FUSED>(a, weight(w, p.dtype, run * RUN + k, column), *s);
+                        *s = madd::<FUSED>(a, weight(w, p.format, run * RUN + k, column), *s);
                     }
                 }
                 add(out, &sum);
@@ -124,7 +137,7 @@ pub fn bfloat16_product(p: super::Bfloat16Product<'_>) {
                 let a = p.a[row * p.a_stride..][..p.k].iter().enumerate();
                 let sum = a.fold(0.0, |sum, (k, &a)| {
                     let a = f32::from_bits(u32::from(a) << 16);
-                    madd::<true>(a, weight(w, Dtype::Bfloat16, k, column), sum)
+                    madd::<true>(a, weight(w, FloatFormat::Bfloat16, k, column), sum)
                 });
                 *o = match p.start {
                     super::Start::Zero => sum,
@@ -143,21 +156,36 @@ pub fn group_scale(panel: &[u8], group: usize, column: usize) -> f32 {
     f32::from_le_bytes([panel[at], panel[at + 1], panel[at + 2], panel[at + 3]])
 }
 
+/// Element `step` of row `row` among quantized activations with inner dimension `k`.
 #[inline(always)]
-pub fn integer_product<const FUSED: bool>(p: IntegerProduct<'_>) {
-    p.check(Integers::Pairs);
+fn activation(a: &[i16], layout: IntegerLayout, row: usize, step: usize, k: usize) -> i32 {
+    match layout {
+        IntegerLayout::Pairs => i32::from(a[quantized_index(row, step, k)]),
+        IntegerLayout::Tiles => {
+            let block = row / TILE_ROWS * layout.block_len(k);
+            let tile = &a[block + step / TILE_STEPS * TILE_BYTES / 2..][..TILE_BYTES / 2];
+            let (upper, lower) = tile.split_at(TILE_BYTES / 4);
+            let byte = row % TILE_ROWS * TILE_STEPS + step % TILE_STEPS;
+            let [upper, lower] = [upper, lower].map(|half| half[byte / 2].to_le_bytes()[byte % 2] as i8);
+            i32::from(upper) * 128 + i32::from(lower)
+        }
+    }
+}
+
+#[inline(always)]
+pub fn integer_product<const FUSED: bool, const TILES: bool>(p: IntegerProduct<'_>) {
+    let layout = if TILES { IntegerLayout::Tiles } else { IntegerLayout::Pairs };
+    p.check(layout);
     let (groups, width) = (p.k.div_ceil(GROUP), p.panels * PANEL);
     for panel in 0..p.panels {
-        let w = &p.w[panel * Dtype::Int8.panel_bytes(p.k)..];
+        let w = &p.w[panel * p.panel_bytes()..];
         for row in 0..p.rows {
             let out = &mut p.out[row * width + panel * PANEL..][..PANEL];
             out.fill(0.0);
             for group in 0..groups {
                 for (column, o) in out.iter_mut().enumerate() {
-                    let terms = (group * GROUP..p.k.min((group + 1) * GROUP)).map(|k| {
-                        let a = i32::from(p.a[quantized_index(row, k, p.k)]);
-                        a * weight(w, Dtype::Int8, k, column) as i32
-                    });
+                    let terms = (group * GROUP..p.k.min((group + 1) * GROUP))
+                        .map(|k| activation(p.a, layout, row, k, p.k) * integer_weight(w, layout, k, column));
                     let scale = p.a_scale[row * groups + group] * group_scale(w, group, column);
                     *o = madd::<FUSED>(terms.sum::<i32>() as f32, scale, *o);
                 }
@@ -185,23 +213,23 @@ pub fn widen(panel: &[u8], input_scales: &[f32], out: &mut [u8]) {
     }
 }
 
-/// Puts a row into a block of pairs.
-pub fn place_pairs(row: &[i16], index: usize, block: &mut [i16]) {
+/// Writes a row into a block of pairs.
+pub fn scatter_pairs(row: &[i16], index: usize, block: &mut [i16]) {
     let pairs = block[2 * index..].chunks_mut(2 * ROW_BLOCK);
     for (to, from) in pairs.zip(row.chunks_exact(2)) {
         to[..2].copy_from_slice(from);
     }
 }
 
-/// Puts a row into a block of tiles: 64 steps at a time, in units of two bytes.
+/// Writes a row into a block of tiles: 64 steps at a time, in units of two bytes.
 #[inline(always)]
-pub fn place_tiles(row: &[i16], index: usize, block: &mut [i16]) {
+pub fn scatter_tiles(row: &[i16], index: usize, block: &mut [i16]) {
     for (tile, row) in block.chunks_exact_mut(TILE_BYTES / 2).zip(row.chunks(TILE_STEPS)) {
         let mut steps = [0; TILE_STEPS];
         steps[..row.len()].copy_from_slice(row);
         let (upper, lower) = tile.split_at_mut(TILE_BYTES / 4);
-        let place = index * TILE_STEPS / 2..(index + 1) * TILE_STEPS / 2;
-        let halves = upper[place.clone()].iter_mut().zip(&mut lower[place]);
+        let line = index * TILE_STEPS / 2..(index + 1) * TILE_STEPS / 2;
+        let halves = upper[line.clone()].iter_mut().zip(&mut lower[line]);
         for ((upper, lower), pair) in halves.zip(steps.as_chunks().0) {
             let [even, odd]: [i16; 2] = *pair;
             *upper = i16::from_le_bytes([(even >> 7) as u8, (odd >> 7) as u8]);
@@ -220,15 +248,15 @@ pub fn quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]) {
         // As integers, NaN is the largest of all.
         let largest = x.iter().fold(0, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
         let largest = f32::from_bits(largest);
-        let most = f32::from(QUANTIZED_MAX);
+        let max = f32::from(QUANTIZED_MAX);
         // Below that the inverse would be infinite.
         if !(1e-30..f32::INFINITY).contains(&largest) {
             *scale = if largest < 1e-30 { 0.0 } else { f32::NAN };
             out.fill(0);
             continue;
         }
-        *scale = largest / most;
-        let inverse = most / largest;
+        *scale = largest / max;
+        let inverse = max / largest;
         for (o, x) in out.iter_mut().zip(x) {
             *o = (x * inverse + ROUND).to_bits() as i16;
         }

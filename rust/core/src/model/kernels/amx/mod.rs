@@ -5,7 +5,7 @@
 use std::arch::asm;
 
 use super::avx512;
-use super::{Bfloat16Product, Integers, Kernels, PANEL, Start};
+use super::{Bfloat16Product, IntegerLayout, Kernels, PANEL, Start};
 use crate::machine::cpu::{Amx, Isa};
 
 /// Fetches the tile of weights four kilobytes ahead, line by line: the prefetcher of the processor begins anew in every
@@ -70,8 +70,8 @@ mod integer;
 pub fn kernels(_: Amx) -> &'static Kernels {
     static KERNELS: Kernels = Kernels {
         integer_product: integer::product,
-        integers: Integers::Tiles,
-        place: integer::place,
+        integer_layout: IntegerLayout::Tiles,
+        scatter: integer::scatter,
         burn_bfloat16: Some(burn),
         ..avx512::with_bfloat16(Isa::Amx.name(), product)
     };

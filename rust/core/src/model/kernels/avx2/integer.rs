@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::model::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
+    GROUP, GROUP_BYTES, IntegerLayout, IntegerProduct, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
 };
 
 /// Most rows for which weights are widened in registers; above that they are widened once for all rows.
@@ -14,7 +14,10 @@ const AHEAD: usize = 512;
 const PAIRS: usize = GROUP / 2;
 
 pub fn product(p: IntegerProduct<'_>) {
-    p.check(Integers::Pairs);
+    p.check(IntegerLayout::Pairs);
+    if p.rows == 0 {
+        return;
+    }
     // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of
     // AVX2 and FMA only.
     unsafe { walk(p) }
@@ -75,7 +78,7 @@ impl Weights for Wide {
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn walk(p: IntegerProduct<'_>) {
-    let (panel_bytes, groups) = (Dtype::Int8.panel_bytes(p.k), p.k.div_ceil(GROUP));
+    let (panel_bytes, groups) = (p.panel_bytes(), p.k.div_ceil(GROUP));
     let out = p.out.as_mut_ptr();
     // SAFETY: the offsets stay inside the slices, whose lengths `check` has compared with the sizes.
     let rows = |group: usize, panel: usize| unsafe {

@@ -4,7 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::model::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
+    GROUP, GROUP_BYTES, IntegerLayout, IntegerProduct, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
 };
 
 /// Up to so many rows the weights are what costs.
@@ -18,7 +18,7 @@ pub fn product(p: IntegerProduct<'_>) {
         // SAFETY: by the caller's promise.
         unsafe { by_groups::<Plain>(p) }
     }
-    p.check(Integers::Pairs);
+    p.check(IntegerLayout::Pairs);
     // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of
     // AVX-512 only.
     unsafe { compiled(p) }
@@ -30,7 +30,7 @@ pub fn product_vnni(p: IntegerProduct<'_>) {
         // SAFETY: by the caller's promise.
         unsafe { by_groups::<Vnni>(p) }
     }
-    p.check(Integers::Pairs);
+    p.check(IntegerLayout::Pairs);
     // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of VNNI
     // only.
     unsafe { compiled(p) }
@@ -102,7 +102,7 @@ unsafe fn by_groups<D: Dot>(mut p: IntegerProduct<'_>) {
 /// As for `by_groups`.
 #[inline(always)]
 unsafe fn all_rows<D: Dot>(p: &mut IntegerProduct<'_>, group: usize, panel: usize) {
-    let (panel_bytes, groups) = (Dtype::Int8.panel_bytes(p.k), p.k.div_ceil(GROUP));
+    let (panel_bytes, groups) = (p.panel_bytes(), p.k.div_ceil(GROUP));
     let mut row = 0;
     while row < p.rows {
         // SAFETY: the offsets stay inside the slices, by the caller's promise; a tile has the rows of one block, or of

@@ -77,12 +77,12 @@ fn bfloat16_product_equals_the_definition_but_for_the_order_of_the_sums() {
     for (rows, k, panels) in shapes {
         let mut random = Random(0xb16 + (rows * 31 + k * 7 + panels) as u64);
         let (a_stride, out_stride) = (k.next_multiple_of(2) + 4, panels * PANEL + 5);
-        let w_stride = Dtype::Bfloat16.panel_bytes(k) + 64;
+        let w_stride = panel_bytes(FloatFormat::Bfloat16, k) + 64;
         let mut a = vec![0; rows * a_stride];
         definition::round(&random.vec(rows * a_stride, 1.0), &mut a);
         let mut w: Vec<u8> = (0..panels)
             .flat_map(|_| {
-                let mut panel = random_panels(&mut random, Dtype::Bfloat16, k, 1);
+                let mut panel = random_floats(&mut random, FloatFormat::Bfloat16, k, 1);
                 // What lies behind a panel is nothing that the product may read.
                 panel.extend([0xff; 64]);
                 panel
@@ -119,7 +119,7 @@ fn bfloat16_product_equals_the_definition_but_for_the_order_of_the_sums() {
             };
             let definition = run(definition::bfloat16_product, 0, rows);
             let mut sizes = vec![0.0; definition.len()];
-            for (i, most) in sizes.iter_mut().enumerate() {
+            for (i, limit) in sizes.iter_mut().enumerate() {
                 let (row, column) = (i / out_stride, i % out_stride);
                 if column >= panels * PANEL {
                     continue;
@@ -127,7 +127,7 @@ fn bfloat16_product_equals_the_definition_but_for_the_order_of_the_sums() {
                 let value = |bits: u16| f64::from(f32::from_bits(u32::from(bits) << 16));
                 let terms = (0..k).map(|step| {
                     let panel = &w[column / PANEL * w_stride..];
-                    let weight = definition::weight(panel, Dtype::Bfloat16, step, column % PANEL);
+                    let weight = definition::weight(panel, FloatFormat::Bfloat16, step, column % PANEL);
                     value(a[row * a_stride + step]) * f64::from(weight)
                 });
                 let start = match begin {
@@ -136,7 +136,7 @@ fn bfloat16_product_equals_the_definition_but_for_the_order_of_the_sums() {
                     Start::Out => f64::from(before[i]),
                 };
                 let (exact, size) = terms.fold((start, start.abs()), |(e, s), t| (e + t, s + t.abs()));
-                *most = size;
+                *limit = size;
                 let error = (f64::from(definition[i]) - exact).abs();
                 assert!(error <= (k + 2) as f64 * 2_f64.powi(-24) * size, "{rows} {k} {panels}");
             }
@@ -144,8 +144,8 @@ fn bfloat16_product_equals_the_definition_but_for_the_order_of_the_sums() {
                 let given = run(product, 0, rows);
                 for ((x, d), size) in given.iter().zip(&definition).zip(&sizes) {
                     // Half a unit for each sum, on both sides.
-                    let most = (k + 2) as f64 * 2_f64.powi(-23) * size;
-                    assert!((f64::from(*x) - f64::from(*d)).abs() <= most, "{name} {rows} {k} {panels}: {x} {d}");
+                    let limit = (k + 2) as f64 * 2_f64.powi(-23) * size;
+                    assert!((f64::from(*x) - f64::from(*d)).abs() <= limit, "{name} {rows} {k} {panels}: {x} {d}");
                 }
                 // A row does not depend on its neighbours.
                 for first in 0..rows.min(34) {
