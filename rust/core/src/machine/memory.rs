@@ -53,7 +53,7 @@ impl<T: Plain> Deref for Mapped<T> {
 
 impl<T: Plain> DerefMut for Mapped<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, and `&mut self` makes the borrow the only one.
+        // SAFETY: the map holds `len` elements from `offset` on, each a `T` whatever its bits, and `&mut self` makes the borrow the only one.
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.offset).cast(), self.len) }
     }
 }

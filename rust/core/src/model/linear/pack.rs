@@ -4,10 +4,10 @@ use std::sync::Mutex;
 use super::{Linear, Order, Storage};
 use crate::error::{Error, Result};
 use crate::machine::memory::{HUGE_PAGE, Mapped};
+use crate::machine::numbers::{ROUND, to_bfloat16};
 use crate::machine::shared::Shared;
 use crate::machine::team::Team;
 use crate::model::checkpoint::Tensor;
-use crate::model::kernels::definition::to_bfloat16;
 use crate::model::kernels::{GROUP, GROUP_BYTES, Kernels, PANEL, SCALE_BYTES};
 
 impl Linear {
@@ -230,8 +230,6 @@ fn largest_of(x: &[f32]) -> f32 {
 
 /// Scales pairs of numbers to integers in [-127, 127], to nearest even, and gives the scale.
 fn quantize_weights(group: &[f32], out: &mut [u16]) -> f32 {
-    // Adding it rounds and leaves the integer in the low bits; `f32::round` would be a call for each number.
-    const ROUND: f32 = 12_582_912.0;
     let largest = largest_of(group);
     // Zeros, or numbers so small that the inverse would be infinite, become zeros.
     let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };

@@ -119,9 +119,9 @@ struct Block {
 macro_rules! block {
     ($name:ident, zero: [$($zero:literal),*], step: $step:expr, store: [$($store:literal),*]) => {
         /// # Safety
-        /// The rows and panels must be there, the room for the sums too, and the shapes loaded.
+        /// The rows and panels must be there, the memory for the sums too, and the shapes loaded.
         unsafe fn $name(&self) {
-            // SAFETY: by the caller's promise. All the work on tiles is in this one block, which names what it
+            // SAFETY: the caller promises rows, panels, the memory for sums and the shapes. All the work on tiles is in this one block, which names what it
             // overwrites.
             unsafe {
                 asm!(

@@ -7,7 +7,7 @@ use crate::model::kernels::{
     GROUP, GROUP_BYTES, IntegerLayout, IntegerProduct, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
 };
 
-/// Up to so many rows the weights are what costs.
+/// Up to this many rows the weights are what costs.
 const FEW_ROWS: usize = 3;
 /// Pairs of steps in a whole group.
 const PAIRS: usize = GROUP / 2;
@@ -15,7 +15,7 @@ const PAIRS: usize = GROUP / 2;
 pub fn product(p: IntegerProduct<'_>) {
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn compiled(p: IntegerProduct<'_>) {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the lengths are checked below, and this function is compiled for the instructions.
         unsafe { by_groups::<Plain>(p) }
     }
     p.check(IntegerLayout::Pairs);
@@ -27,7 +27,7 @@ pub fn product(p: IntegerProduct<'_>) {
 pub fn product_vnni(p: IntegerProduct<'_>) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn compiled(p: IntegerProduct<'_>) {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the lengths are checked below, and this function is compiled for the instructions.
         unsafe { by_groups::<Vnni>(p) }
     }
     p.check(IntegerLayout::Pairs);
@@ -49,7 +49,7 @@ struct Vnni;
 impl Dot for Plain {
     #[inline(always)]
     unsafe fn dot(sum: __m512i, a: __m512i, w: __m512i) -> __m512i {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller is compiled for AVX-512 BW.
         unsafe { _mm512_add_epi32(sum, _mm512_madd_epi16(a, w)) }
     }
 }
@@ -57,7 +57,7 @@ impl Dot for Plain {
 impl Dot for Vnni {
     #[inline(always)]
     unsafe fn dot(sum: __m512i, a: __m512i, w: __m512i) -> __m512i {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller is compiled for VNNI.
         unsafe { vpdpwssd(sum, a, w) }
     }
 }
@@ -91,7 +91,7 @@ unsafe fn by_groups<D: Dot>(mut p: IntegerProduct<'_>) {
             0..=FEW_ROWS => (i % groups, i / groups),
             _ => (i / panels, i % panels),
         };
-        // SAFETY: by the caller's promise.
+        // SAFETY: the lengths were checked, and the group and the panel are among those that there are.
         unsafe { all_rows::<D>(&mut p, group, panel) };
     }
 }
@@ -154,7 +154,7 @@ impl Tile {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     unsafe fn run<D: Dot, const R: usize, const C: usize>(&self) -> usize {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller promises the rows and the group's weights, which these offsets stay in.
         unsafe {
             let mut sums = [[_mm512_setzero_si512(); C]; R];
             let whole = self.pairs / C * C;
@@ -192,7 +192,7 @@ impl Tile {
         pair: usize,
         chain: usize,
     ) {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller of `run` promises the rows and weights, and the pair is among them.
         unsafe {
             let w = self.w.add(SCALE_BYTES + pair * 2 * PANEL).cast();
             let w = _mm512_cvtepi8_epi16(_mm256_loadu_si256(w));
