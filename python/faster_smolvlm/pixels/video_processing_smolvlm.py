@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -37,6 +38,8 @@ from .settings import Reader, names
 from .settings_files import SettingsFiles
 from .size import size_dict
 from .sources import naming
+
+Self = TypeVar("Self", bound="SmolVLMVideoProcessor")
 
 
 class SmolVLMVideoProcessor(SettingsFiles):
@@ -209,6 +212,19 @@ class SmolVLMVideoProcessor(SettingsFiles):
             metadata.total_num_frames, video_fps, duration, at_most, rate, skip_secs=skip_secs
         )
         return np.array(indices, dtype=np.int64)
+
+    @classmethod
+    def from_dict(cls: type[Self], settings: Mapping[str, Any], **kwargs: Any) -> Any:
+        """Make a processor from the settings of a file; keyword arguments override them, its `video_sampling` too.
+
+        Otherwise as `SettingsFiles.from_dict`.
+        """
+        sampling = settings.get("video_sampling")
+        if sampling is not None:
+            given = {"max_frames": kwargs.get("num_frames"), "fps": kwargs.get("fps")}
+            sampling = {**sampling, **{name: value for name, value in given.items() if value is not None}}
+            settings = {**settings, "video_sampling": sampling}
+        return super().from_dict(settings, **kwargs)
 
     def to_dict(self) -> JsonObject:
         """Return the settings as a dict that JSON can hold."""
