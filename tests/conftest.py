@@ -1,9 +1,7 @@
-"""Shared fixtures: where the real test data is, and whether the Rust core was at work."""
+"""Shared fixtures: whether the Rust core was at work; the others are in tests/helpers."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,22 +9,6 @@ from faster_smolvlm import _rust
 
 pytest.register_assert_rewrite("tests.helpers")
 pytest_plugins = ["tests.helpers.checkpoints", "tests.helpers.fixtures"]
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def _data_dir() -> Path | None:
-    """Return the folder of real pictures, clips, configs and texts, or None; it is never part of the repository."""
-    path = Path(os.environ.get("FASTER_SMOLVLM_DATA", ROOT.parent / "shared" / "data"))
-    return path if path.is_dir() else None
-
-
-@pytest.fixture(scope="session")
-def data_dir() -> Path:
-    path = _data_dir()
-    if path is None:
-        pytest.skip("the real test data is not here: set FASTER_SMOLVLM_DATA to its folder")
-    return path
 
 
 @pytest.fixture

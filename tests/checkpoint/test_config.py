@@ -35,8 +35,8 @@ def assert_same_fields(ours, theirs):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_c01_hub_configs(data_dir, tmp_path, size):
-    directory = data_dir / f"smolvlm2-{size}-config"
+def test_c01_hub_configs(config_dir, tmp_path, size):
+    directory = config_dir(size)
     theirs, ours = transformers.SmolVLMConfig.from_pretrained(directory), SmolVLMConfig.from_pretrained(directory)
     assert_same_fields(ours, theirs)
     raw = json.loads((directory / "config.json").read_text())
@@ -53,9 +53,9 @@ def test_c01_hub_configs(data_dir, tmp_path, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_c02_names_and_shapes_of_the_real_sizes(data_dir, size):
+def test_c02_names_and_shapes_of_the_real_sizes(config_dir, size):
     """On the meta device: nothing of the 9 GB of the largest is allocated."""
-    directory = data_dir / f"smolvlm2-{size}-config"
+    directory = config_dir(size)
     with torch.device("meta"):
         ours = SmolVLMForConditionalGeneration(SmolVLMConfig.from_pretrained(directory))
         theirs = transformers.SmolVLMForConditionalGeneration(transformers.SmolVLMConfig.from_pretrained(directory))

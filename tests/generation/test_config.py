@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,12 @@ def test_default_length_and_a_max_length_without_room() -> None:
         lengths(GenerationConfig(max_length=10), prompt_length=10)
 
 
-def test_files(tmp_path: Path, data_dir: Path) -> None:
-    config = GenerationConfig.from_pretrained(data_dir / "smolvlm2-256m-config")
+def test_files(tmp_path: Path, config_dir: Callable[[str], Path]) -> None:
+    config = GenerationConfig.from_pretrained(config_dir("256m"))
     assert (config.bos_token_id, config.eos_ids, config.pad_token_id) == (0, [49279], 2)
     config.save_pretrained(tmp_path / "new")
     stored = json.loads((tmp_path / "new" / "generation_config.json").read_text())
-    assert stored == json.loads((data_dir / "smolvlm2-256m-config" / "generation_config.json").read_text())
+    assert stored == json.loads((config_dir("256m") / "generation_config.json").read_text())
     assert transformers.GenerationConfig.from_pretrained(tmp_path / "new").eos_token_id == 49279
 
 

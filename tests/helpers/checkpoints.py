@@ -1,14 +1,21 @@
-"""Checkpoint folders without weights: the real ones from the test data, and a small one made on the spot."""
+"""Checkpoint folders without weights: real configurations, and a small checkpoint made on the spot.
+
+The configurations of 256M and 500M are part of the repository; all else of a real checkpoint is in the test data only.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITTEN = ROOT / "tests" / "data"
 
 TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}{% if message['content'][0]['type'] == "
@@ -26,6 +33,20 @@ NAMED = {
     "global_image_token": "<global-img>",
     "image_token": "<image>",
 }
+
+
+def find_data_dir() -> Path | None:
+    """Return the folder of real pictures, clips, configs and texts, or None; it is never part of the repository."""
+    path = Path(os.environ.get("FASTER_SMOLVLM_DATA", ROOT.parent / "shared" / "data"))
+    return path if path.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    path = find_data_dir()
+    if path is None:
+        pytest.skip("the real test data is not here: set FASTER_SMOLVLM_DATA to its folder")
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -87,16 +108,51 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def config_dir() -> Callable[[str], Path]:
+    """Return a function that gives the folder with the configuration of a size ("256m", "500m", "2.2b").
+
+    It is the real one if the test data is present, else the one in `tests/data`; there is none of 2.2B.
+    """
+
+    def folder_of(size: str) -> Path:
+        data, written = find_data_dir(), WRITTEN / f"smolvlm-{size}"
+        if data is not None:
+            return data / f"smolvlm2-{size}-config"
+        if not written.is_dir():
+            pytest.skip(f"the configuration of {size} is in the real test data only: set FASTER_SMOLVLM_DATA")
+        return written
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
 def real_checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the folder of a size ("256m", "500m", "2.2b"), with the tokenizer that all sizes share."""
+    shared = data_dir / "smolvlm2-256m-config"
+    return _merged(lambda size: [shared, data_dir / f"smolvlm2-{size}-config"], tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def configured_checkpoint(
+    config_dir: Callable[[str], Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """As `real_checkpoint`; without the test data, the tokenizer is that of `small_checkpoint`."""
+    if find_data_dir() is not None:
+        return request.getfixturevalue("real_checkpoint")  # type: ignore[no-any-return]
+    small: Path = request.getfixturevalue("small_checkpoint")
+    return _merged(lambda size: [small, config_dir(size)], tmp_path_factory)
+
+
+def _merged(sources: Callable[[str], list[Path]], factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that copies the sources of a size into one folder, later ones over earlier ones."""
     made: dict[str, Path] = {}
 
     def folder_of(size: str) -> Path:
         if size not in made:
-            made[size] = tmp_path_factory.mktemp(f"checkpoint-{size}")
-            for source in (data_dir / "smolvlm2-256m-config", data_dir / f"smolvlm2-{size}-config"):
-                for path in source.iterdir():
-                    shutil.copyfile(path, made[size] / path.name)
+            folders = sources(size)
+            made[size] = factory.mktemp(f"checkpoint-{size}")
+            for path in (path for folder in folders for path in folder.iterdir()):
+                shutil.copyfile(path, made[size] / path.name)
         return made[size]
 
     return folder_of
@@ -106,7 +162,7 @@ def real_checkpoint(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def checkpoint_dir(request: pytest.FixtureRequest) -> Path:
     if request.param == "small":
         return request.getfixturevalue("small_checkpoint")  # type: ignore[no-any-return]
-    return request.getfixturevalue("real_checkpoint")(request.param)  # type: ignore[no-any-return]
+    return request.getfixturevalue("configured_checkpoint")(request.param)  # type: ignore[no-any-return]
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

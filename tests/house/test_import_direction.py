@@ -33,12 +33,10 @@ HEIGHT = {name: height for height, row in enumerate(ORDER) for name in row}
 
 # What is still to be cut; nothing may be added.
 KNOWN_CIRCLES = [
-    {f"integrations.transformers.{name}" for name in ("classes", "inplace", "processors")},
     {"media.fetch", "media.source"},
     {"media.video_stream", "media.webp"},
     {"modeling.engines.native", "modeling.generate", "modeling.modeling_smolvlm"},
     {"native.engine", "native.model"},
-    {"vlm.smolvlm", "vlm.watch"},
 ]
 KNOWN_UPWARD = {f"modeling.engines.native imports modeling.modeling_{name}" for name in ("smolvlm", "vision", "text")}
 

@@ -34,7 +34,6 @@ KNOWN_LONG_FILES = {
     "pixels/image_processing_base.py",
     "processor/processing_smolvlm.py",
     "text/tokenization_smolvlm.py",
-    "vlm/smolvlm.py",
 }
 KNOWN_LONG_FUNCTIONS = {"processor/processing_smolvlm.py": {"apply_chat_template"}}
 KNOWN_WIDE = {
@@ -44,7 +43,6 @@ KNOWN_WIDE = {
     "native/engine.py": {"__init__"},
     "native/generate.py": {"start_generation"},
     "native/model.py": {"__init__"},
-    "vlm/smolvlm.py": {"generate", "stream"},
 }
 
 

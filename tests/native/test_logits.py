@@ -35,9 +35,9 @@ def test_logits_of_every_position(random_model: Callable[[str], Saved], name: st
 
 
 @pytest.mark.parametrize("fixture", ["plain", "outliers"])
-def test_the_real_256m_configuration(data_dir: Path, tmp_path: Path, fixture: str) -> None:
+def test_the_real_256m_configuration(config_dir: Callable[[str], Path], tmp_path: Path, fixture: str) -> None:
     """One frame and 150 tokens: logits in float32, and the error budgets of bfloat16 and int8 weights."""
-    model = engine_numerics.build(data_dir / "smolvlm2-256m-config")
+    model = engine_numerics.build(config_dir("256m"))
     if fixture == "outliers":
         engine_numerics.plant_outliers(model)
     ids, pixels = engine_numerics.inputs_of(model.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,8 @@ SIZES = ("256m", "500m", "2.2b")
 @pytest.mark.parametrize(
     ("size", "family"), [*((size, "smolvlm") for size in SIZES), ("256m", "idefics3"), ("2.2b", "idefics3")]
 )
-def test_logits_and_image_tokens(data_dir: Path, tmp_path: Path, size: str, family: str) -> None:
-    model = engine_numerics.build(
-        data_dir / f"smolvlm2-{size}-config", layers=2, vocabulary=1000, family=family, seed=len(size)
-    )
+def test_logits_and_image_tokens(config_dir: Callable[[str], Path], tmp_path: Path, size: str, family: str) -> None:
+    model = engine_numerics.build(config_dir(size), layers=2, vocabulary=1000, family=family, seed=len(size))
     assert model.config.model_type == family
     model.save_pretrained(tmp_path)
     ids, pixels = engine_numerics.inputs_of(model.config, words=20)
@@ -43,10 +42,12 @@ LEAST = {"avx2": (0.99998, 0.999999), "avx512bf16": (0.9999, 0.99998), "amx": (0
 
 @pytest.mark.parametrize("isa", LEAST)
 @pytest.mark.parametrize("size", SIZES)
-def test_bfloat16(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str, isa: str) -> None:
+def test_bfloat16(
+    config_dir: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str, isa: str
+) -> None:
     """Near Transformers in float32; bit for bit the same for 1 and 2 threads, alone and in a batch of 8."""
     force(isa, monkeypatch)
-    model = engine_numerics.build(data_dir / f"smolvlm2-{size}-config", layers=2, vocabulary=1000, seed=len(size))
+    model = engine_numerics.build(config_dir(size), layers=2, vocabulary=1000, seed=len(size))
     model.save_pretrained(tmp_path)
     ids, pixels = engine_numerics.inputs_of(model.config, words=20)
     expected = engine_numerics.reference(model, ids, pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,10 @@ def test_plan_is_what_happens(
     assert max_tiles is None or plan.rows * plan.cols <= max_tiles
 
 
-def test_plan_counts_the_prompt(data_dir: Path) -> None:
+def test_plan_counts_the_prompt(configured_checkpoint: Callable[[str], Path]) -> None:
     from faster_smolvlm import SmolVLMProcessor
 
-    processor = SmolVLMProcessor.from_pretrained(data_dir / "smolvlm2-256m-config")
+    processor = SmolVLMProcessor.from_pretrained(configured_checkpoint("256m"))
     bare = sum(len(processor.tokenizer(text)["input_ids"]) for text in ("a", "b"))
     for height, width in ((1, 1), (1080, 1920), (1920, 1080), (10, 5000), (300, 300)):
         for split in (True, False):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -306,10 +308,10 @@ def test_wrong_arguments() -> None:
         ours([clip(1)[0], clip(1, height=50)[0]])
 
 
-@pytest.mark.parametrize("name", ["smolvlm2-256m-config", "smolvlm2-2.2b-config"])
-def test_settings_of_the_hub(data_dir: Any, tmp_path: Any, name: str) -> None:
-    ours = SmolVLMVideoProcessor.from_pretrained(data_dir / name)
-    theirs = transformers.SmolVLMVideoProcessor.from_pretrained(data_dir / name)
+@pytest.mark.parametrize("name", ["256m", "2.2b"])
+def test_settings_of_the_hub(config_dir: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    ours = SmolVLMVideoProcessor.from_pretrained(config_dir(name))
+    theirs = transformers.SmolVLMVideoProcessor.from_pretrained(config_dir(name))
     assert ours.to_dict() == theirs.to_dict()
     ours.save_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")

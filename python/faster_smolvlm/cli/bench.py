@@ -9,12 +9,17 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from .terminal import DEFAULT_MODEL, positive
 
 if TYPE_CHECKING:
     from ..checkpoint.configuration_smolvlm import SmolVLMConfig
+    from ..native import NativeSmolVLM
     from ..vlm.answers import Result
     from ..vlm.smolvlm import SmolVLM
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 PROMPT = "Describe the image."
 PICTURE_SIZE = (1024, 768)
@@ -25,13 +30,14 @@ def run(options: argparse.Namespace) -> int:
     from .._rust import machine_limits
 
     vlm = _load(options)
+    model = cast("NativeSmolVLM", vlm.model)
     picture = options.picture or photograph()
     ask: dict[str, Any] = {"images": [picture], "max_new_tokens": options.tokens, "min_new_tokens": options.tokens}
     vlm.generate(PROMPT, reuse=False, **ask)  # the first call takes its memory from the system
     results = [vlm.generate(PROMPT, reuse=False, **ask) for _ in range(options.rounds)]
     again = _second_question(vlm, ask)
     memory = peak_memory()  # before the measurement of the machine takes its own
-    limits = machine_limits(vlm.model.num_threads)
+    limits = machine_limits(model.num_threads)
     record = _record(vlm, results, again, limits) | {"peak_memory": memory}
     print(json.dumps(record) if options.json else _table(record), flush=True)
     return 0
@@ -89,12 +95,13 @@ def _record(
         return float(statistics.median(getattr(result.timings, name) for result in results))
 
     read, flops, bfloat16_flops = limits
-    usage, config = results[0].usage, vlm.model.config
+    model = cast("NativeSmolVLM", vlm.model)
+    usage, config = results[0].usage, model.config
     vision, prefill, step = median("vision"), median("prefill"), median("per_token")
     return {
-        "isa": vlm.model.isa,
-        "dtype": vlm.model.dtype,
-        "num_threads": vlm.model.num_threads,
+        "isa": model.isa,
+        "dtype": model.dtype,
+        "num_threads": model.num_threads,
         "read_bytes_per_second": read,
         "float32_flops": flops,
         "bfloat16_flops": bfloat16_flops,
@@ -108,7 +115,7 @@ def _record(
         "prefill": prefill,
         "prefill_flops": _prefill_operations(config, usage.prompt_tokens) / prefill,
         "per_token": step,
-        "per_token_bytes_per_second": vlm.model.rust.text_bytes / step if step else 0.0,
+        "per_token_bytes_per_second": model.rust.text_bytes / step if step else 0.0,
         "second_question_to_first_token": again.timings.vision + again.timings.prefill,
     }
 
@@ -196,7 +203,7 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def add_parser(commands: Any, *, default_model: str, positive: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command to `faster-smolvlm`."""
     parser = commands.add_parser(
         "bench",
@@ -204,7 +211,7 @@ def add_parser(commands: Any, *, default_model: str, positive: Any) -> None:
         description="Ask one question about one picture on the CPU and print what each part takes, with the bandwidth "
         "and the arithmetic that the machine reaches beside it.",
     )
-    parser.add_argument("--model", default=default_model, metavar="ID|DIR|demo", help="as in describe")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="ID|DIR|demo", help="as in describe")
     parser.add_argument(
         "--random-weights", action="store_true", help="need only the configuration and the processor's files of --model"
     )

@@ -1,4 +1,4 @@
-"""What a call of `SmolVLM` gives: results with their numbers, and the stream of an answer in the making."""
+"""What a call of `SmolVLM` gives: answers with their numbers, an answer in pieces, answers about a running video."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Timings:
 
     @property
     def per_token(self) -> float:
-        """Mean seconds of a token after the first one; 0 where there was none."""
+        """Mean seconds of a token after the first one; 0 if there was none."""
         return self.decode / (self.tokens - 1) if self.tokens > 1 else 0.0
 
 
@@ -49,6 +49,19 @@ class Result:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+
+
+@dataclass(frozen=True)
+class Observation:
+    """An answer about the frames at `times`, seconds from the start of the source; the last one is new."""
+
+    times: list[float]
+    result: Result
+
+    @property
+    def text(self) -> str:
+        """What the model says."""
+        return self.result.text
 
 
 class Call:

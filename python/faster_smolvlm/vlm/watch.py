@@ -5,45 +5,55 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _rust
-from ..media import MediaPolicy, load_image
+from ..media import MediaPolicy
 from ..media.kinds import is_source
 from ..media.video import VideoReader
 from ..text.placeholders import Clip
+from .answers import Observation, Result
 
 if TYPE_CHECKING:
-    from .answers import Result
-    from .smolvlm import SmolVLM
+    from ..media.kinds import AnyArray, MediaSource
+
+# They are about pictures and about prompts that begin as an earlier one; a window has neither.
+_WITHOUT_EFFECT = ("do_image_splitting", "reuse")
 
 
-@dataclass(frozen=True)
-class Observation:
-    """An answer about the frames at `times`, seconds from the start of the source; the last one is new."""
+class Watcher(Protocol):
+    """What watching needs of `SmolVLM`."""
 
-    times: list[float]
-    result: Result
+    policy: MediaPolicy
 
-    @property
-    def text(self) -> str:
-        """What the model says."""
-        return self.result.text
+    def encode_frame(self, frame: object) -> AnyArray:
+        """Return the image tokens (tokens, hidden_size) of one frame of a clip."""
+
+    def answer_encoded(
+        self, prompt: str, clip: Clip, features: Sequence[AnyArray], sampling: Mapping[str, object]
+    ) -> Result:
+        """Answer a prompt about one clip whose frames are encoded already: one of `features` for each."""
+
+
+class _Timed(NamedTuple):
+    """A frame and when it was taken: seconds from the start of its source."""
+
+    seconds: float
+    frame: object
 
 
 def watch(
-    vlm: SmolVLM,
-    source: Any,
+    vlm: Watcher,
+    source: object,
     *,
     prompt: str,
     every: float = 2.0,
     window: int = 8,
-    max_new_tokens: int = 64,
-    **sampling: Any,
+    **options: object,
 ) -> Iterator[Observation]:
     """Yield the answer to `prompt` about the last `window` frames, each time `every` seconds of the source have passed.
 
@@ -53,11 +63,16 @@ def watch(
         raise ValueError(f"every has to be a number of seconds above 0, got {every}")
     if window < 1:
         raise ValueError(f"window has to be 1 frame or more, got {window}")
-    timed = frames_of_file(source, every, vlm.policy) if is_source(source) else _timed(source)
-    return _observe(vlm, _spaced(timed, every), prompt, window, {"max_new_tokens": max_new_tokens, **sampling})
+    unread = [name for name in _WITHOUT_EFFECT if name in options]
+    if unread:
+        raise TypeError(f"watch() has no {unread[0]!r}: it shows whole frames, and keeps what is in the window")
+    timed = frames_of_file(source, every, vlm.policy) if is_source(source) else _timed(cast("Iterable[object]", source))
+    return _observe(vlm, _spaced(timed, every), prompt, window, options)
 
 
-def frames_of_file(source: Any, every: float, policy: MediaPolicy | None = None) -> Iterator[tuple[float, Any]]:
+def frames_of_file(
+    source: MediaSource, every: float, policy: MediaPolicy | None = None
+) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
     """Yield (seconds, uint8 (height, width, 3)) of a video file, one each `every` seconds, decoded when asked for."""
     reader = VideoReader(source, policy=policy, rotate=True)
     times = reader.times
@@ -65,14 +80,14 @@ def frames_of_file(source: Any, every: float, policy: MediaPolicy | None = None)
         yield times[index], reader.to_rgb(frame)
 
 
-def _timed(source: Iterable[Any]) -> Iterator[tuple[float, Any]]:
-    """Give every frame the time at which it arrives, where the source does not say."""
+def _timed(source: Iterable[object]) -> Iterator[tuple[float, object]]:
+    """Give every frame the time at which it arrives, unless the source says one."""
     start = time.monotonic()
     for item in source:
         yield item if isinstance(item, tuple) else (time.monotonic() - start, item)
 
 
-def _spaced(frames: Iterable[tuple[float, Any]], every: float) -> Iterator[tuple[float, Any]]:
+def _spaced(frames: Iterable[tuple[float, object]], every: float) -> Iterator[_Timed]:
     """Pass on a frame for each `every` seconds; those missed in a gap are not made up for."""
     start: float | None = None
     ticks = 0
@@ -81,20 +96,17 @@ def _spaced(frames: Iterable[tuple[float, Any]], every: float) -> Iterator[tuple
         passed = math.floor((seconds - start) / every + 1e-6)
         if passed >= ticks:
             ticks = passed + 1
-            yield seconds, frame
+            yield _Timed(seconds, frame)
 
 
 def _observe(
-    vlm: SmolVLM, frames: Iterator[tuple[float, Any]], prompt: str, window: int, sampling: dict[str, Any]
+    vlm: Watcher, frames: Iterator[_Timed], prompt: str, window: int, options: Mapping[str, object]
 ) -> Iterator[Observation]:
-    kept: deque[tuple[float, Any]] = deque(maxlen=window)
+    kept: deque[tuple[float, AnyArray]] = deque(maxlen=window)
     for seconds, frame in frames:
-        clip_of_one = np.asarray(load_image(frame, vlm.policy))[None]
-        to_pixels = vlm.processor.require_video_processor()
-        pixels = to_pixels(clip_of_one, do_sample_frames=False, return_tensors=vlm.tensors)
-        kept.append((seconds, vlm.encode(pixels["pixel_values"])))
-        times = [time for time, _ in kept]
+        kept.append((seconds, vlm.encode_frame(frame)))
+        times = [taken for taken, _ in kept]
         # Times count from the first frame of the window: the prompt looks the same however long the source runs.
-        shown = [round(1000 * (time - times[0])) for time in times]
+        shown = [round(1000 * (taken - times[0])) for taken in times]
         clip = Clip(fps=1000.0, duration=shown[-1] / 1000, frames_indices=shown, padded_frames=len(shown))
-        yield Observation(times, vlm.answer_encoded(prompt, clip, [part for _, part in kept], sampling))
+        yield Observation(times, vlm.answer_encoded(prompt, clip, [features for _, features in kept], options))

@@ -1,0 +1,49 @@
+"""What a caller asks of one call, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ..generation.config import asks_to_draw
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The options of `SmolVLM.generate`, which says what they mean; `sampling` are those of the generation."""
+
+    max_new_tokens: int = 128
+    min_new_tokens: int = 0
+    do_image_splitting: bool | None = None
+    skip_special_tokens: bool = True
+    reuse: bool = True
+    progress: Callable[[int, int], None] | None = None
+    sampling: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, **options: Any) -> Ask:
+        """Take the options of a call; those without a field of their own are `sampling`."""
+        own = {option.name for option in fields(cls)} - {"sampling"}
+        return cls(
+            **{name: value for name, value in options.items() if name in own},
+            sampling={name: value for name, value in options.items() if name not in own},
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what `start_generation` takes: settings of `GenerationConfig`, and what it takes beside them.
+
+        Temperature 0 means greedy; one of the settings for drawing asks for it unless `do_sample` is given. Raises
+        ValueError for several answers to a prompt.
+        """
+        found: dict[str, Any] = {
+            **self.sampling,
+            "max_new_tokens": self.max_new_tokens,
+            "min_new_tokens": self.min_new_tokens,
+        }
+        if found.get("temperature") == 0:
+            found |= {"do_sample": False, "temperature": None}
+        found.setdefault("do_sample", asks_to_draw(found))
+        if found.get("num_return_sequences", 1) != 1:
+            raise ValueError("num_return_sequences is for model.generate(); repeat the prompt in a list instead.")
+        return found

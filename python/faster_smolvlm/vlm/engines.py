@@ -1,0 +1,101 @@
+"""The two engines that `SmolVLM` answers with, behind one interface: the native one without torch, and torch.
+
+Each is imported when it is used: importing `SmolVLM` is quick, and the processor and the weights are read side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
+
+import numpy as np
+
+from .ask import Ask
+
+if TYPE_CHECKING:
+    from ..generation.loop import Decoding
+    from ..media.kinds import AnyArray
+    from ..modeling.generate import AnyEngine
+    from ..modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
+    from ..native import NativeEngine, NativeSmolVLM
+    from ..text.tokenization_smolvlm import SmolVLMTokenizer
+
+    AnyDecoding: TypeAlias = Decoding[NativeEngine] | Decoding[AnyEngine]
+
+
+class AnswerEngine(Protocol):
+    """What `SmolVLM` needs of an engine. Arrays are NumPy's with the native engine, torch's with torch."""
+
+    name: ClassVar[str]
+    tensors: ClassVar[str]
+    """The `return_tensors` that the model takes."""
+
+    def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
+        """Begin a generation after the `inputs` of a processor."""
+
+    def encode(self, pixel_values: AnyArray) -> AnyArray:
+        """Return the image tokens (tokens, hidden_size) of frames (1, frames, 3, height, width)."""
+
+    def encoded_inputs(self, features: Sequence[AnyArray]) -> dict[str, object]:
+        """Return the input that stands for frames which `encode` encoded."""
+
+
+class Native:
+    """Answers with a `NativeSmolVLM`."""
+
+    name: ClassVar[str] = "native"
+    tensors: ClassVar[str] = "np"
+
+    def __init__(self, model: NativeSmolVLM) -> None:
+        self._model = model
+
+    def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
+        """See `AnswerEngine`."""
+        from ..native import start_generation
+
+        options = {**ask.settings(), "reuse": ask.reuse, "progress": ask.progress}
+        return start_generation(self._model, **inputs, tokenizer=tokenizer, **options)
+
+    def encode(self, pixel_values: AnyArray) -> AnyArray:
+        """See `AnswerEngine`."""
+        return self._model.encode(self._model.frames(pixel_values), reuse=False)[0]
+
+    def encoded_inputs(self, features: Sequence[AnyArray]) -> dict[str, object]:
+        """See `AnswerEngine`."""
+        return {"features": np.concatenate(features)}
+
+
+class Torch:
+    """Answers with a `SmolVLMForConditionalGeneration`."""
+
+    name: ClassVar[str] = "torch"
+    tensors: ClassVar[str] = "pt"
+
+    def __init__(self, model: SmolVLMForConditionalGeneration) -> None:
+        self._model = model
+
+    def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
+        """See `AnswerEngine`; there is no `reuse` and no `progress`."""
+        return self._model.start_generation(**inputs, tokenizer=tokenizer, engine="torch", **ask.settings())
+
+    def encode(self, pixel_values: AnyArray) -> AnyArray:
+        """See `AnswerEngine`."""
+        import torch
+
+        pixels = torch.as_tensor(pixel_values)
+        with torch.inference_mode():
+            pooled = self._model.get_image_features(pixels.to(self._model.device)).pooler_output
+        return cast("list[torch.Tensor]", pooled)[0]
+
+    def encoded_inputs(self, features: Sequence[AnyArray]) -> dict[str, object]:
+        """See `AnswerEngine`."""
+        import torch
+
+        return {"mm_encoder_outputs": [torch.cat([torch.as_tensor(part) for part in features])]}
+
+
+def engine_of(model: SmolVLMForConditionalGeneration | NativeSmolVLM) -> AnswerEngine:
+    """Return the engine that answers with a model, which tells by what it has: neither class is imported for it."""
+    if hasattr(model, "isa"):
+        return Native(cast("NativeSmolVLM", model))
+    return Torch(cast("SmolVLMForConditionalGeneration", model))
