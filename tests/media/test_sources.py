@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+import inspect
 import io
 import re
 import socket
@@ -11,7 +13,9 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +140,19 @@ def test_strict_policy(tmp_path: Path) -> None:
     with pytest.raises(MediaRefusedError, match="allow_urls"):
         load_image("http://example.com/a.png", STRICT)
     assert load_image(png(), STRICT).size == (8, 6)
+
+
+def test_every_field_of_the_policy_is_documented() -> None:
+    """With its limit in `strict()`, if that is another one."""
+    (policy,) = (node for node in ast.parse(inspect.getsource(MediaPolicy)).body if isinstance(node, ast.ClassDef))
+    documented = {}
+    for field, text in pairwise(policy.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            assert isinstance(text, ast.Expr), field.target.id
+            documented[field.target.id] = ast.literal_eval(text.value)
+    assert list(documented) == [field.name for field in fields(MediaPolicy)]
+    for name, text in documented.items():
+        assert (", strict " in text) == (getattr(STRICT, name) != getattr(MediaPolicy(), name)), name
 
 
 @pytest.mark.parametrize("changes", [{"max_bytes": 0}, {"max_pixels": -1}, {"max_redirects": -1}])

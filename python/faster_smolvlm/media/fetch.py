@@ -23,7 +23,8 @@ _AMBIGUOUS = re.compile(r"[\\\s\x00-\x20\x7f]")
 def fetch(url: str, label: str, policy: MediaPolicy) -> bytes:
     """Return the body of `url`, which messages call `label`.
 
-    Every redirect passes the same checks as the first request. Raises MediaRefusedError, MediaLimitError or MediaFetchError.
+    Every redirect passes the same checks as the first request. Raises MediaRefusedError, MediaLimitError or
+    MediaFetchError.
     """
     import httpx2
 
