@@ -188,6 +188,19 @@ def test_the_number_of_threads_changes_nothing() -> None:
             check=True,
             stdout=subprocess.PIPE,
         ).stdout
-        for threads, kernels in (("1", ""), ("2", ""), ("5", ""), ("2", "portable"))
+        for threads, kernels in (("1", ""), ("2", ""), ("5", ""), ("2", "portable"), ("1", "scalar"))
     }
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("name", ["abacus", "amx"])
+def test_kernels_that_pictures_do_not_have_are_refused(name: str) -> None:
+    import os
+    import subprocess
+    import sys
+
+    program = "from faster_smolvlm import _rust; print(_rust.kernel_names())"
+    environment = {**os.environ, "FASTER_SMOLVLM_IMAGE_KERNELS": name}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert f"ValueError: configuration: FASTER_SMOLVLM_IMAGE_KERNELS={name}: this machine has" in ended.stderr

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use faster_smolvlm_core::machine::cpu::Isa;
 use faster_smolvlm_core::machine::memory::{Mapped, Shared};
 use faster_smolvlm_core::machine::team::Team;
 use faster_smolvlm_core::model::checkpoint::Checkpoint;
-use faster_smolvlm_core::model::kernels::{ISA_VARIABLE, Packing, select};
+use faster_smolvlm_core::model::kernels::{Packing, select};
 use faster_smolvlm_core::model::linear::{Activations, Input, Linear, LinearScratch, Order, Quantized, task_panels};
 use faster_smolvlm_core::model::{
     Dtype, Engine, Frame, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig, VisionConfig, limits,
@@ -187,7 +188,7 @@ const DTYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8];
 
 /// The matrix products of the model alone.
 fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
-    let kernels = select(std::env::var(ISA_VARIABLE).ok().as_deref())?;
+    let kernels = select(Isa::of_environment()?)?;
     let mut team = Team::new(threads)?;
     let checkpoint = Checkpoint::open(&[path.to_string_lossy().into_owned()])?;
     let cases = [
@@ -243,6 +244,7 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
 
 fn load(path: &Path, threads: usize, dtype: Dtype) -> Outcome<Engine> {
     let options = LoadOptions {
+        isa: Isa::of_environment()?,
         dtype,
         kv_dtype: if dtype == Dtype::Float32 { Dtype::Float32 } else { Dtype::Bfloat16 },
         threads,
@@ -333,7 +335,7 @@ fn main() -> Outcome<()> {
     });
     let threads = number("ENGINE_THREADS", 2);
     let path = checkpoint(&config())?;
-    let limits = limits::measure(threads)?;
+    let limits = limits::measure(threads, Isa::of_environment()?)?;
     println!(
         "{threads} threads: {:.1} GB/s read, {:.1} GFLOP/s float32, {:.1} bfloat16",
         limits.read_bytes / 1e9,

@@ -45,7 +45,8 @@ fn leased<T: Element>(py: Python<'_>, shape: Vec<usize>) -> PyResult<Bound<'_, P
 pub(crate) fn fill_frames(py: Python<'_>, mut mask: PyReadwriteArray4<'_, i64>, counts: Vec<usize>) -> PyResult<()> {
     let (frames, frame) = (mask.shape()[1], mask.shape()[2] * mask.shape()[3]);
     let values = mask.as_slice_mut()?;
-    detach(py, || fill_mask(values, frames, frame, &counts))
+    let kernels = crate::image::loops(None)?.kernels();
+    detach(py, || fill_mask(values, frames, frame, &counts, kernels))
 }
 
 /// Bytes of the pool that wait to be used again.

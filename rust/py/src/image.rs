@@ -1,12 +1,12 @@
 //! Bindings of the image half of the core.
 
 use faster_smolvlm_core::Error;
+use faster_smolvlm_core::pixels::convert::{Conversion, Formula};
 use faster_smolvlm_core::pixels::definition::{Real, resize, resize_float};
-use faster_smolvlm_core::pixels::kernels::Kernels;
+use faster_smolvlm_core::pixels::kernels::{Loops, StreamValue};
 use faster_smolvlm_core::pixels::layout::{Layout, Settings, Target};
 use faster_smolvlm_core::pixels::picture::{Image, ImageView, Picture};
 use faster_smolvlm_core::pixels::preprocess::{Pixels, preprocess_batch};
-use faster_smolvlm_core::pixels::stream::convert::{Conversion, Formula, Value};
 use faster_smolvlm_core::pixels::windows::{Arithmetic, Filter};
 use numpy::{Element, IntoPyArray, PyArray3, PyReadonlyArray2, PyReadonlyArray3, PyReadwriteArray4};
 use numpy::{PyUntypedArrayMethods, ndarray::Array3};
@@ -129,7 +129,7 @@ pub(crate) fn resize_float64<'py>(
 /// uint8 (the bytes themselves). The pixels are read where they lie.
 ///
 /// `table`, (channels, 256) float32, holds the value of each byte; `formula`, (channels, 3), scale, mean and std of
-/// arithmetic that may give the same. `kernels` forces one of `kernel_names()` or "scalar", the definition.
+/// arithmetic that may give the same. `kernels` forces one of `kernel_names()`.
 #[pyfunction(name = "preprocess")]
 #[pyo3(signature = (images, places, out, *, longest_edge, exact, split, resample, arithmetic, table, formula, upscale=true, max_tiles=None, kernels=None))]
 #[allow(clippy::too_many_arguments)]
@@ -156,7 +156,7 @@ pub(crate) fn preprocess_images<'py>(
             filter: Filter::from_code(resample).map_err(to_python)?,
             arithmetic: self::arithmetic(arithmetic)?,
             conversions: &conversions,
-            kernels: chosen(kernels)?,
+            loops: loops(kernels)?,
         })
     };
     if let Ok(mut out) = out.extract::<PyReadwriteArray4<'py, f32>>() {
@@ -168,7 +168,7 @@ pub(crate) fn preprocess_images<'py>(
     }
 }
 
-fn write<'py, 'a, V: Value + Element>(
+fn write<'py, 'a, V: StreamValue + Element>(
     py: Python<'py>,
     images: &[Bound<'py, PyAny>],
     places: &[usize],
@@ -228,23 +228,22 @@ fn conversions(table: &PyReadonlyArray2<'_, f32>, formula: &[(f64, f32, f32)]) -
         .collect())
 }
 
-fn chosen(name: Option<&str>) -> PyResult<Option<&'static Kernels>> {
-    match name {
-        None => Ok(Some(Kernels::current())),
-        Some("scalar") => Ok(None),
-        Some(name) => Kernels::named(name).map(Some).ok_or_else(|| {
-            let known = Kernels::available().join(", ");
-            PyValueError::new_err(format!("kernels must be one of scalar, {known} on this CPU, got {name:?}"))
-        }),
-    }
+/// The loops of this name, or those that the environment asks for.
+pub(crate) fn loops(name: Option<&str>) -> PyResult<Loops> {
+    let Some(name) = name else { return Loops::of_environment().map_err(to_python) };
+    Loops::named(name).ok_or_else(|| {
+        let known = Loops::names().join(", ");
+        PyValueError::new_err(format!("kernels must be one of {known} on this CPU, got {name:?}"))
+    })
 }
 
-/// Names of the sets of inner loops that this CPU can run, the one in use first.
+/// Names of the ways to compute pictures that this CPU has, the one in use first. All give the same pixels; "scalar" is
+/// the definition.
 #[pyfunction]
-pub(crate) fn kernel_names() -> Vec<&'static str> {
-    let current = Kernels::current().name;
-    let others = Kernels::available().into_iter().filter(|&name| name != current);
-    std::iter::once(current).chain(others).collect()
+pub(crate) fn kernel_names() -> PyResult<Vec<&'static str>> {
+    let current = loops(None)?.name();
+    let others = Loops::names().into_iter().filter(|&name| name != current);
+    Ok(std::iter::once(current).chain(others).collect())
 }
 
 /// Threads that pictures are spread over.

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use faster_smolvlm_core::Error;
+use faster_smolvlm_core::machine::cpu::Isa;
 use faster_smolvlm_core::machine::fingerprint;
 use faster_smolvlm_core::model::{
     Checkpoint, Dtype, Engine, Frame, LoadOptions, MemoryTensor, ModelConfig, Output, STEP_ROWS, StepInput, TensorType,
@@ -15,7 +16,7 @@ use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::gate::detach;
+use crate::gate::{detach, to_python};
 
 fn dtype(name: &str) -> PyResult<Dtype> {
     match name {
@@ -34,6 +35,7 @@ fn load_options(
     packed_cache: Option<PathBuf>,
 ) -> PyResult<LoadOptions> {
     Ok(LoadOptions {
+        isa: Isa::of_environment().map_err(to_python)?,
         dtype: self::dtype(dtype)?,
         kv_dtype: self::dtype(kv_dtype)?,
         threads,
@@ -365,7 +367,7 @@ impl NativeModel {
 /// of `num_threads` threads together.
 #[pyfunction]
 pub fn machine_limits(py: Python<'_>, num_threads: usize) -> PyResult<(f64, f64, Option<f64>)> {
-    let limits = detach(py, || limits::measure(num_threads))?;
+    let limits = detach(py, || limits::measure(num_threads, Isa::of_environment()?))?;
     Ok((limits.read_bytes, limits.flops, limits.bfloat16_flops))
 }
 

@@ -8,6 +8,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype as FileType, SafeTensors};
 
 use crate::error::{Error, Result};
+use crate::machine::numbers::{from_bfloat16, from_float16};
 
 /// Memory that a caller owns and keeps in place.
 pub type Memory = Box<dyn AsRef<[u8]> + Send + Sync>;
@@ -225,12 +226,12 @@ impl Tensor<'_> {
             }
             TensorType::Bfloat16 => {
                 for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *o = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
+                    *o = from_bfloat16(u16::from_le_bytes([b[0], b[1]]));
                 }
             }
             TensorType::Float16 => {
                 for (o, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *o = half_to_single(u16::from_le_bytes([b[0], b[1]]));
+                    *o = from_float16(u16::from_le_bytes([b[0], b[1]]));
                 }
             }
         }
@@ -247,28 +248,5 @@ impl Tensor<'_> {
         }
         let name = self.name;
         Err(Error::value(format!("tensor {name} holds NaN or infinity in row {row}; the checkpoint is damaged")))
-    }
-}
-
-/// Widens an IEEE half.
-fn half_to_single(half: u16) -> f32 {
-    let (sign, magnitude) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff));
-    let scaled = f32::from_bits(magnitude << 13) * f32::from_bits((254 - 15) << 23);
-    let value = if magnitude >= 0x7c00 { f32::from_bits(magnitude << 13 | 0x7f80_0000) } else { scaled };
-    f32::from_bits(value.to_bits() | sign)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::half_to_single;
-
-    #[test]
-    fn halves() {
-        let cases = [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 5.960_464_5e-8), (0x7bff, 65504.0), (0x8000, -0.0)];
-        for (half, single) in cases {
-            assert_eq!(half_to_single(half).to_bits(), f32::to_bits(single), "{half:#06x}");
-        }
-        assert_eq!(half_to_single(0x7c00), f32::INFINITY);
-        assert!(half_to_single(0x7e01).is_nan());
     }
 }

@@ -2,10 +2,11 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::cpu::Isa;
 use crate::machine::team::Team;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::ModelConfig;
-use crate::model::kernels::{Dtype, ISA_VARIABLE, Kernels, Packing, select};
+use crate::model::kernels::{Dtype, Kernels, Packing, select};
 use crate::model::kv::KvCache;
 use crate::model::kv::{PAGE, PageLayout};
 use crate::model::linear::packed_file::{self, Outcome, Packer};
@@ -19,6 +20,8 @@ pub struct LoadOptions {
     pub dtype: Dtype,
     /// Storage of keys and values; not `Int8`.
     pub kv_dtype: Dtype,
+    /// Instruction set; `None` for the best that the machine has.
+    pub isa: Option<Isa>,
     /// Number of threads.
     pub threads: usize,
     /// Positions that the key/value cache holds, all sequences together.
@@ -114,8 +117,7 @@ impl Engine {
         if options.kv_dtype == Dtype::Int8 {
             return Err(Error::config("keys and values are stored as float32 or bfloat16"));
         }
-        let isa = std::env::var(ISA_VARIABLE).ok();
-        let kernels = select(isa.as_deref())?;
+        let kernels = select(options.isa)?;
         let mut team = Team::new(options.threads)?;
         let checkpoint = open()?;
         let t = &config.text;

@@ -3,9 +3,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::error::Result;
+use crate::machine::cpu::Isa;
 use crate::machine::memory::Mapped;
 use crate::machine::team::Team;
-use crate::model::kernels::{ISA_VARIABLE, select};
+use crate::model::kernels::select;
 
 /// Larger than any cache of the machines that this is for.
 const BYTES: usize = 512 << 20;
@@ -24,9 +25,9 @@ pub struct Limits {
     pub bfloat16_flops: Option<f64>,
 }
 
-/// Measures with `threads` threads and the instruction set that the engine would use.
-pub fn measure(threads: usize) -> Result<Limits> {
-    let kernels = select(std::env::var(ISA_VARIABLE).ok().as_deref())?;
+/// Measures with `threads` threads and the instruction set that the engine would use if asked for the same.
+pub fn measure(threads: usize, isa: Option<Isa>) -> Result<Limits> {
+    let kernels = select(isa)?;
     let mut team = Team::new(threads)?;
     let mut memory = Mapped::<u8>::zeroed(BYTES)?;
     memory.fill(1);

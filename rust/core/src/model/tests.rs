@@ -1,5 +1,6 @@
 //! A whole model, small and with odd sizes, through every path that shares memory among threads.
 use super::*;
+use crate::machine::cpu::Isa;
 
 const HIDDEN: usize = 40;
 const VOCABULARY: usize = 83;
@@ -118,6 +119,7 @@ fn step(engine: &mut Engine, sequences: &[(u64, &[i64])], features: &[f32]) -> V
 /// A picture, a prompt longer than a block of keys in two pieces, a fork of it, and three sequences side by side.
 fn answers(dtype: Dtype, threads: usize) -> Vec<f32> {
     let options = LoadOptions {
+        isa: Isa::of_environment().expect("a set that this machine has"),
         dtype,
         kv_dtype: match dtype {
             Dtype::Float32 => Dtype::Float32,

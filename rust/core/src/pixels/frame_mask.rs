@@ -7,12 +7,17 @@ use crate::machine::picture_threads;
 use crate::pixels::kernels::Kernels;
 
 /// Fill a mask of `frames` frames of `frame` values for each sample: 1 in the first `counts[k]` frames of sample k, else 0.
-pub fn fill_mask(mask: &mut [i64], frames: usize, frame: usize, counts: &[usize]) -> Result<(), Error> {
+pub fn fill_mask(
+    mask: &mut [i64],
+    frames: usize,
+    frame: usize,
+    counts: &[usize],
+    kernels: &'static Kernels,
+) -> Result<(), Error> {
     let needed = counts.len().saturating_mul(frames).saturating_mul(frame);
     if mask.len() != needed || frame == 0 {
         return Err(Error::output_length(mask.len(), needed));
     }
-    let kernels = Kernels::current();
     let fill = |(index, values): (usize, &mut [i64])| {
         (kernels.fill)(values, i64::from(index % frames < counts[index / frames]));
         (kernels.fence)();

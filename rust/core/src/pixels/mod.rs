@@ -2,6 +2,7 @@
 //!
 //! [`preprocess`] is the front door. It takes the [`definition`], plain loops that say what is right, or the [`stream`],
 //! which gives the same bits with the inner loops of [`kernels`] in one pass over memory.
+pub mod convert;
 pub mod definition;
 pub mod frame_mask;
 pub mod kernels;
@@ -9,4 +10,5 @@ pub mod layout;
 pub mod picture;
 pub mod preprocess;
 pub mod stream;
+pub mod taps;
 pub mod windows;

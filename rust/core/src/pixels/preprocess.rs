@@ -4,13 +4,13 @@ use rayon::prelude::*;
 
 use crate::Error;
 use crate::machine::picture_threads;
+use crate::pixels::convert::{Conversion, Value};
 use crate::pixels::definition::resize;
 use crate::pixels::definition::tile::convert_tile;
-use crate::pixels::kernels::Kernels;
+use crate::pixels::kernels::{Loops, StreamValue};
 use crate::pixels::layout::{Layout, Settings};
 use crate::pixels::picture::{Image, ImageView, Picture};
 use crate::pixels::stream;
-use crate::pixels::stream::convert::{Conversion, Value};
 use crate::pixels::stream::plan::{Key, Plan};
 use crate::pixels::windows::{Arithmetic, Filter};
 
@@ -25,12 +25,12 @@ pub struct Pixels<'a> {
     pub arithmetic: Arithmetic,
     /// Rescaling and normalisation, for each channel.
     pub conversions: &'a [Conversion],
-    /// The inner loops; None for the definition in plain loops over whole pictures.
-    pub kernels: Option<&'static Kernels>,
+    /// The definition, or the inner loops of a stream; all give the same bits.
+    pub loops: Loops,
 }
 
 /// Write the frames of each picture into its part of the output, spread over the threads of the pool.
-pub fn preprocess_batch<V: Value>(jobs: Vec<(Picture<'_>, &mut [V])>, pixels: &Pixels<'_>) -> Result<(), Error> {
+pub fn preprocess_batch<V: StreamValue>(jobs: Vec<(Picture<'_>, &mut [V])>, pixels: &Pixels<'_>) -> Result<(), Error> {
     let threads = picture_threads::count();
     if threads == 1 || jobs.len() < threads {
         return jobs.into_iter().try_for_each(|(image, out)| preprocess(image, pixels, out, threads));
@@ -39,7 +39,7 @@ pub fn preprocess_batch<V: Value>(jobs: Vec<(Picture<'_>, &mut [V])>, pixels: &P
 }
 
 /// Write the frames of `image` (tiles row by row, then the global view) as (frames, channels, tile, tile) into `out`.
-pub fn preprocess<V: Value>(
+pub fn preprocess<V: StreamValue>(
     image: Picture<'_>,
     pixels: &Pixels<'_>,
     out: &mut [V],
@@ -57,7 +57,7 @@ pub fn preprocess<V: Value>(
             "the conversion table has {given} entries, {channels} channels need 256 each"
         )));
     }
-    if let (Some(kernels), Some(conversions)) = (pixels.kernels, pixels.conversions.first_chunk::<3>())
+    if let (Loops::Stream(kernels), Some(conversions)) = (pixels.loops, pixels.conversions.first_chunk::<3>())
         && pixels.filter != Filter::Nearest
         && image.channels() == 3
     {

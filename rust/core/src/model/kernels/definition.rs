@@ -1,15 +1,16 @@
 //! The definition of every kernel, in plain Rust that runs on any machine.
 //!
 //! `FUSED` says whether a multiply-add rounds once or twice. With one rounding these functions give the bits that every
-//! instruction set with fused multiply-add must give; [`KERNELS`] rounds twice, since a machine without the
-//! instruction would take a library call for each.
+//! instruction set with fused multiply-add must give; [`KERNELS`] rounds once where every machine of the architecture
+//! has the instruction, and twice elsewhere: see [`cpu::FUSED`].
 use super::{
     BLOCK, Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, Kernels, PANEL, Product, QUANTIZED_MAX, ROW_BLOCK, RUN,
     SCALE_BYTES, TILE_BYTES, TILE_STEPS, quantized_index,
 };
+use crate::machine::cpu::{self, Isa};
 
-/// Kernels for machines with no instruction set that has a file of its own.
-pub static KERNELS: Kernels = kernels::<false>("scalar");
+/// Kernels for every machine.
+pub static KERNELS: Kernels = kernels::<{ cpu::FUSED }>(Isa::Portable.name());
 
 /// The table, with one or two roundings per multiply-add.
 pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {

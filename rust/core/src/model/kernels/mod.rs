@@ -31,6 +31,9 @@ pub(crate) mod definition;
 mod tests;
 
 use crate::error::{Error, Result};
+use crate::machine::cpu::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::machine::cpu::{Amx, Avx2, Avx512, Avx512Bf16, Avx512Vnni};
 
 /// Columns of a weight panel.
 pub const PANEL: usize = 16;
@@ -367,38 +370,29 @@ pub struct Kernels {
     pub burn_bfloat16: Option<fn(rounds: usize) -> u64>,
 }
 
-/// Environment variable that forces an instruction set by name.
-pub const ISA_VARIABLE: &str = "FASTER_SMOLVLM_ISA";
-
-type Set = (&'static Kernels, fn() -> bool);
-
-/// Every instruction set, the preferred first, and whether this machine has it. Only to ask for AMX takes something:
-/// the system's leave, for the whole process.
-fn all() -> Vec<Set> {
-    let mut sets: Vec<Set> = Vec::new();
+/// The kernels of an instruction set, if this machine has it.
+pub fn for_isa(isa: Isa) -> Option<&'static Kernels> {
     #[cfg(target_arch = "x86_64")]
-    sets.extend([
-        (&amx::KERNELS, amx::available as fn() -> bool),
-        (&avx512::BF16, avx512::bfloat16_available),
-        (&avx512::VNNI, avx512::vnni_available),
-        (&avx512::KERNELS, avx512::available),
-        (&avx2::KERNELS, avx2::available),
-    ]);
-    sets.push((&definition::KERNELS, || true));
-    sets
+    return match isa {
+        Isa::Amx => Amx::detect().map(amx::kernels),
+        Isa::Avx512Bf16 => Avx512Bf16::detect().map(avx512::bfloat16_kernels),
+        Isa::Avx512Vnni => Avx512Vnni::detect().map(avx512::vnni_kernels),
+        Isa::Avx512 => Avx512::detect().map(avx512::kernels),
+        Isa::Avx2 => Avx2::detect().map(avx2::kernels),
+        Isa::Portable => Some(&definition::KERNELS),
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    (isa == Isa::Portable).then_some(&definition::KERNELS)
 }
 
-/// Every instruction set that this machine has, the preferred first.
+/// The kernels of every instruction set that this machine has, the preferred first.
 pub fn available() -> Vec<&'static Kernels> {
-    let there = all().into_iter().filter(|(_, available)| available());
-    there.map(|(kernels, _)| kernels).collect()
+    Isa::ALL.into_iter().filter_map(for_isa).collect()
 }
 
-/// The instruction set called `name`, or the preferred one when there is no name.
-pub fn select(name: Option<&str>) -> Result<&'static Kernels> {
-    let wanted = |(kernels, available): &Set| name.is_none_or(|name| kernels.name == name) && available();
-    all().into_iter().find(wanted).map(|(kernels, _)| kernels).ok_or_else(|| {
-        let names: Vec<_> = available().iter().map(|k| k.name).collect();
-        Error::config(format!("{ISA_VARIABLE}={}: this machine has {}", name.unwrap_or_default(), names.join(", ")))
-    })
+/// The kernels of the instruction set asked for, or the preferred ones.
+pub fn select(isa: Option<Isa>) -> Result<&'static Kernels> {
+    let preferred = || Isa::ALL.into_iter().find_map(for_isa).unwrap_or(&definition::KERNELS);
+    let Some(isa) = isa else { return Ok(preferred()) };
+    for_isa(isa).ok_or_else(|| Error::config(format!("this machine has no instruction set {}", isa.name())))
 }

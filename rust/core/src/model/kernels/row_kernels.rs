@@ -1,10 +1,10 @@
 //! The row kernels of an instruction set: the scalar ones, compiled for it.
 
-/// Defines the row kernels for these target features, which the machines that get the table must have, and `kernels`,
-/// which makes the table of them and of the `product` and `burn` that are at hand.
+/// Defines the row kernels for these target features, and `table`, which makes a table of them and of the `product` and
+/// `burn` that are at hand. The table must be given for a proof of these features only.
 macro_rules! row_kernels {
     ($features:literal) => {
-        const fn kernels(
+        const fn table(
             name: &'static str,
             integer_product: fn($crate::model::kernels::IntegerProduct<'_>),
         ) -> $crate::model::kernels::Kernels {
@@ -53,7 +53,7 @@ macro_rules! row_kernels {
             fn compiled($($arg: $kind),*) $(-> $out)? {
                 $body($($arg),*)
             }
-            // SAFETY: the table is only handed out on machines with these features.
+            // SAFETY: the table that this is in is given for a proof of these features only.
             unsafe { compiled($($arg),*) }
         }
     )*};

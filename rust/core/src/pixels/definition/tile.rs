@@ -1,7 +1,7 @@
 //! Put pixels into frames: from interleaved uint8 to planes of the output type.
 
+use crate::pixels::convert::{Conversion, Value};
 use crate::pixels::picture::ImageView;
-use crate::pixels::stream::convert::{Conversion, Value};
 
 /// Write the `tile` × `tile` pixels of `image` from (`top`, `left`) on as planes.
 pub fn convert_tile<V: Value>(

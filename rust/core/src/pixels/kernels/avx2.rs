@@ -3,106 +3,104 @@
 
 use std::arch::x86_64::*;
 
-use super::checks::{check_pixels, check_rows, check_transpose, convert_rest, fence};
-use super::{Kernels, LANES};
-use crate::pixels::stream::convert::{Conversion, Formula};
-use crate::pixels::stream::taps::{LOW_BITS, Taps};
+use super::Kernels;
+use super::table::{Set, table};
+use crate::machine::cpu::{self, Isa};
+use crate::pixels::convert::Formula;
+use crate::pixels::taps::{LANES, LOW_BITS, Taps};
 
-pub(super) static KERNELS: Kernels =
-    Kernels { name: "avx2", transpose, weigh_rows, weigh_pixels, to_f32, to_bf16, fill, fence };
-
-pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+/// The loops for machines with AVX2 and FMA; nothing else gives this table, or what is in it, to the outside.
+pub(super) fn kernels(_: cpu::Avx2) -> &'static Kernels {
+    static KERNELS: Kernels = table::<Avx2>();
+    &KERNELS
 }
 
-// The functions of the table. Each checks the lengths that its loop relies on.
+struct Avx2;
 
-fn transpose(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
-    check_transpose(from, from_stride, to, to_stride);
-    let (from, to) = (from.as_ptr(), to.as_mut_ptr());
-    // SAFETY: the table is handed out only where `available`; every access is within the lengths asserted.
-    unsafe {
-        // Rows that lie apart come from, or go to, memory that is not in the first cache yet.
-        match (from_stride > 4 * LANES, to_stride > 4 * LANES) {
-            (true, _) => transpose_avx2::<true, false>(from, from_stride, to, to_stride),
-            (_, true) => transpose_avx2::<false, true>(from, from_stride, to, to_stride),
-            _ => transpose_avx2::<false, false>(from, from_stride, to, to_stride),
+impl Set for Avx2 {
+    const NAME: &str = Isa::Avx2.name();
+    const REGISTER: usize = 32;
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn transpose(from: *const u8, from_stride: usize, to: *mut u8, to_stride: usize) {
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            // Rows that lie apart come from, or go to, memory that is not in the first cache yet.
+            match (from_stride > 4 * LANES, to_stride > 4 * LANES) {
+                (true, _) => transpose::<true, false>(from, from_stride, to, to_stride),
+                (_, true) => transpose::<false, true>(from, from_stride, to, to_stride),
+                _ => transpose::<false, false>(from, from_stride, to, to_stride),
+            }
         }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            match (taps.parts(), taps.count(output).div_ceil(2)) {
+                // What enlarging takes: two, four and six taps.
+                (1, 1) => weigh_rows_of_pairs::<1>(rows, taps, output, out),
+                (1, 2) => weigh_rows_of_pairs::<2>(rows, taps, output, out),
+                (1, 3) => weigh_rows_of_pairs::<3>(rows, taps, output, out),
+                (1, _) => weigh_rows_of_many(rows, taps, output, out),
+                _ => weigh_rows::<2>(rows, taps, output, out),
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn weigh_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
+        // SAFETY: the caller's promise is the same; the constant strides are the stride.
+        unsafe {
+            match (taps.parts(), stride) {
+                (1, 96) => weigh_pixels_of_bytes::<3>(block, taps, first, out),
+                (1, 128) => weigh_pixels_of_bytes::<4>(block, taps, first, out),
+                (1, _) => weigh_pixels::<1>(block, stride, taps, first, out),
+                _ => weigh_pixels::<2>(block, stride, taps, first, out),
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn to_f32<const STREAM: bool>(bytes: &[u8], formula: &Formula, out: &mut [f32]) {
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            if STREAM && !formula.scales() {
+                to_f32::<STREAM, false>(bytes, formula, out);
+            } else {
+                to_f32::<STREAM, true>(bytes, formula, out);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn to_bf16(bytes: &[u8], formula: &Formula, out: &mut [u16]) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { to_bf16(bytes, formula, out) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn fill(out: &mut [i64], value: i64) {
+        let lanes = _mm256_set1_epi64x(value);
+        for to in out.chunks_exact_mut(4) {
+            // SAFETY: four values are a register, and the caller has seen to the alignment.
+            unsafe { _mm256_stream_si256(to.as_mut_ptr().cast(), lanes) };
+        }
+    }
+
+    fn fence() {
+        fence();
     }
 }
 
-fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
-    check_rows(rows, taps, output, out);
-    // SAFETY: as above.
-    unsafe {
-        match (taps.parts(), taps.count(output).div_ceil(2)) {
-            // What enlarging takes: two, four and six taps.
-            (1, 1) => weigh_rows_of_pairs::<1>(rows, taps, output, out),
-            (1, 2) => weigh_rows_of_pairs::<2>(rows, taps, output, out),
-            (1, 3) => weigh_rows_of_pairs::<3>(rows, taps, output, out),
-            (1, _) => weigh_rows_of_many(rows, taps, output, out),
-            _ => weigh_rows_avx2::<2>(rows, taps, output, out),
-        }
-    }
-}
-
-fn weigh_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
-    check_pixels(block, stride, taps, first, out);
-    // SAFETY: as above.
-    unsafe {
-        match (taps.parts(), stride / LANES) {
-            (1, 3) => weigh_pixels_of_bytes::<3>(block, taps, first, out),
-            (1, 4) => weigh_pixels_of_bytes::<4>(block, taps, first, out),
-            (1, _) => weigh_pixels_avx2::<1>(block, stride, taps, first, out),
-            _ => weigh_pixels_avx2::<2>(block, stride, taps, first, out),
-        }
-    }
-}
-
-fn to_f32(bytes: &[u8], conversion: &Conversion, out: &mut [f32]) {
-    assert!(bytes.len() == out.len(), "lengths differ");
-    let Some(formula) = &conversion.formula else {
-        return convert_rest(bytes, 0, conversion, out);
-    };
-    let whole = out.len() / 16 * 16;
-    // SAFETY: as above; streaming stores only where the output is aligned.
-    unsafe {
-        let aligned = out.as_ptr().cast::<__m256i>().is_aligned();
-        let (bytes, out) = (&bytes[..whole], &mut out[..whole]);
-        match (aligned, formula.scales()) {
-            (true, false) => to_f32_avx2::<true, false>(bytes, formula, out),
-            (true, true) => to_f32_avx2::<true, true>(bytes, formula, out),
-            _ => to_f32_avx2::<false, true>(bytes, formula, out),
-        }
-    }
-    convert_rest(bytes, whole, conversion, out);
-}
-
-fn to_bf16(bytes: &[u8], conversion: &Conversion, out: &mut [u16]) {
-    assert!(bytes.len() == out.len(), "lengths differ");
-    let whole = match &conversion.formula {
-        Some(formula) if out.as_ptr().cast::<__m256i>().is_aligned() => {
-            let whole = out.len() / 16 * 16;
-            // SAFETY: as above; the output is aligned.
-            unsafe { to_bf16_avx2(&bytes[..whole], formula, &mut out[..whole]) };
-            whole
-        }
-        _ => 0,
-    };
-    convert_rest(bytes, whole, conversion, out);
-}
-
-fn fill(out: &mut [i64], value: i64) {
-    // SAFETY: the table is handed out only where `available`; four values are 32 bytes, whatever they are.
-    let (head, body, tail) = unsafe { out.align_to_mut::<__m256i>() };
-    head.fill(value);
-    tail.fill(value);
-    // SAFETY: as above.
-    unsafe { fill_avx2(body, value) }
+pub(super) fn fence() {
+    // SAFETY: every x86-64 CPU has SSE.
+    unsafe { _mm_sfence() };
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn transpose_avx2<const FETCH_FROM: bool, const FETCH_TO: bool>(
+unsafe fn transpose<const FETCH_FROM: bool, const FETCH_TO: bool>(
     from: *const u8,
     from_stride: usize,
     to: *mut u8,
@@ -157,7 +155,7 @@ fn prefetch<const HINT: i32>(rows: *const u8, stride: usize) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn weigh_rows_avx2<const PARTS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
+unsafe fn weigh_rows<const PARTS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
     for at in (0..out.len()).step_by(LANES) {
         // SAFETY: every row is at least as long as `out`, which is whole strips.
         let load = |tap: usize| unsafe { _mm256_loadu_si256(rows.get_unchecked(tap).as_ptr().add(at).cast()) };
@@ -167,7 +165,7 @@ unsafe fn weigh_rows_avx2<const PARTS: usize>(rows: &[&[u8]], taps: &Taps, outpu
     }
 }
 
-/// As `weigh_rows_avx2` for weights of one part and a known number of pairs: they stay in registers.
+/// As `weigh_rows` for weights of one part and a known number of pairs: they stay in registers.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weigh_rows_of_pairs<const PAIRS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
     let weights: [__m256i; PAIRS] = std::array::from_fn(|pair| _mm256_set1_epi32(taps.pairs(output)[pair]));
@@ -188,7 +186,7 @@ unsafe fn weigh_rows_of_pairs<const PAIRS: usize>(rows: &[&[u8]], taps: &Taps, o
     }
 }
 
-/// As `weigh_rows_avx2` for weights of one part, `STRIPS` at a time from `at` on: they share what is read of the weights.
+/// As `weigh_rows` for weights of one part, `STRIPS` at a time from `at` on: they share what is read of the weights.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weigh_strips<const STRIPS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, at: usize, out: &mut [u8]) {
@@ -227,13 +225,7 @@ unsafe fn weigh_rows_of_many(rows: &[&[u8]], taps: &Taps, output: usize, out: &m
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn weigh_pixels_avx2<const PARTS: usize>(
-    block: &[u8],
-    stride: usize,
-    taps: &Taps,
-    first: usize,
-    out: &mut [u8],
-) {
+unsafe fn weigh_pixels<const PARTS: usize>(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
     for (index, pixel) in out.chunks_exact_mut(3 * LANES).enumerate() {
         let output = first + index;
         for channel in 0..3 {
@@ -247,7 +239,7 @@ unsafe fn weigh_pixels_avx2<const PARTS: usize>(
     }
 }
 
-/// As `weigh_pixels_avx2` for weights of one part, the stride a constant.
+/// As `weigh_pixels` for weights of one part, the stride a constant.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weigh_pixels_of_bytes<const BYTES: usize>(block: &[u8], taps: &Taps, first: usize, out: &mut [u8]) {
     let rounding = Rounding::of(taps);
@@ -343,15 +335,6 @@ fn weigh<const PARTS: usize>(load: impl Fn(usize) -> __m256i, taps: &Taps, outpu
     rounding.pack(whole)
 }
 
-#[target_feature(enable = "avx2,fma")]
-fn fill_avx2(out: &mut [__m256i], value: i64) {
-    let lanes = _mm256_set1_epi64x(value);
-    for to in out {
-        // SAFETY: a reference to a register is aligned.
-        unsafe { _mm256_stream_si256(to, lanes) };
-    }
-}
-
 struct Lanes {
     high: __m256,
     low: __m256,
@@ -385,7 +368,7 @@ fn apply<const SCALES: bool>(bytes: __m128i, f: &Lanes) -> __m256 {
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn to_f32_avx2<const STREAM: bool, const SCALES: bool>(bytes: &[u8], formula: &Formula, out: &mut [f32]) {
+unsafe fn to_f32<const STREAM: bool, const SCALES: bool>(bytes: &[u8], formula: &Formula, out: &mut [f32]) {
     let lanes = spread(formula);
     for (bytes, out) in bytes.chunks_exact(16).zip(out.chunks_exact_mut(16)) {
         // SAFETY: 16 bytes in, 16 floats out; the caller streams only where the output is aligned.
@@ -401,7 +384,7 @@ unsafe fn to_f32_avx2<const STREAM: bool, const SCALES: bool>(bytes: &[u8], form
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn to_bf16_avx2(bytes: &[u8], formula: &Formula, out: &mut [u16]) {
+unsafe fn to_bf16(bytes: &[u8], formula: &Formula, out: &mut [u16]) {
     let lanes = spread(formula);
     let (one, bias) = (_mm256_set1_epi32(1), _mm256_set1_epi32(0x7FFF));
     for (bytes, out) in bytes.chunks_exact(16).zip(out.chunks_exact_mut(16)) {

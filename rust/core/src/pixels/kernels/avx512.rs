@@ -4,97 +4,81 @@
 
 use std::arch::x86_64::*;
 
-use super::checks::{check_pixels, check_rows, check_transpose, convert_rest, fence};
-use super::{Kernels, LANES};
-use crate::pixels::stream::convert::{Conversion, Formula};
-use crate::pixels::stream::taps::Taps;
+use super::table::{Set, table};
+use super::{Kernels, avx2};
+use crate::machine::cpu::{Avx512Vnni, Isa};
+use crate::pixels::convert::Formula;
+use crate::pixels::taps::{LANES, Taps};
 
-pub(super) static KERNELS: Kernels =
-    Kernels { name: "avx512", transpose, weigh_rows, weigh_pixels, to_f32, to_bf16, fill, fence };
-
-/// CPUs that have AVX-512 but no byte products (before 2019) use AVX2.
-pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vnni")
+/// The loops for machines with AVX-512 VNNI; nothing else gives this table, or what is in it, to the outside. Machines
+/// that have AVX-512 but no byte products (before 2019) use AVX2.
+pub(super) fn kernels(_: Avx512Vnni) -> &'static Kernels {
+    static KERNELS: Kernels = table::<Avx512>();
+    &KERNELS
 }
 
-// The functions of the table. Each checks the lengths that its loop relies on.
+struct Avx512;
 
-fn transpose(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
-    check_transpose(from, from_stride, to, to_stride);
-    // SAFETY: the table is handed out only where `available`; every access is within the lengths asserted.
-    unsafe { transpose_avx512(from.as_ptr(), from_stride, to.as_mut_ptr(), to_stride) }
-}
+impl Set for Avx512 {
+    const NAME: &str = Isa::Avx512Vnni.name();
+    const REGISTER: usize = 64;
 
-fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
-    check_rows(rows, taps, output, out);
-    // SAFETY: as above.
-    unsafe {
-        match taps.digits() {
-            2 => weigh_rows_avx512::<2>(rows, taps, output, out),
-            _ => weigh_rows_avx512::<3>(rows, taps, output, out),
-        }
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn transpose(from: *const u8, from_stride: usize, to: *mut u8, to_stride: usize) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { transpose(from, from_stride, to, to_stride) }
     }
-}
 
-fn weigh_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
-    check_pixels(block, stride, taps, first, out);
-    // SAFETY: as above.
-    unsafe {
-        match taps.digits() {
-            2 => weigh_pixels_avx512::<2>(block, stride, taps, first, out),
-            _ => weigh_pixels_avx512::<3>(block, stride, taps, first, out),
-        }
-    }
-}
-
-fn to_f32(bytes: &[u8], conversion: &Conversion, out: &mut [f32]) {
-    assert!(bytes.len() == out.len(), "lengths differ");
-    let whole = match &conversion.formula {
-        Some(formula) => {
-            let whole = out.len() / 16 * 16;
-            // SAFETY: as above; streaming stores only where the output is aligned.
-            unsafe {
-                if out.as_ptr().cast::<__m512>().is_aligned() {
-                    to_f32_avx512::<true>(&bytes[..whole], formula, &mut out[..whole]);
-                } else {
-                    to_f32_avx512::<false>(&bytes[..whole], formula, &mut out[..whole]);
-                }
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            match taps.digits() {
+                2 => weigh_rows::<2>(rows, taps, output, out),
+                _ => weigh_rows::<3>(rows, taps, output, out),
             }
-            whole
         }
-        None => 0,
-    };
-    convert_rest(bytes, whole, conversion, out);
-}
+    }
 
-fn to_bf16(bytes: &[u8], conversion: &Conversion, out: &mut [u16]) {
-    assert!(bytes.len() == out.len(), "lengths differ");
-    let whole = match &conversion.formula {
-        Some(formula) if out.as_ptr().cast::<__m256i>().is_aligned() => {
-            let whole = out.len() / 16 * 16;
-            // SAFETY: as above; the output is aligned.
-            unsafe { to_bf16_avx512(&bytes[..whole], formula, &mut out[..whole]) };
-            whole
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn weigh_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
+        // SAFETY: the caller's promise is the same.
+        unsafe {
+            match taps.digits() {
+                2 => weigh_pixels::<2>(block, stride, taps, first, out),
+                _ => weigh_pixels::<3>(block, stride, taps, first, out),
+            }
         }
-        _ => 0,
-    };
-    convert_rest(bytes, whole, conversion, out);
-}
+    }
 
-fn fill(out: &mut [i64], value: i64) {
-    // SAFETY: the table is handed out only where `available`; eight values are 64 bytes, whatever they are.
-    let (head, body, tail) = unsafe { out.align_to_mut::<__m512i>() };
-    head.fill(value);
-    tail.fill(value);
-    // SAFETY: as above.
-    unsafe { fill_avx512(body, value) }
+    #[target_feature(enable = "avx512f")]
+    unsafe fn to_f32<const STREAM: bool>(bytes: &[u8], formula: &Formula, out: &mut [f32]) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { to_f32::<STREAM>(bytes, formula, out) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512vl")]
+    unsafe fn to_bf16(bytes: &[u8], formula: &Formula, out: &mut [u16]) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { to_bf16(bytes, formula, out) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn fill(out: &mut [i64], value: i64) {
+        let lanes = _mm512_set1_epi64(value);
+        for to in out.chunks_exact_mut(8) {
+            // SAFETY: eight values are a register, and the caller has seen to the alignment.
+            unsafe { _mm512_stream_si512(to.as_mut_ptr().cast(), lanes) };
+        }
+    }
+
+    fn fence() {
+        avx2::fence();
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn transpose_avx512(from: *const u8, from_stride: usize, to: *mut u8, to_stride: usize) {
+unsafe fn transpose(from: *const u8, from_stride: usize, to: *mut u8, to_stride: usize) {
     // Register i holds the 32 bytes of row i, then those of row i + 16.
     let mut rows = [_mm512_setzero_si512(); 16];
     for (i, row) in rows.iter_mut().enumerate() {
@@ -127,7 +111,7 @@ unsafe fn transpose_avx512(from: *const u8, from_stride: usize, to: *mut u8, to_
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn weigh_rows_avx512<const DIGITS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
+unsafe fn weigh_rows<const DIGITS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
     // SAFETY: every row is at least as long as `out`, which is whole strips.
     unsafe {
         let to = out.as_mut_ptr();
@@ -144,13 +128,7 @@ unsafe fn weigh_rows_avx512<const DIGITS: usize>(rows: &[&[u8]], taps: &Taps, ou
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn weigh_pixels_avx512<const DIGITS: usize>(
-    block: &[u8],
-    stride: usize,
-    taps: &Taps,
-    first: usize,
-    out: &mut [u8],
-) {
+unsafe fn weigh_pixels<const DIGITS: usize>(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
     for (index, pixel) in out.chunks_exact_mut(3 * LANES).enumerate() {
         let output = first + index;
         // SAFETY: the caller asserted that the block reaches to the end of the window; a pixel is three strips.
@@ -235,15 +213,6 @@ weigh!(
     [_mm256_packs_epi32, _mm256_packus_epi16]
 );
 
-#[target_feature(enable = "avx512f")]
-fn fill_avx512(out: &mut [__m512i], value: i64) {
-    let lanes = _mm512_set1_epi64(value);
-    for to in out {
-        // SAFETY: a reference to a register is aligned.
-        unsafe { _mm512_stream_si512(to, lanes) };
-    }
-}
-
 struct Lanes {
     high: __m512,
     low: __m512,
@@ -277,7 +246,7 @@ fn apply(bytes: __m128i, f: &Lanes) -> __m512 {
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn to_f32_avx512<const STREAM: bool>(bytes: &[u8], formula: &Formula, out: &mut [f32]) {
+unsafe fn to_f32<const STREAM: bool>(bytes: &[u8], formula: &Formula, out: &mut [f32]) {
     let lanes = spread(formula);
     for (bytes, out) in bytes.chunks_exact(16).zip(out.chunks_exact_mut(16)) {
         // SAFETY: 16 bytes in, 16 floats out; the caller streams only where the output is aligned.
@@ -289,7 +258,7 @@ unsafe fn to_f32_avx512<const STREAM: bool>(bytes: &[u8], formula: &Formula, out
 }
 
 #[target_feature(enable = "avx512f,avx512vl")]
-unsafe fn to_bf16_avx512(bytes: &[u8], formula: &Formula, out: &mut [u16]) {
+unsafe fn to_bf16(bytes: &[u8], formula: &Formula, out: &mut [u16]) {
     let lanes = spread(formula);
     let (one, bias) = (_mm512_set1_epi32(1), _mm512_set1_epi32(0x7FFF));
     for (bytes, out) in bytes.chunks_exact(16).zip(out.chunks_exact_mut(16)) {

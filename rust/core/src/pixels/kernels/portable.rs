@@ -1,13 +1,15 @@
 //! Plain loops over strips, written so that the compiler can vectorise them for any target.
 
-use super::{Kernels, LANES};
-use crate::pixels::stream::convert::{Conversion, to_bfloat16};
-use crate::pixels::stream::taps::{LOW_BITS, Taps};
+use super::Kernels;
+use super::checks::{check_pixels, check_rows, check_transpose, convert_rest};
+use crate::pixels::convert::Conversion;
+use crate::pixels::taps::{LANES, LOW_BITS, Taps};
 
 pub(super) static KERNELS: Kernels =
     Kernels { name: "portable", transpose, weigh_rows, weigh_pixels, to_f32, to_bf16, fill, fence };
 
 fn transpose(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
+    check_transpose(from, from_stride, to, to_stride);
     for (top, left) in [(0, 0), (0, 16), (16, 0), (16, 16)] {
         let mut rows = [[0; 16]; 16];
         for (i, row) in rows.iter_mut().enumerate() {
@@ -37,6 +39,7 @@ fn interleave(a: &[u8; 16], b: &[u8; 16]) -> [[u8; 16]; 2] {
 }
 
 fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
+    check_rows(rows, taps, output, out);
     for (index, strip) in out.chunks_exact_mut(LANES).enumerate() {
         let at = index * LANES;
         weigh(|tap| &rows[tap][at..at + LANES], taps, output, strip);
@@ -44,6 +47,7 @@ fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
 }
 
 fn weigh_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
+    check_pixels(block, stride, taps, first, out);
     for (index, pixel) in out.chunks_exact_mut(3 * LANES).enumerate() {
         let output = first + index;
         for (channel, strip) in pixel.chunks_exact_mut(LANES).enumerate() {
@@ -87,15 +91,11 @@ fn weigh_parts<'a, const PARTS: usize>(input: impl Fn(usize) -> &'a [u8], taps: 
 
 fn to_f32(bytes: &[u8], conversion: &Conversion, out: &mut [f32]) {
     // The formula needs multiply-add in one rounding, which not every target has; the table is the same.
-    for (value, &byte) in out.iter_mut().zip(bytes) {
-        *value = conversion.table[usize::from(byte)];
-    }
+    convert_rest(bytes, 0, conversion, out);
 }
 
 fn to_bf16(bytes: &[u8], conversion: &Conversion, out: &mut [u16]) {
-    for (value, &byte) in out.iter_mut().zip(bytes) {
-        *value = to_bfloat16(conversion.table[usize::from(byte)]);
-    }
+    convert_rest(bytes, 0, conversion, out);
 }
 
 fn fill(out: &mut [i64], value: i64) {

@@ -1,10 +1,11 @@
 //! Every set that this CPU has against the plain loops, kernel by kernel, and all of them together against the definition.
 
 use super::*;
+use crate::pixels::convert::Formula;
 use crate::pixels::layout::{Settings, Target};
 use crate::pixels::picture::{Picture, StridedView, Strides};
 use crate::pixels::preprocess::{Pixels, preprocess};
-use crate::pixels::stream::convert::{Formula, Value};
+use crate::pixels::taps::LANES;
 use crate::pixels::windows::{Arithmetic, Filter};
 
 const FILTERS: [Filter; 5] = [Filter::Lanczos, Filter::Bilinear, Filter::Bicubic, Filter::Box, Filter::Hamming];
@@ -26,8 +27,7 @@ fn bytes(length: usize, seed: u64) -> Vec<u8> {
 }
 
 fn fast_sets() -> impl Iterator<Item = &'static Kernels> {
-    let names = Kernels::available().into_iter();
-    names.filter(|&name| name != "portable").filter_map(Kernels::named)
+    PREFERRED.into_iter().filter(|&isa| isa != Isa::Portable).filter_map(for_isa)
 }
 
 /// Passes of all filters with both roundings: enlarged, shrunk, one input, one output.
@@ -125,7 +125,7 @@ fn conversions() -> [Conversion; 2] {
 
 #[test]
 fn conversions_with_and_without_alignment() {
-    fn converted<V: Value>(set: &Kernels, input: &[u8], skip: usize) -> Vec<Vec<V>> {
+    fn converted<V: StreamValue>(set: &Kernels, input: &[u8], skip: usize) -> Vec<Vec<V>> {
         let all = conversions();
         let each = all.iter().map(|conversion| {
             let mut out = vec![V::default(); input.len() + skip];
@@ -173,41 +173,67 @@ fn whole_pictures_equal_the_definition() {
             let settings =
                 Settings { target: Target::LongestEdge(edge), tile: 32, split: true, upscale: true, max_tiles: None };
             let data = bytes(height * width * 3, 5);
-            let frames = |kernels: Option<&'static Kernels>| {
+            let frames = |loops: Loops| {
                 let strides = Strides { row: 3 * width, pixel: 3, channel: 1 };
                 let view = StridedView::new(&data, (height, width, 3), strides);
                 let image = Picture::View(view.expect("three channels"));
                 let layout = crate::pixels::layout::Layout::new(height, width, &settings).expect("valid");
                 let mut out = vec![f32::NAN; layout.frames() * 3 * 32 * 32];
-                let pixels =
-                    Pixels { settings, filter: Filter::Lanczos, arithmetic, conversions: &conversions, kernels };
+                let pixels = Pixels { settings, filter: Filter::Lanczos, arithmetic, conversions: &conversions, loops };
                 preprocess(image, &pixels, &mut out, 1).expect("valid");
                 out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
-            let definition = frames(None);
-            for name in Kernels::available() {
-                assert!(frames(Kernels::named(name)) == definition, "{name} {arithmetic:?}");
+            let definition = frames(Loops::Definition);
+            for loops in Loops::available() {
+                assert!(frames(loops) == definition, "{} {arithmetic:?}", loops.name());
             }
         }
     }
 }
 
 #[test]
-fn sets_are_listed_and_named() {
-    let available = Kernels::available();
-    assert!(available.contains(&"portable"));
-    #[cfg(target_arch = "x86_64")]
-    {
-        let avx512 = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
-        assert_eq!(available.contains(&"avx512"), avx512);
-        if is_x86_feature_detected!("avx2") {
-            assert_eq!(Kernels::best().name, "avx2");
-        }
+fn loops_are_listed_and_named() {
+    let names = Loops::names();
+    assert!(names.ends_with(&["portable", "scalar"]), "{names:?}");
+    for isa in [Isa::Avx2, Isa::Avx512Vnni] {
+        assert_eq!(names.contains(&isa.name()), isa.available(), "{isa:?}");
     }
-    assert_eq!(available[0], Kernels::best().name);
-    for name in &available {
-        assert_eq!(Kernels::named(name).map(|set| set.name), Some(*name));
+    assert_eq!(names[0], Loops::best().name());
+    for name in &names {
+        assert_eq!(Loops::named(name).map(Loops::name), Some(*name));
     }
-    assert!(Kernels::named("abacus").is_none());
-    println!("image kernels on this machine: {}", available.join(", "));
+    assert!(Loops::named("abacus").is_none() && Loops::named("amx").is_none());
+    println!("image kernels on this machine: {}", names.join(", "));
+}
+
+#[test]
+fn short_slices_are_refused() {
+    let taps = Taps::new(64, 8, Filter::Bilinear, Arithmetic::Pillow).expect("defined");
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let refused = |work: &(dyn Fn() + std::panic::RefUnwindSafe)| std::panic::catch_unwind(work).is_err();
+    let sets: Vec<_> = PREFERRED.into_iter().filter_map(for_isa).collect();
+    let outcomes: Vec<_> = sets
+        .iter()
+        .map(|set| {
+            // Products that wrap around: 31 * stride + 32 is 1 for the first stride.
+            let stride = usize::MAX / 31;
+            [
+                refused(&|| (set.transpose)(&[0; 1024], stride, &mut [0; 1024], 32)),
+                refused(&|| (set.transpose)(&[0; 1024], 32, &mut [0; 1024], usize::MAX / 31 - 1)),
+                refused(&|| (set.transpose)(&[0; 1023], 32, &mut [0; 1024], 32)),
+                refused(&|| (set.weigh_rows)(&[&[0; 32][..]; 3], &taps, 4, &mut [0; 32])),
+                refused(&|| (set.weigh_rows)(&[&[0; 31][..]; 64], &taps, 4, &mut [0; 32])),
+                refused(&|| (set.weigh_rows)(&[&[0; 40][..]; 64], &taps, 4, &mut [0; 40])),
+                refused(&|| (set.weigh_pixels)(&[0; 64 * 96 - 1], 96, &taps, 0, &mut [0; 8 * 96])),
+                refused(&|| (set.weigh_pixels)(&[0; 64 * 96], usize::MAX / 4, &taps, 0, &mut [0; 8 * 96])),
+                refused(&|| (set.weigh_pixels)(&[0; 64 * 96], 96, &taps, 1, &mut [0; 8 * 96])),
+                refused(&|| (set.weigh_pixels)(&[0; 64 * 96], 96, &taps, usize::MAX, &mut [0; 96])),
+            ]
+        })
+        .collect();
+    std::panic::set_hook(hook);
+    for (set, outcomes) in sets.iter().zip(outcomes) {
+        assert_eq!(outcomes, [true; 10], "{}", set.name);
+    }
 }

@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use super::plan::Pass;
 use super::rows::{Reader, Ring, Rows, plane_stride};
-use super::taps::Taps;
 use super::transposed::Block;
 use crate::Error;
-use crate::pixels::kernels::{Kernels, LANES};
+use crate::pixels::kernels::Kernels;
 use crate::pixels::picture::Picture;
+use crate::pixels::taps::LANES;
+use crate::pixels::taps::Taps;
 
 /// The passes over a band of rows.
 pub struct Chain<'a> {

@@ -5,31 +5,31 @@
 //! view, which follows at the end.
 
 mod chain;
-pub mod convert;
+mod columns;
 pub mod plan;
 mod rows;
-pub(crate) mod taps;
 mod transposed;
 
 use std::ops::Range;
 use std::slice::ChunksExactMut;
 
 use chain::Chain;
-use convert::{Conversion, Value};
+use columns::Columns;
 use plan::{Pass, Plan};
 use rows::plane_stride;
-use taps::Columns;
 use transposed::Block;
 
 use crate::Error;
 use crate::machine::picture_threads;
 use crate::machine::scratch::Scratch;
-use crate::pixels::kernels::{Kernels, LANES};
+use crate::pixels::convert::Conversion;
+use crate::pixels::kernels::{Kernels, StreamValue};
 use crate::pixels::picture::{Picture, StridedView, Strides};
+use crate::pixels::taps::LANES;
 
 /// Write the frames of `picture` into `out`, (frames, 3, tile, tile), whose length the caller has checked, in up to
 /// `threads` bands of rows at a time. The plan is that of the picture's size.
-pub fn preprocess<V: Value>(
+pub fn preprocess<V: StreamValue>(
     picture: Picture<'_>,
     plan: &Plan,
     tile: usize,
@@ -105,7 +105,7 @@ struct Band<'a, 'o, V> {
 }
 
 impl Work<'_> {
-    fn run<V: Value>(&self, band: &mut Band<'_, '_, V>, kept: Option<&Columns>) -> Result<(), Error> {
+    fn run<V: StreamValue>(&self, band: &mut Band<'_, '_, V>, kept: Option<&Columns>) -> Result<(), Error> {
         let start = band.rows.start;
         let mut chain = Chain::new(self.picture, self.passes, band.rows.clone(), self.kernels);
         let mut shrink = kept.map(Block::new);
@@ -141,7 +141,7 @@ impl Work<'_> {
     }
 
     /// Convert a part of a row to its places.
-    fn write<V: Value>(&self, channel: usize, x: usize, bytes: &[u8], targets: &mut [&mut [V]]) {
+    fn write<V: StreamValue>(&self, channel: usize, x: usize, bytes: &[u8], targets: &mut [&mut [V]]) {
         let targets = targets[channel..].iter_mut().step_by(3);
         for (bytes, target) in bytes.chunks_exact(self.tile).zip(targets.skip(x / self.tile)) {
             V::convert(self.kernels, bytes, &self.conversions[channel], target);
@@ -156,7 +156,7 @@ struct Bands {
 }
 
 /// Split rows into bands, with the targets and the kept rows that belong to them; the first error is returned.
-fn in_bands<V: Value>(
+fn in_bands<V: StreamValue>(
     bands: Bands,
     mut targets: Vec<&mut [V]>,
     kept: &mut Kept,

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::taps::{Columns, Taps};
+use super::columns::Columns;
 use crate::Error;
 use crate::pixels::layout::{Layout, Settings};
+use crate::pixels::taps::Taps;
 use crate::pixels::windows::{Arithmetic, Filter, Order};
 
 /// Sizes that are kept; a folder of photos has few.

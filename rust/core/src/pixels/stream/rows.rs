@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use crate::Error;
 use crate::machine::scratch::Scratch;
-use crate::pixels::kernels::{Kernels, LANES};
+use crate::pixels::kernels::Kernels;
 use crate::pixels::picture::{Band, Picture, StridedView};
+use crate::pixels::taps::LANES;
 
 /// Bytes that a plane of `width` takes in a row: whole strips.
 pub fn plane_stride(width: usize) -> usize {

@@ -1,9 +1,10 @@
 //! The horizontal pass: rows are taken 32 at a time and transposed, so that it becomes a weighted sum of strips.
 
+use super::columns::Columns;
 use super::rows::{Rows, plane_stride};
-use super::taps::Columns;
 use crate::machine::scratch::Scratch;
-use crate::pixels::kernels::{Kernels, LANES};
+use crate::pixels::kernels::Kernels;
+use crate::pixels::taps::LANES;
 
 /// A horizontal pass, and the transposed pixels of the piece that is being worked on: pixel `x` is a strip for each of its
 /// bytes, one after the other.

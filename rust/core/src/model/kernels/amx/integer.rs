@@ -20,7 +20,7 @@ pub fn place(row: &[i16], index: usize, block: &mut [i16]) {
     fn compiled(row: &[i16], index: usize, block: &mut [i16]) {
         definition::place_tiles(row, index, block);
     }
-    // SAFETY: the table is only handed out on machines with these features.
+    // SAFETY: the table that this is in is given for a proof of AMX only, which is one of these features too.
     unsafe { compiled(row, index, block) }
 }
 
@@ -29,7 +29,8 @@ pub fn product(mut p: IntegerProduct<'_>) {
     if p.rows == 0 || p.panels == 0 {
         return;
     }
-    // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with AMX.
+    // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of
+    // AMX only.
     unsafe {
         if p.rows == 1 {
             ONE_ROW.load();

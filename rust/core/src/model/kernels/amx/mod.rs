@@ -3,11 +3,10 @@
 //!
 //! Everything that AMX has no instruction for is done as the AVX-512 sets do it.
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid_count, _xgetbv};
-use std::sync::OnceLock;
 
 use super::avx512;
 use super::{Bfloat16Product, Integers, Kernels, PANEL, Start};
+use crate::machine::cpu::{Amx, Isa};
 
 /// Fetches the tile of weights four kilobytes ahead, line by line: the prefetcher of the processor begins anew in every
 /// page.
@@ -67,14 +66,17 @@ macro_rules! step {
 
 mod integer;
 
-/// Kernels for machines with AMX-BF16 and AMX-INT8 whose system lets this process use it.
-pub static KERNELS: Kernels = Kernels {
-    integer_product: integer::product,
-    integers: Integers::Tiles,
-    place: integer::place,
-    burn_bfloat16: Some(burn),
-    ..avx512::with_bfloat16("amx", product)
-};
+/// The kernels for machines with AMX; nothing else gives this table, or what is in it, to the outside.
+pub fn kernels(_: Amx) -> &'static Kernels {
+    static KERNELS: Kernels = Kernels {
+        integer_product: integer::product,
+        integers: Integers::Tiles,
+        place: integer::place,
+        burn_bfloat16: Some(burn),
+        ..avx512::with_bfloat16(Isa::Amx.name(), product)
+    };
+    &KERNELS
+}
 
 /// Rows of a tile.
 const ROWS: usize = 16;
@@ -87,50 +89,6 @@ const STEPS: usize = 32;
 const RUN_TILES: usize = 8;
 /// Bytes of a row of a tile, and of a pair of steps of a panel.
 const LINE: usize = 64;
-
-/// Whether the processor has AMX with bfloat16 and 8-bit integers, and the system saves its registers and gives leave
-/// to use them; it is asked once for the process.
-pub fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| avx512::bfloat16_available() && has_tiles() && permitted())
-}
-
-fn has_tiles() -> bool {
-    const AMX_BF16: u32 = 1 << 22;
-    const AMX_TILE: u32 = 1 << 24;
-    const AMX_INT8: u32 = 1 << 25;
-    const ALL: u32 = AMX_BF16 | AMX_TILE | AMX_INT8;
-    const OSXSAVE: u32 = 1 << 27;
-    // XTILECFG and XTILEDATA.
-    const TILES: u64 = 0b11 << 17;
-    // SAFETY: every processor of this architecture has the instruction. (Newer compilers know.)
-    #[allow(unused_unsafe)]
-    let (features, system) = unsafe { (__cpuid_count(7, 0).edx, __cpuid_count(1, 0).ecx) };
-    if features & ALL != ALL || system & OSXSAVE == 0 {
-        return false;
-    }
-    #[target_feature(enable = "xsave")]
-    fn saved() -> u64 {
-        // SAFETY: the processor has the instruction: the system uses it, says OSXSAVE.
-        unsafe { _xgetbv(0) }
-    }
-    // SAFETY: as above.
-    unsafe { saved() & TILES == TILES }
-}
-
-/// Linux hands the tiles out on request, to all threads of the process, those to come too.
-#[cfg(target_os = "linux")]
-fn permitted() -> bool {
-    const REQUEST_PERMISSION: libc::c_long = 0x1023;
-    const TILE_DATA: libc::c_long = 18;
-    // SAFETY: the call reads its two numbers and nothing else.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn permitted() -> bool {
-    false
-}
 
 /// What `ldtilecfg` reads. Tiles 0 to 3 are sums (first 16 rows of two panels, then the next 16 rows), 4 and 5 the
 /// activations of the two groups of rows, 6 and 7 the weights of the two panels.
@@ -175,7 +133,7 @@ impl Shapes {
 
 /// Four sums, each of which waits for itself alone.
 fn burn(rounds: usize) -> u64 {
-    // SAFETY: the table is only handed out on machines with AMX.
+    // SAFETY: the table that this is in is given for a proof of AMX only.
     unsafe {
         WHOLE.load();
         asm!(
@@ -206,7 +164,7 @@ fn product(mut p: Bfloat16Product<'_>) {
     if p.rows == 0 || p.panels == 0 {
         return;
     }
-    // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with AMX.
+    // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of AMX only.
     unsafe {
         let (whole, rest) = (p.k / STEPS, p.k % STEPS);
         if whole > 0 || rest == 0 {

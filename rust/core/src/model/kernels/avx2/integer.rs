@@ -15,8 +15,8 @@ const PAIRS: usize = GROUP / 2;
 
 pub fn product(p: IntegerProduct<'_>) {
     p.check(Integers::Pairs);
-    // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with AVX2
-    // and FMA.
+    // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of
+    // AVX2 and FMA only.
     unsafe { walk(p) }
 }
 

@@ -2,15 +2,14 @@
 use std::arch::x86_64::*;
 
 use super::{Dtype, Kernels, PANEL, Product, RUN};
+use crate::machine::cpu::{Avx2, Isa};
 
 mod integer;
 
-/// Kernels for machines with AVX2 and FMA.
-pub static KERNELS: Kernels = kernels("avx2", integer::product);
-
-/// Whether this machine has the instructions of [`KERNELS`].
-pub fn available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+/// The kernels for machines with AVX2 and FMA; nothing else gives this table, or what is in it, to the outside.
+pub fn kernels(_: Avx2) -> &'static Kernels {
+    static KERNELS: Kernels = table(Isa::Avx2.name(), integer::product);
+    &KERNELS
 }
 
 /// Rows of the register block: 6 rows of 16 columns fill 12 of the 16 registers with sums.
@@ -36,14 +35,15 @@ fn burn(rounds: usize) -> u64 {
         }
         sums
     }
-    // SAFETY: the table is only handed out on machines with AVX2 and FMA.
+    // SAFETY: the table that this is in is given for a proof of AVX2 and FMA only.
     std::hint::black_box(unsafe { chains(rounds) });
     (rounds * 12 * 8 * 2) as u64
 }
 
 fn product(p: Product<'_>) {
     p.check();
-    // SAFETY: `check` has compared every slice with the sizes, and the machine has AVX2 and FMA.
+    // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of AVX2
+    // and FMA only.
     unsafe {
         match p.dtype {
             Dtype::Float32 => typed_product::<Float32>(p),

@@ -29,7 +29,7 @@ pub fn round(x: &[f32], out: &mut [u16]) {
             }
         }
     }
-    // SAFETY: the table is only handed out on machines with these features.
+    // SAFETY: the table that this is in is given for a proof of these features only.
     unsafe { compiled(x, out) }
 }
 
@@ -48,15 +48,15 @@ pub fn burn(rounds: usize) -> u64 {
         }
         sums
     }
-    // SAFETY: the table is only handed out on machines with these features.
+    // SAFETY: the table that this is in is given for a proof of these features only.
     std::hint::black_box(unsafe { chains(rounds) });
     (rounds * 12 * PANEL * 2 * 2) as u64
 }
 
 pub fn product(mut p: Bfloat16Product<'_>) {
     p.check();
-    // SAFETY: `check` has compared every slice with the sizes, and the table is only handed out on machines with these
-    // features.
+    // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of
+    // these features only.
     unsafe { all_rows(&mut p) }
 }
 

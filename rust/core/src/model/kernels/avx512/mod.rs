@@ -3,43 +3,37 @@
 use std::arch::x86_64::*;
 
 use super::{Bfloat16Product, Dtype, Kernels, PANEL, Product, RUN};
+use crate::machine::cpu::{Avx512, Avx512Bf16, Avx512Vnni, Isa};
 
 mod bfloat16;
 mod integer;
 
-/// Kernels for machines with AVX-512 F, BW, DQ and VL; listed by `available` only after all were detected.
-pub static KERNELS: Kernels = kernels("avx512", integer::product);
-/// The same where VNNI is there too.
-pub static VNNI: Kernels = kernels("avx512vnni", integer::product_vnni);
-/// The same where BF16 is there too.
-pub static BF16: Kernels = with_bfloat16("avx512bf16", bfloat16::product);
+/// The kernels for machines with AVX-512 F, BW, DQ and VL; nothing else gives this table, or what is in it, to the outside.
+pub fn kernels(_: Avx512) -> &'static Kernels {
+    static KERNELS: Kernels = table(Isa::Avx512.name(), integer::product);
+    &KERNELS
+}
 
-/// Kernels for machines with BF16 and VNNI.
-pub const fn with_bfloat16(name: &'static str, product: fn(Bfloat16Product<'_>)) -> Kernels {
+/// The same with VNNI.
+pub fn vnni_kernels(_: Avx512Vnni) -> &'static Kernels {
+    static KERNELS: Kernels = table(Isa::Avx512Vnni.name(), integer::product_vnni);
+    &KERNELS
+}
+
+/// The same with VNNI and BF16.
+pub fn bfloat16_kernels(_: Avx512Bf16) -> &'static Kernels {
+    static KERNELS: Kernels = with_bfloat16(Isa::Avx512Bf16.name(), bfloat16::product);
+    &KERNELS
+}
+
+/// A table that must be given for a proof of VNNI and BF16 only.
+pub(super) const fn with_bfloat16(name: &'static str, product: fn(Bfloat16Product<'_>)) -> Kernels {
     Kernels {
         bfloat16_product: Some(product),
         burn_bfloat16: Some(bfloat16::burn),
         round: bfloat16::round,
-        ..kernels(name, integer::product_vnni)
+        ..table(name, integer::product_vnni)
     }
-}
-
-/// Whether this machine has the instructions of [`KERNELS`].
-pub fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-}
-
-/// Whether this machine has the instructions of [`VNNI`].
-pub fn vnni_available() -> bool {
-    available() && is_x86_feature_detected!("avx512vnni")
-}
-
-/// Whether this machine has the instructions of [`BF16`].
-pub fn bfloat16_available() -> bool {
-    vnni_available() && is_x86_feature_detected!("avx512bf16")
 }
 
 /// Most rows for which weights are converted in registers; above that they are expanded once for all rows.
@@ -60,14 +54,15 @@ fn burn(rounds: usize) -> u64 {
         }
         sums
     }
-    // SAFETY: the table is only handed out on machines with AVX-512.
+    // SAFETY: the table that this is in is given for a proof of AVX-512 only.
     std::hint::black_box(unsafe { chains(rounds) });
     (rounds * 12 * 16 * 2) as u64
 }
 
 fn product(p: Product<'_>) {
     p.check();
-    // SAFETY: `check` has compared every slice with the sizes, and the machine has AVX-512.
+    // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of
+    // AVX-512 only.
     unsafe {
         match p.dtype {
             Dtype::Float32 => typed_product::<Float32>(p),

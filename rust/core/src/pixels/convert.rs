@@ -1,31 +1,23 @@
 //! From a byte to the value that the model takes: rescaling and normalisation.
 
-use crate::pixels::kernels::Kernels;
+use crate::machine::numbers::finite_to_bfloat16;
 
 /// A value of the output.
 pub trait Value: Copy + Default + Send + Sync {
     /// The value of one byte.
     fn of(byte: u8, conversion: &Conversion) -> Self;
-    /// The values of a row of bytes.
-    fn convert(kernels: &Kernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]);
 }
 
 impl Value for f32 {
     fn of(byte: u8, conversion: &Conversion) -> Self {
         conversion.table[usize::from(byte)]
     }
-    fn convert(kernels: &Kernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]) {
-        (kernels.to_f32)(bytes, conversion, out);
-    }
 }
 
 /// bfloat16, as its bits.
 impl Value for u16 {
     fn of(byte: u8, conversion: &Conversion) -> Self {
-        to_bfloat16(conversion.table[usize::from(byte)])
-    }
-    fn convert(kernels: &Kernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]) {
-        (kernels.to_bf16)(bytes, conversion, out);
+        finite_to_bfloat16(conversion.table[usize::from(byte)])
     }
 }
 
@@ -33,9 +25,6 @@ impl Value for u16 {
 impl Value for u8 {
     fn of(byte: u8, _: &Conversion) -> Self {
         byte
-    }
-    fn convert(_: &Kernels, bytes: &[u8], _: &Conversion, out: &mut [Self]) {
-        out.copy_from_slice(bytes);
     }
 }
 
@@ -92,12 +81,6 @@ impl Conversion {
             |formula: &Formula| (0..=255u8).all(|x| formula.at(x).to_bits() == table[usize::from(x)].to_bits());
         Self { table, formula: proposed.filter(agrees) }
     }
-}
-
-/// The bits of a float32 rounded to bfloat16, ties to even.
-pub fn to_bfloat16(value: f32) -> u16 {
-    let bits = value.to_bits();
-    ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) as u16
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::pixels::kernels::LANES;
 use crate::pixels::windows::{Arithmetic, Filter, Pass};
+
+/// Bytes in a strip, and rows in a transposed block: what the kernels take at once.
+pub const LANES: usize = 32;
 
 /// Bits of the lower part of a weight that takes more than 16.
 pub const LOW_BITS: u32 = 12;
@@ -79,7 +81,7 @@ impl Taps {
     }
 
     /// The outputs of a range alone, their inputs counted from `base`.
-    fn part(&self, outputs: Range<usize>, base: usize) -> Self {
+    pub(super) fn part(&self, outputs: Range<usize>, base: usize) -> Self {
         let shift = |window: &Packed| Packed { first: window.first - base, ..*window };
         Self { windows: self.windows[outputs].iter().map(shift).collect(), ..self.clone() }
     }
@@ -117,7 +119,7 @@ impl Taps {
 
     /// The weights of an output as signed digits: for each four taps, as many i32 as there are digits, the highest
     /// first; zeros after the last tap.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AVX-512"))]
+    #[allow(dead_code, reason = "for sets that multiply bytes")]
     pub fn quads(&self, output: usize) -> &[i32] {
         let window = self.windows[output];
         &self.quads[window.quads..window.quads + window.count.div_ceil(4) * self.digits]
@@ -141,7 +143,7 @@ impl Taps {
     }
 
     /// Digits of a weight, 2 or 3.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AVX-512"))]
+    #[allow(dead_code, reason = "for sets that multiply bytes")]
     pub fn digits(&self) -> usize {
         self.digits
     }
@@ -154,46 +156,6 @@ impl Taps {
     /// One half in the fixed point of the weights.
     pub fn half(&self) -> i32 {
         1 << (self.precision - 1)
-    }
-}
-
-/// A pass over columns, cut into pieces of whole strips of outputs; the inputs of a piece are few enough for the first
-/// cache where the scale allows.
-pub struct Columns {
-    /// From left to right.
-    pub pieces: Vec<Piece>,
-    /// Outputs of all pieces.
-    pub outputs: usize,
-}
-
-/// Some neighbouring outputs of a pass over columns.
-pub struct Piece {
-    /// The first input of the piece.
-    pub first: usize,
-    /// Inputs of the piece.
-    pub inputs: usize,
-    /// The weights, their inputs counted from the first of the piece.
-    pub taps: Taps,
-}
-
-/// Inputs of a piece, more only where one strip of outputs needs more.
-const PIECE_INPUTS: usize = 272;
-
-impl Columns {
-    /// Cut a pass.
-    pub fn new(taps: &Taps) -> Self {
-        let (mut pieces, mut start) = (Vec::new(), 0);
-        let outputs = taps.outputs();
-        while start < outputs {
-            let base = taps.first(start);
-            let mut end = (start + LANES).min(outputs);
-            while end < outputs && taps.end((end + LANES).min(outputs) - 1) - base <= PIECE_INPUTS {
-                end = (end + LANES).min(outputs);
-            }
-            pieces.push(Piece { first: base, inputs: taps.end(end - 1) - base, taps: taps.part(start..end, base) });
-            start = end;
-        }
-        Self { pieces, outputs }
     }
 }
 

@@ -1,0 +1,216 @@
+//! Instruction sets: which there are, what they are called, and which of them this machine has.
+//!
+//! A *proof*, such as [`Avx2`], is a value without a size that only detection makes. A table of kernels is given only in
+//! exchange for the proof of its instruction set, so whoever holds the table is on a machine that can run it.
+use std::ffi::OsString;
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+
+/// Environment variable that names the instruction set of the model.
+pub const MODEL_VARIABLE: &str = "FASTER_SMOLVLM_ISA";
+/// Environment variable that names the inner loops of pictures.
+pub const PICTURE_VARIABLE: &str = "FASTER_SMOLVLM_IMAGE_KERNELS";
+
+/// Whether every machine that this code is compiled for multiplies and adds with one rounding. Where it is false the
+/// plain code rounds twice: without the instruction each multiply-add would be a call of a library.
+pub const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
+/// An instruction set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// AMX with bfloat16 and 8-bit integers, and all of [`Isa::Avx512Bf16`].
+    Amx,
+    /// AVX-512 BF16, and all of [`Isa::Avx512Vnni`].
+    Avx512Bf16,
+    /// AVX-512 VNNI, and all of [`Isa::Avx512`].
+    Avx512Vnni,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// AVX2 with FMA.
+    Avx2,
+    /// Plain Rust, which runs everywhere.
+    Portable,
+}
+
+impl Isa {
+    /// All, the most capable first.
+    pub const ALL: [Self; 6] =
+        [Self::Amx, Self::Avx512Bf16, Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Portable];
+
+    /// Its name as the environment gives it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Amx => "amx",
+            Self::Avx512Bf16 => "avx512bf16",
+            Self::Avx512Vnni => "avx512vnni",
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "scalar",
+        }
+    }
+
+    /// The instruction set of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// Whether this machine has it.
+    pub fn available(self) -> bool {
+        match self {
+            Self::Amx => Amx::detect().is_some(),
+            Self::Avx512Bf16 => Avx512Bf16::detect().is_some(),
+            Self::Avx512Vnni => Avx512Vnni::detect().is_some(),
+            Self::Avx512 => Avx512::detect().is_some(),
+            Self::Avx2 => Avx2::detect().is_some(),
+            Self::Portable => true,
+        }
+    }
+
+    /// The one that [`MODEL_VARIABLE`] names, if any. A name that is unknown, or of a set that this machine lacks, is an
+    /// error.
+    pub fn of_environment() -> Result<Option<Self>> {
+        let Some(name) = read(MODEL_VARIABLE) else { return Ok(None) };
+        let named = name.to_str().and_then(Self::named).filter(|isa| isa.available());
+        named.map(Some).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.into_iter().filter(|isa| isa.available()).map(Self::name).collect();
+            unknown(MODEL_VARIABLE, &name.to_string_lossy(), &known)
+        })
+    }
+}
+
+/// What [`PICTURE_VARIABLE`] held when it was first looked at: pictures are prepared all the time, so it is read once.
+pub fn picture_kernels() -> Option<&'static str> {
+    static NAME: OnceLock<Option<String>> = OnceLock::new();
+    NAME.get_or_init(|| read(PICTURE_VARIABLE).map(|name| name.to_string_lossy().into_owned())).as_deref()
+}
+
+/// The refusal of a name that a variable held.
+pub fn unknown(variable: &str, name: &str, known: &[&str]) -> Error {
+    Error::config(format!("{variable}={name}: this machine has {}", known.join(", ")))
+}
+
+/// The value of a variable; an empty one counts as none.
+fn read(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+/// Defines a proof and how it is detected. Elsewhere than on x86-64 there is no value of its type.
+macro_rules! proof {
+    ($(#[$doc:meta])* $name:ident: $detected:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub struct $name(#[cfg(target_arch = "x86_64")] (), #[cfg(not(target_arch = "x86_64"))] std::convert::Infallible);
+
+        impl $name {
+            /// The proof, if this machine has the instructions.
+            pub fn detect() -> Option<Self> {
+                #[cfg(target_arch = "x86_64")]
+                return $detected.then_some(Self(()));
+                #[cfg(not(target_arch = "x86_64"))]
+                None
+            }
+        }
+    };
+}
+
+proof! {
+    /// This machine has the instructions of [`Isa::Avx2`].
+    Avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+proof! {
+    /// This machine has the instructions of [`Isa::Avx512`].
+    Avx512: is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+proof! {
+    /// This machine has the instructions of [`Isa::Avx512Vnni`].
+    Avx512Vnni: Avx512::detect().is_some() && is_x86_feature_detected!("avx512vnni")
+}
+proof! {
+    /// This machine has the instructions of [`Isa::Avx512Bf16`].
+    Avx512Bf16: Avx512Vnni::detect().is_some() && is_x86_feature_detected!("avx512bf16")
+}
+proof! {
+    /// This machine has the instructions of [`Isa::Amx`], and the system lets this process use them. Detecting it has a
+    /// side effect: it requests the permission, for the whole process.
+    Amx: amx::detected()
+}
+
+#[cfg(target_arch = "x86_64")]
+mod amx {
+    use std::arch::x86_64::{__cpuid_count, _xgetbv};
+    use std::sync::OnceLock;
+
+    use super::Avx512Bf16;
+
+    /// Whether the processor has AMX with bfloat16 and 8-bit integers, the system saves its registers, and it permits
+    /// their use. The system is asked once for the process.
+    pub fn detected() -> bool {
+        static DETECTED: OnceLock<bool> = OnceLock::new();
+        *DETECTED.get_or_init(|| Avx512Bf16::detect().is_some() && has_tiles() && permitted())
+    }
+
+    fn has_tiles() -> bool {
+        const AMX_BF16: u32 = 1 << 22;
+        const AMX_TILE: u32 = 1 << 24;
+        const AMX_INT8: u32 = 1 << 25;
+        const ALL: u32 = AMX_BF16 | AMX_TILE | AMX_INT8;
+        const OSXSAVE: u32 = 1 << 27;
+        // XTILECFG and XTILEDATA.
+        const TILES: u64 = 0b11 << 17;
+        // SAFETY: every processor of this architecture has the instruction. (Newer compilers know.)
+        #[allow(unused_unsafe)]
+        let (features, system) = unsafe { (__cpuid_count(7, 0).edx, __cpuid_count(1, 0).ecx) };
+        if features & ALL != ALL || system & OSXSAVE == 0 {
+            return false;
+        }
+        #[target_feature(enable = "xsave")]
+        fn saved() -> u64 {
+            // SAFETY: the function is compiled for the instruction, which reads a register and nothing else.
+            unsafe { _xgetbv(0) }
+        }
+        // SAFETY: OSXSAVE says that the processor has the instruction and the system uses it.
+        unsafe { saved() & TILES == TILES }
+    }
+
+    /// Linux permits the tiles on request, to all threads of the process, those to come too.
+    #[cfg(target_os = "linux")]
+    fn permitted() -> bool {
+        const REQUEST_PERMISSION: libc::c_long = 0x1023;
+        const TILE_DATA: libc::c_long = 18;
+        // SAFETY: the call reads its two numbers and nothing else.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn permitted() -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart() {
+        for isa in Isa::ALL {
+            assert_eq!(Isa::named(isa.name()), Some(isa));
+        }
+        assert_eq!(Isa::named("abacus"), None);
+        let refused = unknown("V", "abacus", &["avx2", "scalar"]).to_string();
+        assert_eq!(refused, "configuration: V=abacus: this machine has avx2, scalar");
+    }
+
+    #[test]
+    fn a_set_comes_with_those_below_it() {
+        let available = Isa::ALL.map(Isa::available);
+        // Whoever has an AVX-512 set has the smaller ones too; AVX2 and plain code are always among them.
+        assert!(available[..4].is_sorted() && available[5], "{available:?}");
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(available[4], is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
+    }
+}
