@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _rust
 
@@ -52,14 +53,14 @@ def _interleaved(planes: Array) -> Array:
     return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
-def _each_channel(mean: Any, std: Any) -> list[tuple[float, float]]:
+def _each_channel(mean: Numbers | None, std: Numbers | None) -> list[tuple[float, float]]:
     means, stds = np.broadcast_arrays(
         np.asarray(0 if mean is None else mean, np.float32), np.asarray(1 if std is None else std, np.float32)
     )
     return [(float(m), float(s)) for m, s in zip(np.atleast_1d(means), np.atleast_1d(stds), strict=True)]
 
 
-def _column(values: Numbers, dtype: Any) -> Array:
+def _column(values: Numbers, dtype: npt.DTypeLike) -> Array:
     column = np.asarray(values, dtype=dtype)
     return column.reshape(-1, 1, 1) if column.ndim == 1 else column
 
@@ -105,7 +106,7 @@ class Torch:
         if planes.shape[1:] == (height, width):
             return planes
         if planes.dtype == np.uint8:
-            out: Any = _rust.resize(_interleaved(planes), height, width, resample=resample, arithmetic="torch")
+            out: Array = _rust.resize(_interleaved(planes), height, width, resample=resample, arithmetic="torch")
         elif planes.dtype == np.float64:
             out = _rust.resize_float64(_interleaved(planes), height, width, resample=resample)
         else:

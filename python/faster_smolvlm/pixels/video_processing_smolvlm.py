@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -37,8 +37,12 @@ from .clip_frames import FramePixels
 from .output import pack_clips
 from .settings import Reader, names
 from .settings_files import SettingsFiles
-from .size import size_dict
+from .size import SizeDict, size_dict
 from .sources import naming
+
+if TYPE_CHECKING:
+    from ..media.kinds import AnyArray
+    from ..media.nesting import Clip
 
 Self = TypeVar("Self", bound="SmolVLMVideoProcessor")
 
@@ -61,7 +65,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
 
     do_convert_rgb = True
     do_resize = True
-    size: Any = {"longest_edge": 4 * 364}  # noqa: RUF012 - copied for each instance
+    size: SizeDict | dict[str, int] | None = {"longest_edge": 4 * 364}  # noqa: RUF012 - copied for each instance
     resample = 1
     do_rescale = True
     rescale_factor = 1 / 255
@@ -69,7 +73,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
     image_mean: float | tuple[float, ...] | list[float] | None = (0.5, 0.5, 0.5)
     image_std: float | tuple[float, ...] | list[float] | None = (0.5, 0.5, 0.5)
     default_to_square = True
-    max_image_size: Any = {"longest_edge": 364}  # noqa: RUF012 - copied for each instance
+    max_image_size: dict[str, int] = {"longest_edge": 364}  # noqa: RUF012 - copied for each instance
     do_pad = True
     do_sample_frames = False
     return_metadata = False
@@ -80,10 +84,10 @@ class SmolVLMVideoProcessor(SettingsFiles):
     media_policy = MediaPolicy()
     threads: int
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         known = names(self._reader)
         given = {name: kwargs.pop(name, None) for name in known}
-        sampling = kwargs.get("video_sampling")
+        sampling = cast("Settings | None", kwargs.get("video_sampling"))
         if sampling is not None:
             size = {} if given["size"] is None else {"video_size": given["size"]}
             sampling = kwargs["video_sampling"] = {**sampling, **size}
@@ -102,11 +106,11 @@ class SmolVLMVideoProcessor(SettingsFiles):
             self.num_frames, self.fps = sampling["max_frames"], sampling["fps"]
             self.size = size_dict(sampling["video_size"], default_to_square=self.default_to_square).to_dict()
 
-    def __call__(self, videos: object, **kwargs: Any) -> BatchFeature:
+    def __call__(self, videos: object, **kwargs: object) -> BatchFeature:
         """Alias of `preprocess`."""
         return self.preprocess(videos, **kwargs)
 
-    def preprocess(self, videos: object, **kwargs: Any) -> BatchFeature:
+    def preprocess(self, videos: object, **kwargs: object) -> BatchFeature:
         """Return the frames of `videos`.
 
         `videos` is a clip or a list of clips; a clip is a path, URL, data URI, base64 string, bytes or a binary file,
@@ -144,7 +148,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
         return features
 
     def _clip(
-        self, clip: Any, metadata: VideoMetadata, settings: Settings, to_pixels: FramePixels, pool: ThreadPoolExecutor
+        self, clip: Clip, metadata: VideoMetadata, settings: Settings, to_pixels: FramePixels, pool: ThreadPoolExecutor
     ) -> tuple[Array, VideoMetadata]:
         sample, policy = settings["do_sample_frames"], settings["media_policy"]
         if is_source(clip):
@@ -165,7 +169,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
         given = plain(settings["input_data_format"])
         return to_pixels.of_array(clip, clip_layout(clip) if given is None else str(given), pool), metadata
 
-    def _sampled(self, clip: Any, metadata: VideoMetadata, settings: Settings) -> Array:
+    def _sampled(self, clip: AnyArray, metadata: VideoMetadata, settings: Settings) -> Array:
         """Return which frames of an array are taken."""
         sampling: FrameSampling | None = settings["frame_sampling"]
         if sampling is None:
@@ -188,7 +192,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
         num_frames: int | None = None,
         fps: float | None = None,
         skip_secs: float = 1,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Array:
         """Return the indices of the frames to take: `fps` per second, at most `num_frames`, evenly over the clip.
 
@@ -216,12 +220,12 @@ class SmolVLMVideoProcessor(SettingsFiles):
         return np.array(indices, dtype=np.int64)
 
     @classmethod
-    def from_dict(cls: type[Self], settings: Mapping[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls: type[Self], settings: Mapping[str, object], **kwargs: object) -> Self | tuple[Self, JsonObject]:
         """Make a processor from the settings of a file; keyword arguments override them, its `video_sampling` too.
 
         Otherwise as `SettingsFiles.from_dict`.
         """
-        sampling = settings.get("video_sampling")
+        sampling = cast("Settings | None", settings.get("video_sampling"))
         if sampling is not None:
             given = {"max_frames": kwargs.get("num_frames"), "fps": kwargs.get("fps")}
             sampling = {**sampling, **{name: value for name, value in given.items() if value is not None}}

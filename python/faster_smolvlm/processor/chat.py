@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..batch_feature import BatchFeature
+from ..checkpoint.json_files import JsonObject
+from ..pixels.call_settings import Settings
 from ..pixels.protocols import VideoProcessor
 from ..text import chat_template as chat_rendering
 from ..text import conversation as chat
 from ..text.assistant_masks import assistant_masks
 from ..text.control_tokens import mark
 from ..text.plain_data import plain_data
+from ..text.template_sandbox import Span
+from ..text.token_ids import TokenIds
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
 from .arguments import chat_call_arguments
 from .files import ChatTemplates
 from .media import media_of
 
 _LOG = logging.getLogger(__name__)
+
+IdsOrRows = TokenIds | Sequence[TokenIds] | Mapping[str, TokenIds]
+"""The ids of a text, of several texts, or a batch with its `input_ids`."""
 
 
 class ChatProcessor:
@@ -29,24 +36,24 @@ class ChatProcessor:
     chat_template: ChatTemplates
 
     def __call__(
-        self, images: Any = None, text: str | Sequence[str] | None = None, videos: Any = None, **kwargs: Any
+        self, images: object = None, text: str | Sequence[str] | None = None, videos: object = None, **kwargs: object
     ) -> BatchFeature:
         """Prepare pictures, clips and text for the model."""
         raise NotImplementedError
 
     # Ids to text
 
-    def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
+    def batch_decode(self, sequences: IdsOrRows, *args: Any, **kwargs: Any) -> list[str]:
         """Return the text of each row of ids; see `SmolVLMTokenizer.batch_decode`."""
-        return self.tokenizer.batch_decode(*args, **kwargs)
+        return self.tokenizer.batch_decode(sequences, *args, **kwargs)
 
-    def decode(self, *args: Any, **kwargs: Any) -> Any:
+    def decode(self, token_ids: IdsOrRows, *args: Any, **kwargs: Any) -> Any:
         """Return the text of ids; see `SmolVLMTokenizer.decode`."""
-        return self.tokenizer.decode(*args, **kwargs)
+        return self.tokenizer.decode(token_ids, *args, **kwargs)
 
     def post_process_image_text_to_text(
-        self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
-    ) -> Any:
+        self, generated_outputs: IdsOrRows, skip_special_tokens: bool = True, **kwargs: Any
+    ) -> str | list[str]:
         """Return the text of what `generate` returned."""
         return self.tokenizer.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
 
@@ -54,10 +61,10 @@ class ChatProcessor:
 
     def apply_chat_template(
         self,
-        conversation: Any,
+        conversation: object,
         chat_template: str | None = None,
-        tools: list[dict[str, Any]] | None = None,
-        documents: list[dict[str, Any]] | None = None,
+        tools: list[JsonObject] | None = None,
+        documents: list[JsonObject] | None = None,
         add_generation_prompt: bool = False,
         continue_final_message: bool | str = False,
         return_assistant_tokens_mask: bool = False,
@@ -65,9 +72,9 @@ class ChatProcessor:
         return_tensors: str | None = None,
         return_dict: bool = False,
         load_audio_from_video: bool = False,
-        processor_kwargs: dict[str, Any] | None = None,
+        processor_kwargs: Settings | None = None,
         sanitize_control_tokens: bool = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Any:
         """Turn a conversation, or a list of conversations, into a prompt.
 
@@ -118,13 +125,13 @@ class ChatProcessor:
             features = self._encode_prompts(prompts, {**media, **call, "return_tensors": return_tensors})
         return features if return_dict else features["input_ids"]
 
-    def _encode_prompts(self, prompts: list[str], call: dict[str, Any]) -> BatchFeature:
+    def _encode_prompts(self, prompts: list[str], call: Settings) -> BatchFeature:
         if self.tokenizer.bos_token is not None and prompts[0].startswith(self.tokenizer.bos_token):
             call = {**call, "add_special_tokens": False}
         return self(text=prompts, **call)
 
     def _with_assistant_masks(
-        self, prompts: list[str], spans: Any, call: dict[str, Any], return_tensors: str | None
+        self, prompts: list[str], spans: list[list[Span]], call: Settings, return_tensors: str | None
     ) -> BatchFeature:
         offsets = {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
         features = self._encode_prompts(prompts, {**call, **offsets, "return_tensors": None})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..media.video_metadata import VideoMetadata
+from ..pixels.call_settings import Settings
 from ..pixels.protocols import ImageProcessor, VideoProcessor
 from ..text import conversation as chat
 from ..text.placeholders import Clip, Grid
@@ -18,7 +19,7 @@ Pixels = dict[str, Any]
 
 
 def picture_features(
-    processor: ImageProcessor, images: Sequence[Sequence[object]] | None, settings: Mapping[str, Any]
+    processor: ImageProcessor, images: Sequence[Sequence[object]] | None, settings: Settings
 ) -> tuple[Pixels, list[Grid]]:
     """Return the pixels of pictures, and the grid of each picture in order."""
     if images is None or (images and not any(images)):
@@ -33,7 +34,7 @@ def picture_features(
     return features, grids
 
 
-def clip_features(processor: VideoProcessor, videos: object, settings: Mapping[str, Any]) -> tuple[Pixels, list[Clip]]:
+def clip_features(processor: VideoProcessor, videos: object, settings: Settings) -> tuple[Pixels, list[Clip]]:
     """Return the pixels of clips, and when the frames of each clip were taken."""
     features = dict(processor(videos, **{**settings, "return_metadata": True}))
     metadata: list[VideoMetadata] = features.pop("video_metadata")
@@ -54,8 +55,11 @@ def _clip(metadata: VideoMetadata, padded_frames: int) -> Clip:
     return Clip(fps, metadata.duration, None if indices is None else [int(index) for index in indices], padded_frames)
 
 
-def media_of(conversations: Sequence[chat.Conversation], given_images: Any) -> dict[str, list[Any] | None]:
+def media_of(
+    conversations: Sequence[chat.Conversation], given_images: Sequence[object] | None
+) -> dict[str, list[object] | None]:
     """Return the `images` and `videos` of conversations, `given_images` in place of the pictures in them."""
-    images, videos = zip(*map(chat.media, conversations), strict=True)
-    images = given_images or images
-    return {"images": list(images) if any(images) else None, "videos": list(videos) if any(videos) else None}
+    found = [chat.media(conversation) for conversation in conversations]
+    images = list(given_images or [pictures for pictures, _ in found])
+    videos: list[object] = [clips for _, clips in found]
+    return {"images": images if any(images) else None, "videos": videos if any(videos) else None}

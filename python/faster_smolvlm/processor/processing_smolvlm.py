@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..batch_feature import BatchFeature
+from ..checkpoint.json_files import JsonObject
 from ..media import MediaPolicy
 from ..media.nesting import count_videos, nest_images
-from ..pixels.call_settings import check_value
+from ..pixels.call_settings import Settings, check_value
 from ..pixels.protocols import ImageProcessor, VideoProcessor
 from ..text.control_tokens import without_marked
 from ..text.expansion import PromptEncoder, PromptPart, prompt_parts
@@ -51,7 +52,7 @@ class SmolVLMProcessor(ChatProcessor):
         chat_template: ChatTemplates = None,
         *,
         media_policy: MediaPolicy | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         if kwargs:
             raise TypeError(f"Unexpected keyword argument {next(iter(kwargs))}.")
@@ -96,7 +97,9 @@ class SmolVLMProcessor(ChatProcessor):
         return ["image_processor", "tokenizer", "video_processor"]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> SmolVLMProcessor:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: object
+    ) -> SmolVLMProcessor:
         """Read the processor of a directory, a hub repository or the bundled "demo".
 
         `revision`, `token`, `cache_dir` and `local_files_only` say where from; `backend` ("torchvision" or "pil")
@@ -110,7 +113,7 @@ class SmolVLMProcessor(ChatProcessor):
         """Write the files that `from_pretrained`, here and in Transformers, reads."""
         return write_processor(self, save_directory)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return what processor_config.json holds."""
         parts = {"image_processor": self.image_processor, "video_processor": self.video_processor}
         settings = {name: part.to_dict() for name, part in parts.items() if part is not None}
@@ -137,11 +140,11 @@ class SmolVLMProcessor(ChatProcessor):
 
     def __call__(
         self,
-        images: Any = None,
+        images: object = None,
         text: str | Sequence[str] | None = None,
-        videos: Any = None,
-        audio: Any = None,
-        **kwargs: Any,
+        videos: object = None,
+        audio: object = None,
+        **kwargs: object,
     ) -> BatchFeature:
         """Prepare pictures, clips and text for the model.
 
@@ -165,7 +168,7 @@ class SmolVLMProcessor(ChatProcessor):
 
         pictures, grids = picture_features(self.image_processor, nested, arguments.images)
         clips_pixels, clips = clip_features(video_processor, videos, arguments.videos) if video_processor else ({}, [])
-        data: dict[str, Any] = {}
+        data: Settings = {}
         if texts is not None:
             parts = prompt_parts(texts, self._media_tokens, grids, clips)
             data.update(self._encode(texts, parts, {**arguments.text, **arguments.own}))
@@ -180,7 +183,7 @@ class SmolVLMProcessor(ChatProcessor):
         )
 
     def encode_text(
-        self, texts: Sequence[str], *, grids: Sequence[Grid] = (), clips: Sequence[Clip] = (), **options: Any
+        self, texts: Sequence[str], *, grids: Sequence[Grid] = (), clips: Sequence[Clip] = (), **options: object
     ) -> dict[str, Any]:
         """Return the ids of texts whose pictures and clips are known by their size only, and what `options` ask for.
 
@@ -189,21 +192,21 @@ class SmolVLMProcessor(ChatProcessor):
         """
         return self._encode(list(texts), prompt_parts(texts, self._media_tokens, grids, clips), options)
 
-    def _nest(self, images: Any, texts: list[str] | None) -> list[list[Any]]:
+    def _nest(self, images: object, texts: list[str] | None) -> list[list[object]]:
         """Return the pictures of each prompt."""
         return nest_images(images)
 
-    def _encode(self, texts: list[str], parts: list[list[PromptPart]], options: dict[str, Any]) -> dict[str, Any]:
+    def _encode(self, texts: list[str], parts: list[list[PromptPart]], options: Settings) -> dict[str, Any]:
         """Return the ids of the texts, and what else `options` ask for."""
         encoder = PromptEncoder(self.tokenizer, self._media_tokens, self.image_token_id, self.image_seq_len)
         return encoder.encode(texts, parts, **options)
 
-    def _arguments(self, kwargs: dict[str, Any]) -> CallArguments:
+    def _arguments(self, kwargs: Settings) -> CallArguments:
         settings = self.tokenizer.init_kwargs
         defaults = {key: getattr(self.tokenizer, key, settings[key]) for key in TEXT if key in settings}
         return sort_arguments(kwargs, defaults, clips=self.video_processor is not None)
 
-    def _check_counts(self, texts: list[str] | None, images: list[list[Any]] | None, videos: object) -> None:
+    def _check_counts(self, texts: list[str] | None, images: list[list[object]] | None, videos: object) -> None:
         if texts is None:
             if images is None and videos is None:
                 raise ValueError(f"You need to provide at least one input to call {type(self).__name__}")
@@ -218,6 +221,6 @@ class SmolVLMProcessor(ChatProcessor):
         return MediaTokens(self.image_token, self.video_token, self.fake_image_token, self.global_image_token)
 
 
-def _check_part(name: str, part: Any) -> None:
+def _check_part(name: str, part: object) -> None:
     if not callable(part) or not hasattr(part, "model_input_names") or hasattr(part, "convert_tokens_to_ids"):
         raise TypeError(f"Received a {type(part).__name__} for argument {name}, but an {name} was expected.")
