@@ -46,7 +46,7 @@ class Arithmetic(Protocol):
         """Both steps, as the reference combines them."""
 
     def formula(self, factor: float | None, mean: Numbers | None, std: Numbers | None) -> Formula:
-        """Scale, mean and std of the same, None for a step that is left out; only a proposal, checked where used."""
+        """Scale, mean and std of the same steps, None for a step that is left out; the native code checks it first."""
 
 
 def _interleaved(planes: Array) -> Array:
@@ -127,7 +127,7 @@ class Torch:
         return _cast(out, planes) if planes.dtype.kind == "f" else out
 
     def normalize(self, planes: Array, mean: Numbers, std: Numbers) -> Array:
-        """In float32; RuntimeError where the numbers of channels do not agree."""
+        """In float32; RuntimeError if the numbers of channels do not agree."""
         if isinstance(std, (list, tuple, float, int)) and not np.all(std):
             raise ValueError("std evaluated to zero, leading to division by zero.")
         return self._divide(planes, _column(mean, np.float32), _column(std, np.float32))
@@ -144,7 +144,7 @@ class Torch:
         return self._divide(planes, _column(mean, np.float32) * inverse, _column(std, np.float32) * inverse)
 
     def formula(self, factor: float | None, mean: Numbers | None, std: Numbers | None) -> Formula:
-        """The rescaling is folded into mean and std where there are any."""
+        """The rescaling is folded into mean and std, if there are any."""
         if factor is None or mean is None:
             return [(1.0 if factor is None else float(np.float32(factor)), m, s) for m, s in _each_channel(mean, std)]
         inverse = np.float32(1.0 / factor)
@@ -192,7 +192,7 @@ class Pillow:
         return (planes.astype(np.float64) * factor).astype(np.float32)
 
     def normalize(self, planes: Array, mean: Numbers, std: Numbers) -> Array:
-        """In the type of the picture, float32 where that is no float."""
+        """In the type of the picture, float32 if that is no float."""
         channels = planes.shape[0]
         for name, values in (("mean", mean), ("std", std)):
             if isinstance(values, (list, tuple)) and len(values) != channels:

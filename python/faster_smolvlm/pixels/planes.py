@@ -42,7 +42,7 @@ def infer_layout(shape: tuple[int, ...]) -> str:
 def to_planes(
     image: Picture, *, do_convert_rgb: bool | None, input_data_format: object, rgba: Callable[[Array], Array]
 ) -> Array:
-    """Return one picture as a (channels, height, width) array, three channels where `do_convert_rgb`.
+    """Return one picture as a (channels, height, width) array, three channels with `do_convert_rgb`.
 
     `rgba` composes a (4, height, width) array onto white. Raises ValueError for pictures without pixels, of unusable
     type, or that hold NaN or infinity.
@@ -61,7 +61,7 @@ def to_planes(
 
 
 class PillowPixels:
-    """A PIL image of mode RGB that native code reads where Pillow keeps it; otherwise as (3, height, width) uint8."""
+    """A PIL image of mode RGB, whose memory native code reads; to NumPy it is uint8 (3, height, width)."""
 
     dtype = np.dtype(np.uint8)
 
@@ -81,7 +81,7 @@ def is_plain_rgb(image: Picture) -> TypeGuard[PIL.Image.Image]:
 
 
 def pil_planes(image: PIL.Image.Image, do_convert_rgb: bool | None) -> Array:
-    """The pixels of a PIL image; transparency is composed onto white where it is converted."""
+    """The pixels of a PIL image; conversion composes transparency onto white."""
     if do_convert_rgb and image.mode != "RGB":
         if "A" in image.getbands() or image.info.get("transparency") is not None:
             from PIL import Image

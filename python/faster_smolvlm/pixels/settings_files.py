@@ -104,7 +104,7 @@ class SettingsFiles:
 
         The entry `image_processor` or `video_processor` of processor_config.json is read, without it
         video_preprocessor_config.json (clips only), without that preprocessor_config.json. `revision`, `token`,
-        `cache_dir`, `local_files_only` and `subfolder` say where from. Raises OSError if the files are missing,
+        `cache_dir`, `local_files_only` and `subfolder` locate the files. Raises OSError if the files are missing,
         TypeError for other arguments; with `return_unused_kwargs=True` those are returned beside the processor.
         """
         settings, rest = cls._read(os.fspath(pretrained_model_name_or_path), kwargs)

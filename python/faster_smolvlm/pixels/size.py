@@ -40,7 +40,7 @@ class SizeDict:
         setattr(self, key, value)
 
     def get(self, key: str, default: int | None = None) -> int | None:
-        """Return the entry, or `default` where it is absent."""
+        """Return the entry, or `default` if it is absent."""
         value = self[key] if key in _NAMES else None
         return default if value is None else value
 

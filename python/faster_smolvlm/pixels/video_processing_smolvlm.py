@@ -52,8 +52,8 @@ class SmolVLMVideoProcessor(SettingsFiles):
 
     Every setting is a keyword argument of the constructor, an attribute that may be changed later, and a keyword
     argument of a call (`max_image_size` is not read from a call). `video_sampling`, as the hub's files have it, sets
-    `num_frames`, `fps` and `size`, but a `size` beside it wins. `frame_sampling`, where it is set, chooses frames in
-    place of the model's rule; `media_policy` limits what clips from outside may be, `threads` how many threads decode
+    `num_frames`, `fps` and `size`, but a `size` beside it wins. `frame_sampling`, if it is set, chooses frames instead
+    of the model's rule; `media_policy` limits what clips from outside may be, `threads` how many threads decode
     and resize.
     """
 
@@ -116,13 +116,13 @@ class SmolVLMVideoProcessor(SettingsFiles):
         `videos` is a clip or a list of clips; a clip is a path, URL, data URI, base64 string, bytes or a binary file,
         an array or tensor (frames, height, width, channels) or (frames, channels, height, width) with 1 or 3 channels,
         or a list of pictures. With `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each
-        by `sample_frames`; arrays need `video_metadata` for that; a `frame_sampling` chooses in its place. The result
+        by `sample_frames`; arrays need `video_metadata` for that; a `frame_sampling` replaces it. The result
         holds `pixel_values`, float32 (clips, frames, 3, height, width), clips shorter than the longest padded by zeros,
         `pixel_attention_mask`, int64 (clips, frames, height, width), 1 in those frames too, and with `return_metadata`
         the list `video_metadata`. `return_tensors` is "pt", "np" or None (lists). Clips that are read from files are
         turned upright; a sample aspect ratio is not applied (see `VideoReader`).
 
-        `fast` scales from the decoder's planes to the model's size at once, where the exact way resizes twice. Its
+        `fast` scales from the decoder's planes to the model's size at once, while the exact way resizes twice. Its
         frames are not bit-equal: the mean difference is below 1 % of the range of values, but single values at sharp
         edges can be far off.
 
@@ -198,7 +198,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
 
         Both default to the attributes. `skip_secs` seconds are left out at both ends of a clip longer than
         ``num_frames * fps + 2 * skip_secs`` seconds. Raises ValueError without the metadata's `fps`, TypeError
-        without its `duration` or where `num_frames` and `fps` are set nowhere.
+        without its `duration`, or if `num_frames` or `fps` is set nowhere.
         """
         video_fps = getattr(metadata, "fps", None)
         if video_fps is None:

@@ -112,7 +112,7 @@ def chat_call_arguments(
     read_by_template: Collection[str],
     video_processor: VideoProcessor | None,
 ) -> tuple[Settings, Any]:
-    """Return what `apply_chat_template` passes on to the call, and the pictures given in place of the conversation's.
+    """Return what `apply_chat_template` passes on to the call, and the pictures given instead of the conversation's.
 
     That are `processor_kwargs`, those of `kwargs` that the template does not read, and the sampling that the video
     processor is set to. Raises TypeError for a name that neither the template nor the call reads.

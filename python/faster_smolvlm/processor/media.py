@@ -58,7 +58,7 @@ def _clip(metadata: VideoMetadata, padded_frames: int) -> Clip:
 def media_of(
     conversations: Sequence[chat.Conversation], given_images: Sequence[object] | None
 ) -> dict[str, list[object] | None]:
-    """Return the `images` and `videos` of conversations, `given_images` in place of the pictures in them."""
+    """Return the `images` and `videos` of conversations, `given_images` instead of the pictures in them."""
     found = [chat.media(conversation) for conversation in conversations]
     images = list(given_images or [pictures for pictures, _ in found])
     videos: list[object] = [clips for _, clips in found]

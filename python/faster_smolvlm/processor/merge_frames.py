@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def merge_frames(parts: Sequence[Sequence[PromptPart]], pictures: Pixels, clips: Pixels) -> Pixels:
     """Return `pixel_values` and `pixel_attention_mask` (batch, frames, …), frames in the order of the placeholders.
 
-    `pictures` hold one row per prompt, `clips` one row per clip, both by the same names. Raises ValueError where their
+    `pictures` hold one row per prompt, `clips` one row per clip, both by the same names. Raises ValueError if their
     frames differ in size.
     """
     merged = {}
@@ -41,7 +41,7 @@ def merge_frames(parts: Sequence[Sequence[PromptPart]], pictures: Pixels, clips:
 
 
 def _stack(rows: list[list[AnyArray]], like: AnyArray) -> AnyArray:
-    """Return one array of the kind of `like`, zero where a row has fewer frames than the longest."""
+    """Return one array or tensor, as `like` is; zeros pad the rows that have fewer frames than the longest."""
     shape = tuple(like.shape[2:])
     for row in rows:
         for frame in row:

@@ -102,7 +102,7 @@ class SmolVLMProcessor(ChatProcessor):
     ) -> SmolVLMProcessor:
         """Read the processor of a directory, a hub repository or the bundled "demo".
 
-        `revision`, `token`, `cache_dir` and `local_files_only` say where from; `backend` ("torchvision" or "pil")
+        `revision`, `token`, `cache_dir` and `local_files_only` locate the files; `backend` ("torchvision" or "pil")
         chooses the image processor; other names go to each part that reads them (`size=…`, `media_policy=…`,
         `padding_side="left"`, `image_seq_len=…`). Raises OSError for a missing or broken file, TypeError for a name
         that nobody reads.
