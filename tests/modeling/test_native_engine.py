@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from faster_smolvlm import SmolVLMForConditionalGeneration
+from faster_smolvlm.modeling.engines.known_modules import is_known
+from faster_smolvlm.modeling.modeling_text import SmolVLMTextMLP
 from torch import Tensor, nn
 
 from tests.helpers.native_models import Saved, prompt
@@ -181,6 +183,17 @@ def test_changed_weights_are_noticed(
     after = model.generate(**inputs, max_new_tokens=24, engine="native")
     assert torch.equal(after, model.generate(**inputs, max_new_tokens=24, engine="torch"))
     assert not torch.equal(after, before)
+
+
+def test_the_classes_of_the_model_are_known_and_no_others(
+    model: SmolVLMForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {type(module) for module in model.modules()}
+    assert len(kinds) > 15
+    assert all(map(is_known, kinds))
+    assert not is_known(type("Subclass", (SmolVLMTextMLP,), {}))
+    monkeypatch.setattr(SmolVLMTextMLP, "forward", lambda self, x: x)
+    assert not is_known(SmolVLMTextMLP)
 
 
 def test_unchanged_weights_are_packed_once(model: SmolVLMForConditionalGeneration, inputs: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Which engine serves on a CPU: the one place where it can be forced."""
+"""Which engine serves a call, and how one is forced on a CPU."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def holds(condition: Tensor) -> bool:
+def is_surely(condition: Tensor) -> bool:
     """Whether `condition`, one bool, is known to be true; no value is known while `torch.compile` traces.
 
     For shortcuts only: the way taken when this is False must be right in either case.
@@ -24,7 +24,7 @@ def causal_mask(
     cached: bool,
     device: torch.device,
 ) -> Tensor | None:
-    """Return a mask for `ops.attention`, or None where plain causal attention is meant.
+    """Return a mask for `ops.attention`, or None for plain causal attention.
 
     `attention_mask` is None, (batch, past + queries) with 1 for tokens and 0 for padding, or 4-D, which is used as it
     is (bool or additive). Without a mask and a cache, `position_ids` (batch or 1, queries) that jump mark sequences
@@ -41,7 +41,7 @@ def causal_mask(
                 f"cached and {queries} new tokens; got {tuple(attention_mask.shape)}."
             )
         attention_mask = attention_mask.to(device=device, dtype=torch.bool)
-        if holds(attention_mask.all()):
+        if is_surely(attention_mask.all()):
             attention_mask = None
     elif position_ids is not None and not cached:
         packed = _packed(position_ids.expand(batch, -1))
@@ -56,6 +56,6 @@ def causal_mask(
 
 
 def _packed(position_ids: Tensor) -> Tensor | None:
-    """Number the packed sequences of each row: (batch, queries); None where every row is one sequence."""
+    """Number the packed sequences of each row: (batch, queries); None if every row is one sequence."""
     jumps = torch.diff(position_ids, prepend=position_ids[:, :1] - 1, dim=-1) != 1
-    return None if holds(~jumps.any()) else jumps.cumsum(-1)
+    return None if is_surely(~jumps.any()) else jumps.cumsum(-1)

@@ -46,7 +46,7 @@ class GenerateOutput(ModelOutput):
 
 
 class GenerationMixin(SmolVLMPreTrainedModel[SmolVLMConfig]):
-    """Adds `generate` to a model with a language head; what its engines need of it says `engines.model`."""
+    """Adds `generate` to a model with a language head; `engines.model` says what the engines need of it."""
 
     generation_config: GenerationConfig
     generation_engine: ServedBy | None = None

@@ -12,7 +12,7 @@ class KVCache:
     """Keys and values of every layer, in buffers of shape (batch_size, num_key_value_heads, max_length, head_dim).
 
     `update` appends in place and returns views, so a step of decoding copies only its own token. A cache that is full
-    raises ValueError, or doubles its buffers where `growable` is set. What it stores carries no gradient.
+    raises ValueError, or doubles its buffers if `growable` is set. What it stores carries no gradient.
     """
 
     def __init__(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,7 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         config: ConfigT | None = None,
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
-        device_map: str | torch.device | int | dict[str, Any] | None = None,
+        device_map: str | torch.device | int | dict[str, str | torch.device | int] | None = None,
         device: str | torch.device | int | None = None,
         attn_implementation: str | None = None,
         **hub_options: Unpack[HubOptions],
@@ -78,14 +78,14 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         """Load a checkpoint from a directory, a hub repository or "demo"; the model is in evaluation mode.
 
         `dtype` ("auto", a torch.dtype or its name; `torch_dtype` is the same) is by default what the config says, else
-        that of the file. `device` or `device_map` is one device, or "auto": the first GPU where there is one.
+        that of the file. `device` or `device_map` is one device, or "auto": the first GPU if there is one.
         `hub_options` are those of `HubOptions`.
 
-        Raises OSError for missing or broken files, RuntimeError that names the tensors where the weights do not fit
+        Raises OSError for missing or broken files, RuntimeError that names the tensors if the weights do not fit
         the config, ValueError for a checkpoint of another kind of model.
         """
         files = checkpoint(pretrained_model_name_or_path, **hub_options)
-        place = _device(device if device is not None else device_map)
+        target = _device(device if device is not None else device_map)
         config = cls._read_config(files) if config is None else copy.deepcopy(config)
         if dtype is None:
             dtype = torch_dtype
@@ -98,7 +98,7 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
             model = cls(config)
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         found = stored.match(expected, prefix=cls.checkpoint_prefix, optional=model._tied())
-        state = stored.read(found, dtype=number_type, device=place)
+        state = stored.read(found, dtype=number_type, device=target)
         model._check_tied(state)
         model.load_state_dict(state, strict=False, assign=True)
         model.tie_weights()
@@ -134,10 +134,11 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
 
         Models inside this one have drawn theirs.
         """
-        config: Any = getattr(self.config, "text_config", self.config)
+        config = getattr(self.config, "text_config", self.config)
+        deviation = getattr(config, "initializer_range", None) or 0.02
         for module in _modules_outside_models(self):
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):
-                nn.init.normal_(module.weight, std=config.initializer_range or 0.02)
+                nn.init.normal_(module.weight, std=deviation)
             if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
@@ -145,7 +146,7 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
                     module.weight[module.padding_idx].zero_()
 
     def tie_weights(self) -> None:
-        """Let the language head share the token embeddings where the config says so."""
+        """Let the language head share the token embeddings if the config says so."""
         for name in self._tied():
             head = self.get_submodule(name.removesuffix(".weight"))
             head.weight = self.get_input_embeddings().weight
@@ -194,7 +195,7 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
             if isinstance(config, PretrainedConfig):
                 config._attn_implementation = attn_implementation
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, object] | None = None) -> None:
         """Recompute the layers in the backward pass of training instead of keeping what they computed."""
         reentrant = (gradient_checkpointing_kwargs or {}).get("use_reentrant", False)
         if reentrant:
@@ -215,12 +216,12 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
             if hasattr(module, "gradient_checkpointing"):
                 setattr(module, "gradient_checkpointing", value)  # noqa: B010  # nn.Module types attributes as tensors
 
-    def _wants(self, name: str, asked: bool | None) -> bool:
-        """Return a flag as asked for, or else as the config has it."""
-        return bool(getattr(self.config, name)) if asked is None else asked
+    def _flag(self, name: str, given: bool | None) -> bool:
+        """Return a flag as given by the caller, or else as the config has it."""
+        return bool(getattr(self.config, name)) if given is None else given
 
-    def _give(self, output: OutputT, return_dict: bool | None) -> OutputT:
-        """Return the output, or its tuple where `return_dict` (or else the config) asks for one."""
+    def _as_requested(self, output: OutputT, return_dict: bool | None) -> OutputT:
+        """Return the output, or its tuple if `return_dict` (or else the config) asks for one."""
         if self.config.return_dict if return_dict is None else return_dict:
             return output
         return output.to_tuple()  # type: ignore[return-value]
@@ -233,7 +234,7 @@ def _modules_outside_models(module: nn.Module) -> Iterator[nn.Module]:
             yield from _modules_outside_models(child)
 
 
-def _device(device: str | torch.device | int | dict[str, Any] | None) -> torch.device:
+def _device(device: str | torch.device | int | dict[str, str | torch.device | int] | None) -> torch.device:
     if isinstance(device, dict):
         if set(device) != {""}:
             raise ValueError(f"device_map must be one device, 'auto' or {{'': device}}; got {device!r}.")

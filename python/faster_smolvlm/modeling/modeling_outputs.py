@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import typing
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-if typing.TYPE_CHECKING:
-    from .kv_cache import KVCache
+from .kv_cache import KVCache
 
 
 class ModelOutput(dict[str, Any]):
@@ -23,7 +21,7 @@ class ModelOutput(dict[str, Any]):
     def __init_subclass__(cls) -> None:
         cls._fields = tuple(cls.__annotations__)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **values: object) -> None:
         super().__init__()
         unknown = values.keys() - set(self._fields)
         if unknown:
@@ -36,7 +34,7 @@ class ModelOutput(dict[str, Any]):
             return self.get(name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if name not in self._fields:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if value is None:

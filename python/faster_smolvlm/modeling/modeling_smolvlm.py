@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from ..generation import GenerationConfig
 from . import ops
-from .attention_mask import holds
+from .attention_mask import is_surely
 from .engines.known_modules import known_to_native
 from .engines.native_twin import NativeTwin
 from .generate import GenerationMixin
@@ -108,10 +106,10 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
                 f"values to unpack (expected 5, got {pixel_values.ndim}: {tuple(pixel_values.shape)})."
             )
         batch, pictures = pixel_values.shape[:2]
-        octets = pixel_values.dtype == torch.uint8
-        pixel_values = (pixel_values if octets else pixel_values.to(self.dtype)).flatten(0, 1)
-        told = pixel_attention_mask.flatten(0, 1) if octets and pixel_attention_mask is not None else pixel_values
-        real = told.flatten(1).ne(0).any(1)
+        is_uint8 = pixel_values.dtype == torch.uint8
+        pixel_values = (pixel_values if is_uint8 else pixel_values.to(self.dtype)).flatten(0, 1)
+        shown = pixel_attention_mask.flatten(0, 1) if is_uint8 and pixel_attention_mask is not None else pixel_values
+        real = shown.flatten(1).ne(0).any(1)
         real[0] |= ~real.any()
         kept_per_row = real.view(batch, pictures).sum(1).tolist()
         pixel_values = pixel_values[real]
@@ -127,11 +125,11 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
         )
         features = self.connector(output.last_hidden_state)
         output.pooler_output = [rows.flatten(0, 1) for rows in features.split(kept_per_row)]
-        return self._give(output, return_dict)
+        return self._as_requested(output, return_dict)
 
     def _patch_mask(self, pixel_mask: Tensor) -> Tensor | None:
         """Mark the patches of (pictures, height, width) with a real pixel: bool (pictures, rows, columns), or None."""
-        if holds(pixel_mask.all()):
+        if is_surely(pixel_mask.all()):
             return None
         patch = self.vision_model.embeddings.patch_size
         rows, columns = pixel_mask.shape[1] // patch, pixel_mask.shape[2] // patch
@@ -185,10 +183,10 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
             position_ids,
             past_key_values,
             use_cache=use_cache,
-            output_attentions=self._wants("output_attentions", output_attentions),
-            output_hidden_states=self._wants("output_hidden_states", output_hidden_states),
+            output_attentions=self._flag("output_attentions", output_attentions),
+            output_hidden_states=self._flag("output_hidden_states", output_hidden_states),
         )
-        return self._give(
+        return self._as_requested(
             SmolVLMBaseModelOutputWithPast(**output, image_hidden_states=image_output),
             return_dict,
         )
@@ -202,16 +200,16 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
         features = features.to(device=inputs_embeds.device, dtype=inputs_embeds.dtype)
         features = features.reshape(-1, features.shape[-1])
         if input_ids is not None:
-            places = input_ids == self.config.image_token_id
+            is_image = input_ids == self.config.image_token_id
         else:
             token = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
-            places = (inputs_embeds == self.text_model.embed_tokens(token)).all(-1)
-        tokens, count = int(places.sum()), features.shape[0]
+            is_image = (inputs_embeds == self.text_model.embed_tokens(token)).all(-1)
+        tokens, count = int(is_image.sum()), features.shape[0]
         if torch.compiler.is_compiling():
             torch._check_value(tokens == count, lambda: "Image features and image tokens do not match")
         elif tokens * inputs_embeds.shape[-1] != features.numel():
             raise ValueError(f"Image features and image tokens do not match, tokens: {tokens}, features: {count}")
-        return inputs_embeds.masked_scatter(places.unsqueeze(-1), features)
+        return inputs_embeds.masked_scatter(is_image.unsqueeze(-1), features)
 
 
 @known_to_native
@@ -267,7 +265,7 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
         return embeddings
 
     def get_image_features(
-        self, pixel_values: Tensor, pixel_attention_mask: Tensor | None = None, **flags: Any
+        self, pixel_values: Tensor, pixel_attention_mask: Tensor | None = None, **flags: bool | None
     ) -> BaseModelOutputWithPooling:
         """See `SmolVLMModel.get_image_features`."""
         return self.model.get_image_features(pixel_values, pixel_attention_mask, **flags)
@@ -297,16 +295,16 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
             input_ids: int64 (batch, S); or `inputs_embeds`, float (batch, S, hidden_size). Exactly one of them.
             attention_mask: (batch, cached + S) with 1 for tokens and 0 for padding; or 4-D, broadcast to
                 (batch, heads, S, cached + S), bool (True attends) or added to the scores, used as it is.
-            position_ids: int64 (batch or 1, S); by default the places after what the cache holds.
+            position_ids: int64 (batch or 1, S); by default those after what the cache holds.
             past_key_values: a `KVCache`, which is extended in place.
             pixel_values: float (batch, pictures, channels, height, width), whose vectors replace the image tokens in
                 order. All-zero pictures are padding.
             pixel_attention_mask: (batch, pictures, height, width), not zero for real pixels.
             mm_encoder_outputs: `{"image": get_image_features(…)}`, or the features alone, in place of `pixel_values`.
-            labels: int64 (batch, S), -100 where nothing is to be learned; shifted here. Image tokens count unless
+            labels: int64 (batch, S), -100 for tokens that are not learned; shifted here. Image tokens count unless
                 they are -100.
-            use_cache: whether to make a cache where none is given; by default as the config says.
-            logits_to_keep: the positions whose scores are wanted: the last n (0: all), a 1-D tensor for every row, an
+            use_cache: whether to make a cache if none is given; by default as the config says.
+            logits_to_keep: the positions whose scores are returned: the last n (0: all), a 1-D tensor for every row, an
                 integer 2-D one for each, or a bool (batch, S) mask, which flattens them.
             num_items_in_batch: divides the summed loss in place of the number of labels.
             output_attentions: return the weights of the text stack; filled with attn_implementation="eager" only.
@@ -334,7 +332,7 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
         loss = None
         if labels is not None:
             loss = _next_token_loss(logits, labels, num_items_in_batch)
-        return self._give(
+        return self._as_requested(
             SmolVLMCausalLMOutputWithPast(
                 loss=loss,
                 logits=logits,

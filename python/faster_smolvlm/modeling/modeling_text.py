@@ -15,8 +15,8 @@ from .engines.known_modules import known_to_native
 from .kv_cache import KVCache
 from .modeling_outputs import BaseModelOutputWithPast
 
-INITIAL_CACHE_ROOM = 128
-"""Tokens that a cache made by a forward pass holds beyond the prompt before it grows."""
+FREE_TOKENS = 128
+"""Tokens beyond the prompt that a cache made by a forward pass has the capacity for; then it grows."""
 
 
 @known_to_native
@@ -138,7 +138,7 @@ class SmolVLMDecoderLayer(nn.Module):
     def forward(
         self, hidden_states: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Map (batch, S, hidden_size) to the same, and give the attention weights where there are any."""
+        """Map (batch, S, hidden_size) to the same, and give the attention weights if there are any."""
         attended, weights = self.self_attn(self.input_layernorm(hidden_states), cos, sin, mask, cache)
         normed, hidden_states = self.post_attention_layernorm(attended, hidden_states)
         return ops.add(self.mlp(normed), hidden_states), weights
@@ -173,15 +173,15 @@ class SmolVLMTextModel(nn.Module):
     ) -> BaseModelOutputWithPast:
         """Run the stack over `inputs_embeds` (batch, S, hidden_size).
 
-        `attention_mask` is as in `attention_mask.causal_mask`; `position_ids` int64 (batch or 1, S), by default the
-        places after what the cache holds.
+        `attention_mask` is as in `attention_mask.causal_mask`; `position_ids` int64 (batch or 1, S), by default
+        those after what the cache holds.
         """
         batch, queries = inputs_embeds.shape[:2]
         if past_key_values is None and use_cache:
             past_key_values = KVCache(
                 self.config,
                 batch,
-                queries + INITIAL_CACHE_ROOM,
+                queries + FREE_TOKENS,
                 dtype=inputs_embeds.dtype,
                 device=inputs_embeds.device,
                 growable=True,

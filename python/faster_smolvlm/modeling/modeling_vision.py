@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint.configuration_smolvlm import SmolVLMVisionConfig
 from . import ops, reference
-from .attention_mask import holds
+from .attention_mask import is_surely
 from .engines.known_modules import known_to_native
 from .modeling_base import SmolVLMPreTrainedModel
 from .modeling_outputs import BaseModelOutputWithPooling
@@ -150,7 +150,7 @@ class SmolVLMEncoderLayer(nn.Module):
         self.layer_norm2 = SmolVLMVisionLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Map (images, patches, hidden_size) to the same, and give the attention weights where there are any."""
+        """Map (images, patches, hidden_size) to the same, and give the attention weights if there are any."""
         attended, weights = self.self_attn(self.layer_norm1(hidden_states), mask)
         normed, hidden_states = self.layer_norm2(attended, hidden_states)
         return ops.add(self.mlp(normed), hidden_states), weights
@@ -217,14 +217,14 @@ class SmolVLMVisionTransformer(SmolVLMPreTrainedModel[SmolVLMVisionConfig]):
         """
         hidden_states = self.embeddings(pixel_values, patch_attention_mask)
         mask = None
-        if patch_attention_mask is not None and not holds(patch_attention_mask.all()):
+        if patch_attention_mask is not None and not is_surely(patch_attention_mask.all()):
             mask = patch_attention_mask.flatten(1)[:, None, None, :]
-        states: list[Tensor] | None = [] if self._wants("output_hidden_states", output_hidden_states) else None
-        attentions: list[Tensor] | None = [] if self._wants("output_attentions", output_attentions) else None
+        states: list[Tensor] | None = [] if self._flag("output_hidden_states", output_hidden_states) else None
+        attentions: list[Tensor] | None = [] if self._flag("output_attentions", output_attentions) else None
         hidden_states = self.encoder(hidden_states, mask, states, attentions)
         output = BaseModelOutputWithPooling(
             last_hidden_state=self.post_layernorm(hidden_states),
             hidden_states=None if states is None else (*states, hidden_states),
             attentions=None if attentions is None else tuple(attentions),
         )
-        return self._give(output, return_dict)
+        return self._as_requested(output, return_dict)

@@ -91,7 +91,7 @@ def use(implementation: str) -> Iterator[None]:
 
 
 def why_not_triton(device: torch.device, dtype: torch.dtype) -> str:
-    """Return why the kernels cannot serve tensors of this kind, or "" where they can."""
+    """Return why the kernels cannot serve tensors of this kind, or "" if they can."""
     if dtype not in KERNEL_DTYPES:
         return f"the Triton kernels compute in bfloat16, float16 and float32, not in {dtype}"
     if _forced is not None:
@@ -114,7 +114,7 @@ def _probe(device: torch.device) -> str:
 
 
 def _kernels(x: Tensor, *others: Tensor) -> bool:
-    """Return whether the kernels serve `x` with `others` of its dtype and device; on a CPU only where forced."""
+    """Return whether the kernels serve `x` with `others` of its dtype and device; on a CPU only if forced."""
     if any(other.dtype != x.dtype or other.device != x.device for other in others):
         return False
     if _forced is not None:
@@ -183,7 +183,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """`rotate` of queries (B, H, S, D) and keys (B, G, S, D), in one launch where the kernels serve."""
+    """`rotate` of queries (B, H, S, D) and keys (B, G, S, D), in one launch if the kernels serve."""
     if _kernels(query, key, cos, sin):
         from . import triton_ops
 

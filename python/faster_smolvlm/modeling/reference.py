@@ -79,7 +79,7 @@ def pixel_shuffle(x: Tensor, scale: int) -> Tensor:
     """Space to depth over image tokens: (B, h·w, D) with h = w to (B, h·w / scale², D·scale²).
 
     Token (R, C) of the result is the concatenation of the tokens (R·scale + i, C·scale + j), i before j. Raises
-    RuntimeError where the tokens form no square, or its side is no multiple of `scale`.
+    RuntimeError if the tokens form no square, or its side is no multiple of `scale`.
     """
     batch, tokens, width = x.shape
     side = int(tokens**0.5)

@@ -180,7 +180,7 @@ rotary.register_autograd(_rotary_gradient, setup_context=_save_rotary)
 def attention(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, scale: float, causal: bool) -> Tensor:
     """`reference.attention` of (B, S, H, D), (B, L, G, D), (B, L, G, D), without the weights.
 
-    `keep` bool (B, L), or (B or 1, S, L), is True where a key may be seen. A query that sees none gives zeros.
+    `keep` bool (B, L), or (B or 1, S, L), is True for keys that may be seen. A query that sees none gives zeros.
     """
     if not _runs_kernel(query):
         return _attention_formula(query, key, value, keep, scale, causal)[0].contiguous()

@@ -1,4 +1,4 @@
-"""The model on the CPU without torch: the Rust engine, its caches, and its place in the generation loop."""
+"""The model on the CPU without torch: the Rust engine, its caches, and the engine for the generation loop."""
 
 from ..generation.usage import Usage
 from .engine import NativeEngine

@@ -53,7 +53,7 @@ class LoadedModel(Protocol):
 class EngineOptions(TypedDict, total=False):
     """Keyword arguments of a `NativeEngine`."""
 
-    lookup: int
+    lookup: int | None
     reuse: bool
     progress: Progress | None
 
@@ -79,10 +79,11 @@ class NativeEngine:
 
     `input_ids` and `attention_mask` are int64 [rows, length]; positions whose mask is 0 are left out. `pixel_values`
     [rows, frames, channels, height, width] and `pixel_attention_mask` [rows, frames, height, width] are a processor's;
-    `features` [tokens, hidden_size] are pictures encoded before, in their place.
-    `lookup` is how many draft tokens a greedy step takes at most from earlier text that repeats itself; it changes no
-    token. `reuse=False` neither reads nor fills a cache. `progress(done, all)` is called after each frame and each step
-    of the prefill and counts image tokens made and tokens read; an exception from it, or Ctrl-C, ends the call there.
+    `features` [tokens, hidden_size] are pictures encoded before, instead of the pixels.
+    `lookup` is how many draft tokens a greedy step takes at most from earlier text that repeats itself (None:
+    `LOOKUP_TOKENS`); it changes no token. `reuse=False` neither reads nor fills a cache. `progress(done, all)` is run
+    after each frame and each step of the prefill and counts image tokens made and tokens read; an exception from it, or
+    Ctrl-C, ends the call there.
     `usages` has an entry for each prompt; `vision_seconds` and `prefill_seconds` are the durations of the two.
     Raises ValueError for prompts that the model cannot read, MemoryError for more than its cache holds.
     """
@@ -101,7 +102,8 @@ class NativeEngine:
         if unknown:
             raise TypeError(f"NativeEngine got unexpected keyword argument(s): {', '.join(sorted(unknown))}")
         self._model = model
-        self._lookup = options.get("lookup", LOOKUP_TOKENS)
+        lookup = options.get("lookup")
+        self._lookup = LOOKUP_TOKENS if lookup is None else lookup
         self._reuse = options.get("reuse", True)
         self._progress = options.get("progress")
         frames: list[Frame] = []
@@ -247,7 +249,7 @@ class NativeEngine:
         return found
 
     def _rewind(self) -> None:
-        """Go back to what the loop knows."""
+        """Go back to the positions that the loop counts."""
         for row, known in enumerate(self._known):
             self._cut(row, known)
 

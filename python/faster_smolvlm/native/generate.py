@@ -13,7 +13,6 @@ from ..generation.loop import Decoding
 from ..generation.plan import Plan, Request
 from ..generation.stopping import StoppingCriterion
 from .engine import NativeEngine
-from .lookup import LOOKUP_TOKENS
 from .model import NativeSmolVLM
 
 _INPUTS = ("attention_mask", "pixel_values", "pixel_attention_mask", "features", "reuse", "progress")
@@ -44,8 +43,7 @@ def start_generation(
             f"The native engine has no beam search (num_beams={config.num_beams}): "
             "use SmolVLMForConditionalGeneration, or leave num_beams out."
         )
-    lookup = LOOKUP_TOKENS if config.prompt_lookup_num_tokens is None else config.prompt_lookup_num_tokens
-    engine = NativeEngine(model, input_ids, lookup=lookup, **inputs)
+    engine = NativeEngine(model, input_ids, lookup=config.prompt_lookup_num_tokens, **inputs)
     prompts = np.asarray(input_ids).astype(np.int64, copy=False)
     mask = None if inputs.get("attention_mask") is None else np.asarray(inputs["attention_mask"])
     return Plan.of(request, config, prompts, mask=mask).decoding(engine)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -16,6 +15,7 @@ from ..checkpoint.config_base import PretrainedConfig
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
 from ..checkpoint.weights import WeightFiles
+from ..generation.caller import warn_caller
 from ..generation.config import FILE_NAME, GenerationConfig
 from .engine import NativeEngine, Progress
 from .frames import Float32, FrameEncoder
@@ -110,7 +110,7 @@ class NativeSmolVLM(FrameEncoder):
             **({} if packed_cache_dir is None else {"packed_cache": packed_cache_dir}),
         )
         if self.packed in ("replaced", "failed"):
-            warnings.warn(f"packed weights in {packed_cache_dir}: {self.packed}, {self.rust.packed[1]}", stacklevel=3)
+            warn_caller(f"packed weights in {packed_cache_dir}: {self.packed}, {self.rust.packed[1]}")
         self.position_limit = limit
         self.generation_config = GenerationConfig.from_model_config(config)
         self.features = FeatureCache(cache_limits.get("feature_cache_bytes", FEATURE_CACHE_BYTES))

@@ -35,7 +35,7 @@ class ModelMixin(_Base):  # type: ignore[misc]
     """
 
     generation_engine: ServedBy | None = None
-    _faster_smolvlm: Twin | None = None
+    _faster_smolvlm: SharedModel | None = None
 
     def generate(self, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Generate; arguments and result are those of Transformers.
@@ -73,19 +73,19 @@ class ModelMixin(_Base):  # type: ignore[misc]
         if given.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", None)):
             return "return_dict_in_generate asks for Transformers' own cache"
         try:
-            twin = self._twin()
+            ours = self._shared_model()
             engine = None if device.type == "cuda" else "native"
-            return twin.start_generation(inputs, generation_config, engine=engine, **given)
+            return ours.start_generation(inputs, generation_config, engine=engine, **given)
         except (ValueError, TypeError, NotImplementedError) as error:
             return str(error)  # an argument that is wrong is wrong to Transformers too, which says so in its words
 
-    def _twin(self) -> SmolVLMForConditionalGeneration:
+    def _shared_model(self) -> SmolVLMForConditionalGeneration:
         if self._faster_smolvlm is None:
-            self._faster_smolvlm = Twin()
+            self._faster_smolvlm = SharedModel()
         return self._faster_smolvlm.of(self)
 
 
-class Twin:
+class SharedModel:
     """Our model over the parameters of one of Transformers, made anew where those are others. Copies are empty."""
 
     def __init__(self) -> None:
@@ -93,11 +93,14 @@ class Twin:
         self._parameters: list[nn.Parameter] = []  # keeps the ids of the key from being given to others
         self._model: SmolVLMForConditionalGeneration | None = None
 
-    def __reduce__(self) -> tuple[type[Twin], tuple[()]]:
-        return Twin, ()
+    def __reduce__(self) -> tuple[type[SharedModel], tuple[()]]:
+        return SharedModel, ()
 
     def of(self, model: Any) -> SmolVLMForConditionalGeneration:
-        """Return the twin of `model`. Raises ValueError where names or shapes do not fit, or config fields are odd."""
+        """Return our model over the parameters of `model`.
+
+        Raises ValueError if names or shapes do not fit, or config fields are odd.
+        """
         config = model.config.to_dict()
         state = model.state_dict(keep_vars=True)
         key = (config, [(name, id(value)) for name, value in state.items()], model.device)
@@ -115,16 +118,16 @@ def _settings(config: Any) -> dict[str, Any]:
 
 def _share(config: SmolVLMConfig, state: dict[str, Any]) -> SmolVLMForConditionalGeneration:
     with torch.device("meta"):
-        twin = SmolVLMForConditionalGeneration(config)
-    expected = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
+        ours = SmolVLMForConditionalGeneration(config)
+    expected = {name: tuple(value.shape) for name, value in ours.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if expected != found:
         odd = sorted({*expected.items()} ^ {*found.items()})[0][0]
         raise ValueError(f"the tensor {odd!r} is {found.get(odd)} in the model, {expected.get(odd)} to the engines")
-    for name, parameter in twin.named_parameters():
+    for name, parameter in ours.named_parameters():
         parameter.requires_grad_(state[name].requires_grad)  # assigning would set the model's own flags
-    twin.load_state_dict(state, assign=True)
-    return twin.eval()
+    ours.load_state_dict(state, assign=True)
+    return ours.eval()
 
 
 def _why_not_model(model: Any) -> str:

@@ -26,7 +26,7 @@ class TorchEngine:
     """
 
     name = "torch"
-    """Which engine served; the one over a captured graph says "graph"."""
+    """Which engine served; "graph" for the one over a captured graph."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What the engines need of a torch model, said as protocols: the classes that fulfil them are in `modeling_*`."""
+"""What the engines need of a torch model, as protocols; the classes in `modeling_*` fulfil them."""
 
 from __future__ import annotations
 

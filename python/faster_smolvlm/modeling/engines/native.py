@@ -16,7 +16,6 @@ from torch.nn.modules import module as torch_module
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
 from ...generation.config import GenerationConfig
 from ...native import NativeEngine
-from ...native.lookup import LOOKUP_TOKENS
 from .known_modules import is_known
 from .model_inputs import ModelInputs, is_padded_on_the_left_only
 from .native_twin import DTYPES, NativeTwin
@@ -105,7 +104,7 @@ def native_engine(
         _numpy(inputs.attention_mask),
         _numpy(inputs.pixel_values),
         _numpy(inputs.pixel_attention_mask),
-        lookup=LOOKUP_TOKENS if config.prompt_lookup_num_tokens is None else config.prompt_lookup_num_tokens,
+        lookup=config.prompt_lookup_num_tokens,
         reuse=False,
     )
     return NativeTorchEngine(engine)

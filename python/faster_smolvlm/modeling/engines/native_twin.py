@@ -1,10 +1,9 @@
-"""The native model made of the weights of a torch model."""
+"""A packed copy of the weights of a torch model, loaded into the native engine and kept up to date."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ class NativeTwin:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._key: tuple[Any, ...] = ()
+        self._key: tuple[object, ...] = ()
         self._model: NativeSmolVLM | None = None
 
     def __reduce__(self) -> tuple[type[NativeTwin], tuple[()]]:
@@ -35,8 +34,8 @@ class NativeTwin:
     def of(self, config: SmolVLMConfig, state: Mapping[str, Tensor], *, num_threads: int) -> NativeSmolVLM:
         """Return the native model of `state`: all tensors of a model by their names in a checkpoint, on the CPU.
 
-        Positions go to twice the limit of the config, which torch does not enforce. Raises ValueError where the engine
-        does not have what config and tensors ask for, MemoryError where there is no memory for the packed weights.
+        Positions go to twice the limit of the config, which torch does not enforce. Raises ValueError if the engine
+        does not have what config and tensors ask for, MemoryError if there is no memory for the packed weights.
         """
         tied = HEAD in state and state[HEAD].data_ptr() == state[EMBEDDING].data_ptr()
         if tied != bool(config.tie_word_embeddings):
