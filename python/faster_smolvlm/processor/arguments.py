@@ -10,24 +10,9 @@ from typing import Any
 from ..pixels.call_settings import Settings
 from ..pixels.protocols import VideoProcessor
 from ..pixels.settings import Reader, call_names, check_names
+from ..text.call_options import TextOptions
 
-TEXT = frozenset(
-    {
-        "add_special_tokens",
-        "max_length",
-        "pad_to_multiple_of",
-        "padding",
-        "padding_side",
-        "return_attention_mask",
-        "return_length",
-        "return_offsets_mapping",
-        "return_special_tokens_mask",
-        "return_tensors",
-        "return_token_type_ids",
-        "truncation",
-        "verbose",
-    }
-)
+TEXT = frozenset(TextOptions.__annotations__)
 OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets", "sanitize_control_tokens"})
 # Transformers' processors take these for models that hear; there is no audio here.
 _AUDIO = frozenset(
