@@ -85,7 +85,7 @@ class SmolVLMImageProcessorBase(SettingsFiles):
         `images` is a picture, a list of pictures (one sample) or a list of lists (a batch); a picture is a PIL
         image, an array or tensor (height, width, channels) or (channels, height, width), a path, URL, data URI, base64
         string, bytes or a binary file. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
-        `pixel_attention_mask`, int64 (batch, frames, tile, tile), 1 in frames that exist, and with `return_row_col_info`
+        `pixel_attention_mask`, int64 (batch, frames, tile, tile), 1 in real frames, and with `return_row_col_info`
         the nested lists `rows` and `cols`. `return_tensors` is "pt", "np" or None.
 
         Raises TypeError for unknown arguments, `StrictDataclassFieldValidationError` for values of a wrong type,
