@@ -152,7 +152,7 @@ def _as_message(message: object) -> Message:
 
 
 def _render(template: jinja2.Template, values: dict[str, Any]) -> tuple[str, list[Span]]:
-    """Return the text, and the spans of its generation blocks: their place is known while blocks are written."""
+    """Return the text, and the spans of its generation blocks: where one begins is known while blocks are written."""
     blocks: list[str] = []
     with tracked_blocks(blocks) as spans:
         length = 0

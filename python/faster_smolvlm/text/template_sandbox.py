@@ -42,7 +42,7 @@ def environment() -> Environment:
     made = Environment(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_finalize)
     made.filters["tojson"] = _to_json
     made.filters = {name: guarded_filter(name, function) for name, function in made.filters.items()}
-    del made.globals["lipsum"]  # random text, as much as one asks for
+    del made.globals["lipsum"]  # it writes random text of any length
     made.globals.update(
         raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_DictBuilder(), namespace=_Namespace
     )
