@@ -15,7 +15,7 @@ _USAGE = "usage: python -m faster_smolvlm.patch (script.py | -m module) [args…
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the script or module that the arguments name; returns 2 where they name none."""
+    """Run the script or module that the arguments name; returns 2 if they name none."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_module = given[:1] == ["-m"]
     target = given[as_module:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from faster_smolvlm.text.chat_template import (
     tracks_generation,
 )
 from faster_smolvlm.text.plain_data import MAX_DEPTH, plain_data
+from faster_smolvlm.text.template_sandbox import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
@@ -172,6 +174,7 @@ ESCAPES = [
     "{{ (messages | attr('__class__')) }}",
     "{{ messages | map(attribute='__class__') | list | tojson }}",
     "{{ ''|attr('\\x5f\\x5fclass\\x5f\\x5f')|attr('mro') }}",
+    "{{ lipsum(n=1000, min=10000, max=20000) }}",
     "{{ lipsum.__globals__['os'].popen('id').read() }}",
     "{% include '/etc/passwd' %}",
     "{% import 'os' as os %}",
@@ -208,6 +211,10 @@ def test_bad_template(template: str) -> None:
     assert template == "{" * 5000, "only this one is no syntax"
 
 
+# A list whose text has more than 2 ** 40 characters, in little memory.
+DOUBLED = "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}"
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -219,12 +226,70 @@ def test_bad_template(template: str) -> None:
         "{{ 'a'.ljust(10 ** 10) }}",
         "{{ 'a' + 'a' * 9000000 + 'b' * 9000000 }}",
         "{% set ns = namespace(s='aaaaaaaaaa') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{{ 'a' | center(10 ** 8) }}",
+        "{{ 'a' | indent(10 ** 8, first=true) }}",
+        "{{ ('a\\n' * 10000) | indent(100000) }}",
+        "{{ ('a' * 10000) | replace('a', 'b' * 10000) }}",
+        "{{ ('a' * 10000).replace('a', 'b' * 10000) }}",
+        "{{ ('b' * 10000).join('a' * 10000) }}",
+        "{{ ('a' * 10000) | join('b' * 10000) }}",
+        "{{ messages | map(attribute='role') | list | join('b' * 10 ** 8) }}",
+        "{{ ('a' * 1000000 + ' ') | list | join('b' * 1000) }}",
+        "{{ '%100000000s' | format('a') }}",
+        "{{ '%*d' % (100000000, 1) }}",
+        "{{ '%s' * 10000 % (('a' * 10000,) * 10000) }}",
+        "{{ '{:100000000}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 100000000) }}",
+        "{{ '{:9{}}'.format(1, '00000000') }}",
+        "{{ ('{0}' * 10000).format('a' * 10000) }}",
+        "{{ ('{x}' * 10000).format_map({'x': 'a' * 10000}) }}",
+        "{{ ('\\t' * 10000).expandtabs(100000) }}",
+        "{{ ('a' * 10000).translate({97: 'b' * 10000}) }}",
+        "{{ ('a b ' * 10000) | wordwrap(1, wrapstring='b' * 10000) }}",
+        "{{ 'a'.encode() * 10 ** 10 }}",
+        "{{ ([1] * 10000) | tojson(indent=10000) }}",
+        f"{DOUBLED}{{{{ ns.x }}}}",
+        f"{DOUBLED}{{{{ ns.x ~ 1 }}}}",
+        f"{DOUBLED}{{{{ ns.x | tojson }}}}",
+        "{% set ns = namespace(x=[]) %}"
+        "{% for i in range(1000) %}{% set ns.x = ns.x + ['a' * 9000000 ~ i] %}{% endfor %}",
+        "{% set s = 'a' * 9000000 %}"
+        "{% macro m() %}{% for i in range(90000) %}{{ s }}{% endfor %}{% endmacro %}{{ m() }}",
+        "{% macro m() %}{% for i in range(90000) %}{% for j in range(90000) %}xxxxxxxx{% endfor %}{% endfor %}"
+        "{% endmacro %}{{ m() }}",
+        "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
     ],
 )
 def test_greedy_template(template: str) -> None:
     """A template cannot take the memory or the time of the process."""
     with pytest.raises(jinja2.exceptions.SecurityError):
         render([[{"role": "user", "content": "x"}]], template)
+
+
+def test_what_templates_do_is_not_greedy() -> None:
+    """Long conversations, and operations whose arguments look large, pass."""
+    conversation = [{"role": "user", "content": "word " * 100} for _ in range(2000)]
+    template = (
+        "{% set ns = namespace(s='') %}{% for m in messages %}{% set ns.s = ns.s ~ m.role[:1] %}{{ m.role | upper }}: "
+        "{{ m.content | trim | replace('word', 'words') | indent(4) }}\n{% endfor %}{{ ns.s | length }}"
+        "{{ messages | map(attribute='role') | unique | join(', ') }}{{ messages | tojson(indent=2) | length }}"
+        "{{ '{{{}}} {:>8} of 4111111111111111'.format(7, 'x') }}{{ '100% of 123456789' ~ '%5.1f|%s' % (1.5, 'x') }}"
+    )
+    (ours,), _ = render([conversation], template)
+    written = len(json.dumps(conversation, indent=2))
+    assert ours.endswith(f"2000user{written}{{7}}        x of 4111111111111111100% of 123456789  1.5|x")
+    assert ours.count("USER: words words") == 2000
+
+
+def test_the_guard_is_in_the_code_that_jinja2_writes() -> None:
+    """It overrides methods that jinja2 does not document: a release that calls others would switch it off."""
+    code = environment().compile("{{ a ~ b }}{{ a * b }}{{ a() }}{{ a | trim }}{% for i in a %}{% endfor %}", raw=True)
+    assert "environment.join_text((" in code
+    assert "environment.count_step" in code
+    assert code.count("environment.call_binop(context, '*'") == 1
+    assert "environment.call(context, " in code
+    assert "environment.finalize(" in code
 
 
 def _nested(depth: int) -> Any:

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader went away; what Python would flush at exit has to go somewhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:  # the last place before a traceback
+    except Exception as error:  # nothing catches it after this
         report(message_of(error))
         return 1
 

@@ -189,7 +189,7 @@ def _prefill_operations(config: SmolVLMConfig, tokens: int) -> float:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that the process held; 0 where the system does not say."""
+    """Return how many bytes the process held at its peak; 0 if the system does not tell."""
     try:
         with open("/proc/self/status") as lines:  # getrusage would tell of the process that started this one, too
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

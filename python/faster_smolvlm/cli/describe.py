@@ -98,7 +98,7 @@ def _load(name: str) -> SmolVLM:
 
 
 def _progress(pictures: list[str]) -> Iterable[str]:
-    """Show a bar for many pictures, but not where answers are written to the same terminal."""
+    """Show a bar for many pictures, unless answers are written to the same terminal."""
     if len(pictures) == 1 or not sys.stderr.isatty() or sys.stdout.isatty():
         return pictures
     from tqdm import tqdm

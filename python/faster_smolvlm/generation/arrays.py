@@ -102,7 +102,7 @@ def put(x: Array, indices: Array, values: Array) -> Array:
 
 
 def concatenate(parts: Sequence[Array], axis: int) -> Array:
-    """Join arrays of one kind along `axis`."""
+    """Join arrays of one library along `axis`."""
     return namespace(parts[0]).concatenate(list(parts), axis)
 
 
@@ -117,14 +117,14 @@ def float32(x: Array) -> Array:
 
 
 def full_ids(like: Array, shape: tuple[int, ...], value: int) -> Array:
-    """An int64 array filled with `value`, of the kind and on the device of `like`."""
+    """An int64 array filled with `value`, of the library and on the device of `like`."""
     if is_torch(like):
         return like.new_full(shape, value, dtype=sys.modules["torch"].int64)
     return np.full(shape, value, dtype=np.int64)
 
 
 def ids_like(like: Array, values: Sequence[int]) -> Array:
-    """`values` as int64, of the kind and on the device of `like`."""
+    """`values` as int64, of the library and on the device of `like`."""
     if is_torch(like):
         torch = sys.modules["torch"]
         return torch.as_tensor(values, dtype=torch.int64, device=like.device)

@@ -78,7 +78,7 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-def _unset(default: object = None, *, at_least: int | None = None, drawing: bool = False) -> dict[str, object]:
+def _setting(default: object = None, *, at_least: int | None = None, drawing: bool = False) -> dict[str, object]:
     """Describe a setting: the value that a call takes if nobody sets it, and the smallest integer that is allowed.
 
     Settings for `drawing` count with `do_sample` only; `SmolVLM` takes one of them as a wish to draw.
@@ -95,28 +95,28 @@ class GenerationConfig:
     `extra` keeps the entries of a file that this package does not know, so that they are written back.
     """
 
-    max_length: int | None = field(default=None, metadata=_unset(at_least=0))
-    max_new_tokens: int | None = field(default=None, metadata=_unset(at_least=1))
-    min_length: int | None = field(default=None, metadata=_unset(0, at_least=0))
-    min_new_tokens: int | None = field(default=None, metadata=_unset(at_least=0))
+    max_length: int | None = field(default=None, metadata=_setting(at_least=0))
+    max_new_tokens: int | None = field(default=None, metadata=_setting(at_least=1))
+    min_length: int | None = field(default=None, metadata=_setting(0, at_least=0))
+    min_new_tokens: int | None = field(default=None, metadata=_setting(at_least=0))
     max_time: float | None = None
     stop_strings: str | list[str] | None = None
-    do_sample: bool | None = field(default=None, metadata=_unset(False))
-    num_beams: int | None = field(default=None, metadata=_unset(1, at_least=1))
-    early_stopping: bool | str | None = field(default=None, metadata=_unset(False))
-    length_penalty: float | None = field(default=None, metadata=_unset(1.0))
-    use_cache: bool | None = field(default=None, metadata=_unset(True))
-    temperature: float | None = field(default=None, metadata=_unset(1.0, drawing=True))
-    top_k: int | None = field(default=None, metadata=_unset(50, at_least=0, drawing=True))
-    top_p: float | None = field(default=None, metadata=_unset(1.0, drawing=True))
-    min_p: float | None = field(default=None, metadata=_unset(drawing=True))
-    repetition_penalty: float | None = field(default=None, metadata=_unset(1.0))
-    no_repeat_ngram_size: int | None = field(default=None, metadata=_unset(0, at_least=0))
-    prompt_lookup_num_tokens: int | None = field(default=None, metadata=_unset(at_least=0))
-    num_return_sequences: int | None = field(default=None, metadata=_unset(1, at_least=1))
-    output_scores: bool | None = field(default=None, metadata=_unset(False))
-    output_logits: bool | None = field(default=None, metadata=_unset(False))
-    return_dict_in_generate: bool | None = field(default=None, metadata=_unset(False))
+    do_sample: bool | None = field(default=None, metadata=_setting(False))
+    num_beams: int | None = field(default=None, metadata=_setting(1, at_least=1))
+    early_stopping: bool | str | None = field(default=None, metadata=_setting(False))
+    length_penalty: float | None = field(default=None, metadata=_setting(1.0))
+    use_cache: bool | None = field(default=None, metadata=_setting(True))
+    temperature: float | None = field(default=None, metadata=_setting(1.0, drawing=True))
+    top_k: int | None = field(default=None, metadata=_setting(50, at_least=0, drawing=True))
+    top_p: float | None = field(default=None, metadata=_setting(1.0, drawing=True))
+    min_p: float | None = field(default=None, metadata=_setting(drawing=True))
+    repetition_penalty: float | None = field(default=None, metadata=_setting(1.0))
+    no_repeat_ngram_size: int | None = field(default=None, metadata=_setting(0, at_least=0))
+    prompt_lookup_num_tokens: int | None = field(default=None, metadata=_setting(at_least=0))
+    num_return_sequences: int | None = field(default=None, metadata=_setting(1, at_least=1))
+    output_scores: bool | None = field(default=None, metadata=_setting(False))
+    output_logits: bool | None = field(default=None, metadata=_setting(False))
+    return_dict_in_generate: bool | None = field(default=None, metadata=_setting(False))
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None

@@ -152,7 +152,7 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
             head.weight = self.get_input_embeddings().weight
 
     def _tied(self) -> frozenset[str]:
-        """Return the names of the parameters that are another one's alias."""
+        """Return the names of the parameters that share the tensor of another parameter."""
         tied = getattr(self.config, "tie_word_embeddings", False) and self.get_output_embeddings() is not None
         return frozenset({"lm_head.weight"}) if tied else frozenset()
 

@@ -14,7 +14,8 @@ import jinja2.meta
 from .conversation import Conversation, Message, has_video, string_contents
 from .final_message import cut_at_mark, mark_ending, with_reasoning_names
 from .plain_data import plain_data
-from .template_sandbox import MAX_TEXT, Span, environment, tracked_blocks
+from .template_limits import MAX_TEXT
+from .template_sandbox import Span, environment, tracked_blocks
 
 _LOG = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def _as_message(message: object) -> Message:
 
 
 def _render(template: jinja2.Template, values: dict[str, Any]) -> tuple[str, list[Span]]:
-    """Return the text, and the spans of its generation blocks: their place is known while blocks are written."""
+    """Return the text, and the spans of its generation blocks: where one begins is known while blocks are written."""
     blocks: list[str] = []
     with tracked_blocks(blocks) as spans:
         length = 0

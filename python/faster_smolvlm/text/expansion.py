@@ -1,4 +1,4 @@
-"""From the texts of a call, with the media behind their placeholders, to token ids."""
+"""From the texts of a call, with pictures and clips for their placeholders, to token ids."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SPLICING_OPTIONS = frozenset({*_PADDING_OPTIONS, "add_special_tokens", "truncat
 
 
 class PromptPart(NamedTuple):
-    """What stands behind one placeholder: the grid of a picture, or a clip, whose frames have the grid (0, 0)."""
+    """What one placeholder stands for: the grid of a picture, or a clip, whose frames have the grid (0, 0)."""
 
     placeholder: Placeholder
     grid: Grid

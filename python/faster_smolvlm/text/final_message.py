@@ -1,4 +1,4 @@
-"""Ending a prompt in the middle of its last message, for a model that shall go on writing it.
+"""Ending a prompt in the middle of its last message, for a model that goes on writing it.
 
 The template is rendered with a mark behind the text of that message, and the prompt is cut there.
 """

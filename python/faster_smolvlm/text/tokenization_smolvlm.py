@@ -134,9 +134,9 @@ class SmolVLMTokenizer(SpecialTokens):
     ) -> BatchFeature:
         """Encode one text or a list of texts.
 
-        Returns `input_ids` and `attention_mask` (and what else was asked for) as lists, or with `return_tensors`
+        Returns `input_ids` and `attention_mask` (and what other arguments add) as lists, or with `return_tensors`
         "np"/"pt" as int64 arrays of shape (batch, length). Raises ValueError for another input, an unknown strategy, or
-        texts of different lengths that shall become one tensor without padding.
+        texts of different lengths for one tensor without padding.
         """
         batched = not isinstance(text, str)
         texts = [text] if isinstance(text, str) else list(text)
@@ -201,7 +201,7 @@ class SmolVLMTokenizer(SpecialTokens):
     def cuts_text_at(self, token: str) -> bool:
         """Whether `token` is found in a text before anything else, and does not touch what stands around it.
 
-        Text on one side of such a token is encoded without a look at the other side.
+        What is on one side of such a token does not change the ids of the other side.
         """
         return self._fragments.cuts_text_at(self.backend_tokenizer, token)
 
@@ -266,7 +266,7 @@ class SmolVLMTokenizer(SpecialTokens):
         multiple_of: int | None,
         padding_side: str | None,
     ) -> None:
-        """Pad every column in place, as `strategy` asks for."""
+        """Pad every column in place by a strategy."""
         padding = Padding.of(
             strategy,
             max_length=max_length,

@@ -6,7 +6,7 @@ returns, `disable()` stops that; ``python -m faster_smolvlm.patch script.py`` do
 
 The classes of this module have the names of those that they extend (which ones there are depends on the version of
 Transformers). What they save names Transformers' class, so that either side loads it. What cannot be accelerated is
-left to Transformers, and said once by a warning of the logger ``faster_smolvlm``.
+left to Transformers; the logger ``faster_smolvlm`` warns of it once.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def swap_class(target: object) -> None:
 def _accelerated_class_of(target: object) -> type | None:
     """Return the accelerated class for an object that is exactly of a class of Transformers; None for any other.
 
-    A class that this version of Transformers does not let us accelerate is returned itself, and that is said once.
+    A class that this version of Transformers does not let us accelerate is returned itself, with a warning.
     """
     kind = type(target)
     if not kind.__module__.startswith("transformers."):

@@ -29,7 +29,7 @@ def accelerate(processor_or_model: T) -> T:
       so.
 
     Every setting stays and may be changed at any time; a second call changes nothing. What belongs to these families
-    but cannot be accelerated (a subclass with steps of its own) is left as it is, and that is said once.
+    but cannot be accelerated (a subclass with steps of its own) is left as it is, with a warning.
 
     Raises TypeError for objects of other kinds, `UnsupportedTransformersError` if the installed version does not fit.
     """

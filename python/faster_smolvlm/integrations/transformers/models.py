@@ -1,8 +1,8 @@
-"""What the accelerated models do differently: `generate` by our engines, over the model's own parameters."""
+"""The accelerated models: `generate` runs on our engines, over the model's own parameters."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -18,7 +18,20 @@ from .notes import say_once
 from .positions import same_positions
 from .versions import version
 
-_Base: Any = object  # what the mixin stands before is known when it is used
+if TYPE_CHECKING:
+    from ...generation.loop import Decoding
+    from ...modeling.generate import AnyEngine
+
+    class _Base:
+        """What the mixin uses of Transformers' models that it stands before."""
+
+        device: torch.device
+        dtype: torch.dtype
+        generation_config: object
+
+        def generate(self, inputs: object, generation_config: object, *args: object, **kwargs: object) -> object: ...
+else:
+    _Base = object
 
 # Whose forward the engines know: the layers of these files of Transformers, and those of torch.
 _SOURCES = (*(family.model_type for family in FAMILIES), "llama", "siglip")
@@ -27,7 +40,7 @@ _ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
 _ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
 
-class ModelMixin(_Base):  # type: ignore[misc]
+class ModelMixin(_Base):
     """Comes before a model of Transformers with a language head.
 
     `generation_engine` says which engine served the last call of `generate`: "native", "graph", or "transformers" and
@@ -37,7 +50,7 @@ class ModelMixin(_Base):  # type: ignore[misc]
     generation_engine: ServedBy | None = None
     _faster_smolvlm: SharedModel | None = None
 
-    def generate(self, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def generate(self, inputs: object = None, generation_config: object = None, *args: object, **kwargs: Any) -> object:
         """Generate; arguments and result are those of Transformers.
 
         The native engine serves a model on the CPU, captured steps with Triton kernels one on a GPU. What they do not
@@ -54,7 +67,9 @@ class ModelMixin(_Base):  # type: ignore[misc]
         self.generation_engine = ServedBy(call.engine.name)
         return call.ids
 
-    def _start(self, inputs: Any, generation_config: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _start(
+        self, inputs: object, generation_config: object, args: tuple[object, ...], kwargs: dict[str, Any]
+    ) -> Decoding[AnyEngine] | str:
         """Begin a call with our engines, or return why they do not serve it."""
         if args:
             return "arguments after generation_config were given by position"
@@ -75,7 +90,7 @@ class ModelMixin(_Base):  # type: ignore[misc]
         try:
             ours = self._shared_model()
             engine = None if device.type == "cuda" else "native"
-            return ours.start_generation(inputs, generation_config, engine=engine, **given)
+            return ours.start_generation(cast("torch.Tensor | None", inputs), generation_config, engine=engine, **given)
         except (ValueError, TypeError, NotImplementedError) as error:
             return str(error)  # an argument that is wrong is wrong to Transformers too, which says so in its words
 
@@ -86,7 +101,7 @@ class ModelMixin(_Base):  # type: ignore[misc]
 
 
 class SharedModel:
-    """Our model over the parameters of one of Transformers, made anew where those are others. Copies are empty."""
+    """Our model over the parameters of one of Transformers, made anew once those are others. Copies are empty."""
 
     def __init__(self) -> None:
         self._key: tuple[Any, ...] = ()
@@ -131,7 +146,7 @@ def _share(config: SmolVLMConfig, state: dict[str, Any]) -> SmolVLMForConditiona
 
 
 def _why_not_model(model: Any) -> str:
-    """Return why our engines cannot stand in for the modules of a model as they are now; "" where they can."""
+    """Return why our engines cannot stand in for the modules of a model as they are now; "" if they can."""
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) != 1:
         return f"the parameters are on several devices ({', '.join(sorted(map(str, devices)))})"
@@ -146,18 +161,18 @@ def _why_not_model(model: Any) -> str:
         return f"Transformers {version()} gives the patches of pictures other positions than later versions"
     for name, module in model.named_modules():
         kind = type(module)
-        where = f"module {name!r}" if name else "the model"
+        which = f"module {name!r}" if name else "the model"
         if name and kind not in _LAYERS and not _is_known(kind):
-            return f"{where} is a {kind.__module__}.{kind.__name__}"
+            return f"{which} is a {kind.__module__}.{kind.__name__}"
         if module._forward_hooks or module._forward_pre_hooks:
-            return f"{where} has forward hooks"
+            return f"{which} has forward hooks"
         if "forward" in vars(module):
-            return f"{where} has a forward of its own"
+            return f"{which} has a forward of its own"
         if module.training and (getattr(module, "attention_dropout", 0) or getattr(module, "dropout", 0)):
-            return f"{where} is in training mode and drops values out"
+            return f"{which} is in training mode and drops values out"
     return ""
 
 
-def _is_known(kind: Any) -> bool:
+def _is_known(kind: type) -> bool:
     home = kind.__module__
     return home in _ACTIVATIONS or any(home.startswith(f"transformers.models.{source}.") for source in _SOURCES)

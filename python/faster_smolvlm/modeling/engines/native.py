@@ -1,6 +1,6 @@
 """The engine "native": a `NativeEngine` under `generate` of the torch model, with tensors in and out.
 
-Here stands also whether it can serve a model and a call; if not, one of the engines of torch does.
+It is used if it can serve the model and the call; the functions here say why it cannot.
 """
 
 from __future__ import annotations
