@@ -20,7 +20,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 OF_TRANSFORMERS = {
     "media/video.py": {"load_video"},
     "modeling/modeling_smolvlm.py": {"forward"},
-    "processor/processing_smolvlm.py": {"apply_chat_template"},
+    "processor/chat.py": {"apply_chat_template"},
     "text/tokenization_smolvlm.py": {"__call__"},
 }
 # Launchers take the tensors that their kernel takes, each at a fixed address; `reference` defines one of them.

@@ -52,7 +52,7 @@ def theirs() -> Any:
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(notes, "_said", set())
+    monkeypatch.setattr(notes, "_logged", set())
     return accelerate(load())
 
 

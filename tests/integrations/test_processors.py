@@ -76,7 +76,7 @@ def pair(small_checkpoint: Path) -> tuple[Any, Any]:
 
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notes, "_said", set())
+    monkeypatch.setattr(notes, "_logged", set())
 
 
 @pytest.mark.parametrize("kind", PICTURES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _rust
 
@@ -45,21 +46,21 @@ class Arithmetic(Protocol):
         """Both steps, as the reference combines them."""
 
     def formula(self, factor: float | None, mean: Numbers | None, std: Numbers | None) -> Formula:
-        """Scale, mean and std of the same, None for a step that is left out; only a proposal, checked where used."""
+        """Scale, mean and std of the same steps, None for a step that is left out; the native code checks it first."""
 
 
 def _interleaved(planes: Array) -> Array:
     return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
-def _each_channel(mean: Any, std: Any) -> list[tuple[float, float]]:
+def _each_channel(mean: Numbers | None, std: Numbers | None) -> list[tuple[float, float]]:
     means, stds = np.broadcast_arrays(
         np.asarray(0 if mean is None else mean, np.float32), np.asarray(1 if std is None else std, np.float32)
     )
     return [(float(m), float(s)) for m, s in zip(np.atleast_1d(means), np.atleast_1d(stds), strict=True)]
 
 
-def _column(values: Numbers, dtype: Any) -> Array:
+def _column(values: Numbers, dtype: npt.DTypeLike) -> Array:
     column = np.asarray(values, dtype=dtype)
     return column.reshape(-1, 1, 1) if column.ndim == 1 else column
 
@@ -105,7 +106,7 @@ class Torch:
         if planes.shape[1:] == (height, width):
             return planes
         if planes.dtype == np.uint8:
-            out: Any = _rust.resize(_interleaved(planes), height, width, resample=resample, arithmetic="torch")
+            out: Array = _rust.resize(_interleaved(planes), height, width, resample=resample, arithmetic="torch")
         elif planes.dtype == np.float64:
             out = _rust.resize_float64(_interleaved(planes), height, width, resample=resample)
         else:
@@ -126,7 +127,7 @@ class Torch:
         return _cast(out, planes) if planes.dtype.kind == "f" else out
 
     def normalize(self, planes: Array, mean: Numbers, std: Numbers) -> Array:
-        """In float32; RuntimeError where the numbers of channels do not agree."""
+        """In float32; RuntimeError if the numbers of channels do not agree."""
         if isinstance(std, (list, tuple, float, int)) and not np.all(std):
             raise ValueError("std evaluated to zero, leading to division by zero.")
         return self._divide(planes, _column(mean, np.float32), _column(std, np.float32))
@@ -143,7 +144,7 @@ class Torch:
         return self._divide(planes, _column(mean, np.float32) * inverse, _column(std, np.float32) * inverse)
 
     def formula(self, factor: float | None, mean: Numbers | None, std: Numbers | None) -> Formula:
-        """The rescaling is folded into mean and std where there are any."""
+        """The rescaling is folded into mean and std, if there are any."""
         if factor is None or mean is None:
             return [(1.0 if factor is None else float(np.float32(factor)), m, s) for m, s in _each_channel(mean, std)]
         inverse = np.float32(1.0 / factor)
@@ -191,7 +192,7 @@ class Pillow:
         return (planes.astype(np.float64) * factor).astype(np.float32)
 
     def normalize(self, planes: Array, mean: Numbers, std: Numbers) -> Array:
-        """In the type of the picture, float32 where that is no float."""
+        """In the type of the picture, float32 if that is no float."""
         channels = planes.shape[0]
         for name, values in (("mean", mean), ("std", std)):
             if isinstance(values, (list, tuple)) and len(values) != channels:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _rust
 from ..media import MediaPolicy
@@ -18,6 +19,11 @@ from .call_settings import KEEP_SIZE, ResizeTarget, Settings, target_of_size
 from .conversion import conversion, rescaling
 from .output import check_clips
 from .planes import to_planes
+
+if TYPE_CHECKING:
+    import av
+
+    from ..media.kinds import AnyArray
 
 MAX_LONGEST_EDGE = 4096
 _ARITHMETIC = Torch()
@@ -36,12 +42,12 @@ class FramePixels:
         """Decode the sampled frames, each straight into its part of the result (frames, 3, height, width)."""
         out: list[Array | None] = []
 
-        def sampled(metadata: VideoMetadata) -> Any:
+        def sampled(metadata: VideoMetadata) -> npt.ArrayLike:
             indices = sampler(metadata=metadata)
             out[:] = [self._allocate(len(np.unique(indices)), metadata.height or 1, metadata.width or 1)]
             return indices
 
-        def convert(index: int, frame: Any) -> Array:
+        def convert(index: int, frame: av.VideoFrame) -> Array:
             target = None if out[0] is None else out[0][index]
             if fast and target is not None:
                 return self._of_rgb(reader.to_rgb(frame, side=self._tile), target, KEEP_SIZE)
@@ -50,7 +56,7 @@ class FramePixels:
         frames, metadata = reader.read(sampled, convert)
         return self._joined(frames, out[0]), metadata
 
-    def of_array(self, clip: Sequence[Any], layout: str, pool: Executor) -> Array:
+    def of_array(self, clip: Sequence[AnyArray] | AnyArray, layout: str, pool: Executor) -> Array:
         """Convert frames of any type, whose channels `layout` locates; returns (frames, 3, height, width)."""
         height, width = clip[0].shape[:2] if layout == LAST else clip[0].shape[1:]
         out = self._allocate(len(clip), height, width)
@@ -92,7 +98,7 @@ class FramePixels:
         return out
 
     def _of_planes(self, planes: Array) -> Array:
-        """Any other type, in single steps."""
+        """Pixels of any other type, in single steps."""
         if self._settings["do_resize"]:
             (height, width), *_ = _rust.layout(*planes.shape[1:], tile=self._tile, split=False, **self._target)
             for side in ((height, width), (self._tile, self._tile)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -17,12 +17,16 @@ from ..media.nesting import nest_pictures
 from .arithmetic import Arithmetic
 from .call_settings import Settings, call_settings, check_complete, check_of_caller, plain, standardize, tensor_type
 from .output import Wrap, check_output, pack_frames
-from .picture_frames import Picture, Samples, grid_of, native_frames, stepwise_frames
+from .picture_frames import Planes, Samples, grid_of, native_frames, stepwise_frames
 from .plan import ImagePlan
 from .planes import PillowPixels, is_plain_rgb, to_planes, warn_if_scaled
 from .settings import Reader, names
 from .settings_files import SettingsFiles
+from .size import SizeDict
 from .sources import load_pictures, naming
+
+if TYPE_CHECKING:
+    from ..media.kinds import Picture
 
 
 class SmolVLMImageProcessorBase(SettingsFiles):
@@ -47,7 +51,7 @@ class SmolVLMImageProcessorBase(SettingsFiles):
 
     do_convert_rgb = True
     do_resize = True
-    size: Any = {"longest_edge": 4 * 364}  # noqa: RUF012 - copied for each instance
+    size: SizeDict | dict[str, int] | None = {"longest_edge": 4 * 364}  # noqa: RUF012 - copied for each instance
     resample = 1
     do_rescale = True
     rescale_factor = 1 / 255
@@ -56,12 +60,12 @@ class SmolVLMImageProcessorBase(SettingsFiles):
     image_std: float | tuple[float, ...] | list[float] | None = (0.5, 0.5, 0.5)
     default_to_square = True
     do_image_splitting = True
-    max_image_size: Any = {"longest_edge": 364}  # noqa: RUF012 - copied for each instance
+    max_image_size: dict[str, int] = {"longest_edge": 364}  # noqa: RUF012 - copied for each instance
     do_pad = True
     return_row_col_info = False
     media_policy = MediaPolicy()
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         known = names(self._reader)
         self._keep_foreign({name: value for name, value in kwargs.items() if name not in known})
         defaults = {name: copy.deepcopy(getattr(type(self), name, None)) for name in known}
@@ -71,17 +75,17 @@ class SmolVLMImageProcessorBase(SettingsFiles):
         del settings["default_to_square"]  # it has been applied; Transformers does not keep it either
         vars(self).update(settings)
 
-    def __call__(self, images: object, **kwargs: Any) -> BatchFeature:
+    def __call__(self, images: object, **kwargs: object) -> BatchFeature:
         """Alias of `preprocess`."""
         return self.preprocess(images, **kwargs)
 
-    def preprocess(self, images: object, **kwargs: Any) -> BatchFeature:
+    def preprocess(self, images: object, **kwargs: object) -> BatchFeature:
         """Return the frames of `images`.
 
         `images` is a picture, a list of pictures (one sample) or a list of lists (a batch); a picture is a PIL
         image, an array or tensor (height, width, channels) or (channels, height, width), a path, URL, data URI, base64
         string, bytes or a binary file. The result holds `pixel_values`, float32 (batch, frames, channels, tile, tile),
-        `pixel_attention_mask`, int64 (batch, frames, tile, tile), 1 where a frame is, and with `return_row_col_info`
+        `pixel_attention_mask`, int64 (batch, frames, tile, tile), 1 in real frames, and with `return_row_col_info`
         the nested lists `rows` and `cols`. `return_tensors` is "pt", "np" or None.
 
         Raises TypeError for unknown arguments, `StrictDataclassFieldValidationError` for values of a wrong type,
@@ -98,11 +102,11 @@ class SmolVLMImageProcessorBase(SettingsFiles):
         ]
         return self._preprocess(planes, settings)
 
-    def fetch_images(self, image_url_or_urls: object) -> Any:
+    def fetch_images(self, image_url_or_urls: object) -> Picture | list[object]:
         """Replace sources (paths, URLs, bytes, files …), at any depth, by decoded pictures."""
         return load_pictures(image_url_or_urls, self.media_policy)
 
-    def _planes(self, image: Any, settings: Settings, which: str) -> Picture:
+    def _planes(self, image: Picture, settings: Settings, which: str) -> Planes:
         with naming(which):
             if is_plain_rgb(image):
                 return PillowPixels(image)
@@ -151,7 +155,7 @@ class SmolVLMImageProcessorBase(SettingsFiles):
         """What turns an array into what this class returns."""
         raise NotImplementedError
 
-    def plan(self, width: int, height: int, *, image_seq_len: int = 64, **kwargs: Any) -> ImagePlan:
+    def plan(self, width: int, height: int, *, image_seq_len: int = 64, **kwargs: object) -> ImagePlan:
         """What a picture of this size becomes, without looking at pixels; equal to what a call does, for every size.
 
         `image_seq_len` is the number of tokens that one frame takes in the prompt, an attribute of `SmolVLMProcessor`;
@@ -161,13 +165,13 @@ class SmolVLMImageProcessorBase(SettingsFiles):
         return ImagePlan(grid.rows, grid.cols, grid.frames, image_seq_len)
 
     def get_number_of_image_patches(
-        self, height: int, width: int, images_kwargs: dict[str, Any] | None = None
+        self, height: int, width: int, images_kwargs: Settings | None = None
     ) -> tuple[int, int, int]:
         """Return (frames, rows, cols) for a picture of this size, (0, 0, 0) if it is not split.
 
         Kept as Transformers computes it: if the tile does not divide the longest edge it can differ from the tiling.
         """
-        kwargs = {name: getattr(self, name) for name in ("do_image_splitting", "max_image_size", "size")}
+        kwargs: Settings = {name: getattr(self, name) for name in ("do_image_splitting", "max_image_size", "size")}
         kwargs.update(images_kwargs or {})
         if not kwargs["do_image_splitting"]:
             return 0, 0, 0
@@ -186,7 +190,7 @@ class SmolVLMImageProcessorBase(SettingsFiles):
 
     @classmethod
     def get_image_processor_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
-    ) -> tuple[JsonObject, dict[str, Any]]:
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: object
+    ) -> tuple[JsonObject, Settings]:
         """Return the settings in the files of a checkpoint, and the keyword arguments that were not about files."""
         return cls._read(os.fspath(pretrained_model_name_or_path), kwargs)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .. import _rust
 from .arithmetic import Array, BFloat16, Numbers, Pillow
 from .call_settings import KEEP_SIZE, Settings, target_of_size
 from .image_processing_base import SmolVLMImageProcessorBase
 from .output import Wrap, keep_array
-from .picture_frames import Picture
-from .planes import to_planes
+from .picture_frames import Planes
+from .planes import pad_planes, to_planes
+from .size import Size
+
+if TYPE_CHECKING:
+    from ..media.kinds import Picture
 
 
 class SmolVLMImageProcessorPil(SmolVLMImageProcessorBase):
@@ -26,14 +28,14 @@ class SmolVLMImageProcessorPil(SmolVLMImageProcessorBase):
     arithmetic = Pillow()
 
     def process_image(
-        self, image: Any, do_convert_rgb: bool | None = None, input_data_format: Any = None, **kwargs: Any
+        self, image: Picture, do_convert_rgb: bool | None = None, input_data_format: object = None, **kwargs: object
     ) -> Array:
         """Return one picture as a (channels, height, width) array."""
         return to_planes(
             image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, rgba=self.arithmetic.rgba
         )
 
-    def resize(self, image: Array, size: Any, resample: int | None = 1, **kwargs: Any) -> Array:
+    def resize(self, image: Array, size: Size, resample: int | None = 1, **kwargs: object) -> Array:
         """Resize to the longest edge of `size`, or to its height and width."""
         (height, width), *_ = _rust.layout(*image.shape[-2:], tile=1, split=True, **target_of_size(size))
         return self.arithmetic.resize(image, height, width, resample)
@@ -65,29 +67,18 @@ class SmolVLMImageProcessorPil(SmolVLMImageProcessorBase):
         self, image: Array, padded_size: tuple[int, int], fill: int = 0, return_pixel_mask: bool = True
     ) -> tuple[Array, Array | None]:
         """Pad at the right and bottom; return the picture and the mask (height, width) or None."""
-        height, width = image.shape[-2:]
-        below, right = padded_size[0] - height, padded_size[1] - width
-        if below < 0 or right < 0:
-            raise ValueError(
-                "Padding dimensions are negative. Please make sure that the padded size is larger than the original "
-                f"size. Got padded size: {padded_size}, original size: {(height, width)}."
-            )
-        padded = np.pad(image, ((0, 0), (0, below), (0, right)), constant_values=fill)
-        if not return_pixel_mask:
-            return padded, None
-        mask = np.zeros(padded_size, dtype=np.int64)
-        mask[:height, :width] = 1
-        return padded, mask
+        padded, mask = pad_planes(image, padded_size, fill)
+        return padded, mask if return_pixel_mask else None
 
-    def rescale(self, image: Array, scale: float, **kwargs: Any) -> Array:
+    def rescale(self, image: Array, scale: float, **kwargs: object) -> Array:
         """Multiply by `scale`."""
         return self.arithmetic.rescale(image, scale)
 
-    def normalize(self, image: Array, mean: Numbers, std: Numbers, **kwargs: Any) -> Array:
+    def normalize(self, image: Array, mean: Numbers, std: Numbers, **kwargs: object) -> Array:
         """Subtract the mean and divide by the standard deviation of each channel."""
         return self.arithmetic.normalize(image, mean, std)
 
-    def _planes(self, image: Any, settings: Settings, which: str) -> Picture:
+    def _planes(self, image: Picture, settings: Settings, which: str) -> Planes:
         planes = super()._planes(image, settings, which)
         if isinstance(planes, BFloat16):
             raise TypeError(f"{which}: bfloat16 pictures are not supported by {type(self).__name__}; pass float32")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -12,11 +12,16 @@ from .. import _rust
 from .arithmetic import Array, Numbers, Torch
 from .call_settings import KEEP_SIZE, Settings, target_of_size
 from .image_processing_base import SmolVLMImageProcessorBase
-from .output import Wrap, tensor_wrap, to_tensor
-from .planes import to_planes
+from .output import Wrap, as_array, like, tensor_wrap, to_tensor
+from .planes import pad_planes, to_planes
+from .size import Size
 
 if TYPE_CHECKING:
     import torch
+
+    from ..media.kinds import AnyArray, Picture
+
+T = TypeVar("T", bound="AnyArray")
 
 
 class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
@@ -30,7 +35,7 @@ class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
     arithmetic = Torch()
 
     def process_image(
-        self, image: Any, do_convert_rgb: bool | None = None, input_data_format: Any = None, **kwargs: Any
+        self, image: Picture, do_convert_rgb: bool | None = None, input_data_format: object = None, **kwargs: object
     ) -> torch.Tensor:
         """Return one picture as a (channels, height, width) tensor."""
         planes = to_planes(
@@ -38,74 +43,65 @@ class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
         )
         return to_tensor(planes)
 
-    def resize(self, image: Any, size: Any, resample: int | None = None, **kwargs: Any) -> Any:
+    def resize(self, image: T, size: Size, resample: int | None = None, **kwargs: object) -> T:
         """Resize to the longest edge of `size`, or to its height and width."""
         (height, width), *_ = _rust.layout(*image.shape[-2:], tile=1, split=True, **target_of_size(size))
         return self._each(image, lambda planes: self.arithmetic.resize(planes, height, width, resample))
 
-    def resize_for_vision_encoder(self, image: Any, vision_encoder_max_size: int, resample: int | None = None) -> Any:
+    def resize_for_vision_encoder(self, image: T, vision_encoder_max_size: int, resample: int | None = None) -> T:
         """Raise both sides to multiples of `vision_encoder_max_size`."""
         _, (height, width), *_ = _rust.layout(*image.shape[-2:], tile=vision_encoder_max_size, split=True, **KEEP_SIZE)
         return self._each(image, lambda planes: self.arithmetic.resize(planes, height, width, resample))
 
     def split_images(
-        self, images: Any, max_image_size: dict[str, int], resample: int | None = None
-    ) -> tuple[Any, list[int], list[int]]:
+        self, images: T, max_image_size: dict[str, int], resample: int | None = None
+    ) -> tuple[T, list[int], list[int]]:
         """Cut (batch, channels, height, width) into tiles and a global view: (frames, rows, cols)."""
         tile = max_image_size["longest_edge"]
-        batch, channels, height, width = images.shape
+        pixels = as_array(images)
+        batch, channels, height, width = pixels.shape
         if height <= tile and width <= tile:
-            return images[:, None], [0] * batch, [0] * batch
+            return like(pixels[:, None], images), [0] * batch, [0] * batch
         rows, cols = height // tile, width // tile
-        cut = images[..., : rows * tile, : cols * tile].reshape(batch, channels, rows, tile, cols, tile)
-        order = (0, 2, 4, 1, 3, 5)
-        tiles = (cut.transpose(order) if isinstance(cut, np.ndarray) else cut.permute(order)).reshape(
-            batch, rows * cols, channels, tile, tile
-        )
-        view = self.resize(images, {"height": tile, "width": tile}, resample)[:, None]
-        return _concatenate(tiles, view), [rows] * batch, [cols] * batch
+        cut = pixels[..., : rows * tile, : cols * tile].reshape(batch, channels, rows, tile, cols, tile)
+        tiles = cut.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows * cols, channels, tile, tile)
+        view = self.resize(pixels, {"height": tile, "width": tile}, resample)[:, None]
+        return like(np.concatenate((tiles, view), axis=1), images), [rows] * batch, [cols] * batch
 
     def pad(
-        self, image: Any, padded_size: tuple[int, int], fill: int = 0, return_pixel_mask: bool = True
-    ) -> tuple[Any, Any]:
+        self, image: T, padded_size: tuple[int, int], fill: int = 0, return_pixel_mask: bool = True
+    ) -> tuple[T, T | None]:
         """Pad (channels, height, width) at the right and bottom; return it and the mask (height, width) or None."""
-        height, width = image.shape[-2:]
-        below, right = padded_size[0] - height, padded_size[1] - width
-        if below < 0 or right < 0:
-            raise ValueError(
-                "Padding dimensions are negative. Please make sure that the padded size is larger than the original "
-                f"size. Got padded size: {padded_size}, original size: {(height, width)}."
-            )
-        pads = ((0, 0), (0, below), (0, right))
-        padded = self._each(image, lambda planes: np.pad(planes, pads, constant_values=fill))
-        if not return_pixel_mask:
-            return padded, None
-        mask = np.zeros(padded_size, dtype=np.int64)
-        mask[:height, :width] = 1
-        return padded, mask if isinstance(image, np.ndarray) else to_tensor(mask)
+        padded, mask = pad_planes(as_array(image), padded_size, fill)
+        return like(padded, image), like(mask, image) if return_pixel_mask else None
 
-    def rescale(self, image: Any, scale: float, **kwargs: Any) -> Any:
+    def rescale(self, image: T, scale: float, **kwargs: object) -> T:
         """Multiply by `scale`."""
         return self._each(image, lambda planes: self.arithmetic.rescale(planes, scale))
 
-    def normalize(self, image: Any, mean: Numbers, std: Numbers, **kwargs: Any) -> Any:
+    def normalize(self, image: T, mean: Numbers, std: Numbers, **kwargs: object) -> T:
         """Subtract the mean and divide by the standard deviation of each channel, in float32."""
         return self._each(image, lambda planes: self.arithmetic.normalize(planes, mean, std))
 
     def rescale_and_normalize(
-        self, images: Any, do_rescale: bool, rescale_factor: float, do_normalize: bool, image_mean: Any, image_std: Any
-    ) -> Any:
+        self,
+        images: T,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: Numbers,
+        image_std: Numbers,
+    ) -> T:
         """Rescale and normalise in one step."""
         steps = (do_rescale, rescale_factor, do_normalize, image_mean, image_std)
         return self._each(images, lambda planes: self.arithmetic.rescale_and_normalize(planes, *steps))
 
-    def _each(self, images: Any, step: Callable[[Array], Array]) -> Any:
+    def _each(self, images: T, step: Callable[[Array], Array]) -> T:
         """Apply a step to every (channels, height, width) array of an array or tensor with any leading dimensions."""
-        given = images if isinstance(images, np.ndarray) else images.detach().cpu().numpy()
+        given = as_array(images)
         flat = given.reshape(-1, *given.shape[-3:])
         out = np.stack([step(planes) for planes in flat])
-        out = out.reshape(*given.shape[:-3], *out.shape[1:])
-        return out if isinstance(images, np.ndarray) else to_tensor(out).to(images.device)
+        return like(out.reshape(*given.shape[:-3], *out.shape[1:]), images)
 
     def _keeps_uint8(self, do_pad: bool, padded: bool) -> bool:
         return not do_pad
@@ -114,15 +110,7 @@ class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
         return tensor_wrap(settings)
 
 
-def _concatenate(tiles: Any, view: Any) -> Any:
-    if isinstance(tiles, np.ndarray):
-        return np.concatenate((tiles, view), axis=1)
-    import torch
-
-    return torch.cat((tiles, view), dim=1)
-
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> type[SmolVLMImageProcessor]:
     if name == "SmolVLMImageProcessorFast":
         warnings.warn(
             "SmolVLMImageProcessorFast is now called SmolVLMImageProcessor; the class is the same.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from .call_settings import Settings, plain
 
 if TYPE_CHECKING:
     import torch
+
+    from ..media.kinds import AnyArray
+
+T = TypeVar("T", bound="AnyArray")
 
 Wrap = Callable[[Array], "Array | torch.Tensor"]
 """Turns an array into what is returned: itself, or a tensor of the same memory."""
@@ -54,6 +58,16 @@ def to_tensor(array: Array) -> torch.Tensor:
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def as_array(values: AnyArray) -> Array:
+    """Return an array or the values of a tensor."""
+    return values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
+
+
+def like(array: Array, given: T) -> T:
+    """Return an array in the form in which another one was given: itself, or a tensor on the same device."""
+    return cast("T", array if isinstance(given, np.ndarray) else to_tensor(array).to(given.device))
 
 
 def pack_frames(pixels: Array, frames: list[int], settings: Settings, wrap: Wrap) -> dict[str, object]:

@@ -14,9 +14,9 @@ from .conversion import conversion, rescaling
 from .planes import PillowPixels
 from .sources import naming
 
-Picture = Array | PillowPixels
+Planes = Array | PillowPixels
 """(channels, height, width)."""
-Samples = Sequence[Sequence[Picture]]
+Samples = Sequence[Sequence[Planes]]
 
 # NumPy has no bfloat16: its bits are kept in a uint16.
 _STORAGE = {"bfloat16": "uint16", "uint8": "uint8"}

@@ -5,13 +5,21 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from ..media.kinds import LAST, channel_layout, is_pil_image, is_tensor
 from .arithmetic import Array, BFloat16
 from .call_settings import plain
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    import PIL.Image
+
+    from ..media.kinds import AnyArray, Picture
 
 _LOG = logging.getLogger(__name__)
 _CHANNELS = (1, 3, 4)
@@ -32,9 +40,9 @@ def infer_layout(shape: tuple[int, ...]) -> str:
 
 
 def to_planes(
-    image: Any, *, do_convert_rgb: bool | None, input_data_format: Any, rgba: Callable[[Array], Array]
+    image: Picture, *, do_convert_rgb: bool | None, input_data_format: object, rgba: Callable[[Array], Array]
 ) -> Array:
-    """Return one picture as a (channels, height, width) array, three channels where `do_convert_rgb`.
+    """Return one picture as a (channels, height, width) array, three channels with `do_convert_rgb`.
 
     `rgba` composes a (4, height, width) array onto white. Raises ValueError for pictures without pixels, of unusable
     type, or that hold NaN or infinity.
@@ -53,27 +61,27 @@ def to_planes(
 
 
 class PillowPixels:
-    """A PIL image of mode RGB that native code reads where Pillow keeps it; otherwise as (3, height, width) uint8."""
+    """A PIL image of mode RGB, whose memory native code reads; to NumPy it is uint8 (3, height, width)."""
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, image: Any) -> None:
+    def __init__(self, image: PIL.Image.Image) -> None:
         image.load()
         self.image = image
         self.shape = (3, image.height, image.width)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         planes: Array = np.asarray(self.image, dtype=dtype).transpose(2, 0, 1)
         return planes
 
 
-def is_plain_rgb(image: Any) -> bool:
+def is_plain_rgb(image: Picture) -> TypeGuard[PIL.Image.Image]:
     """Whether `image` is a PIL image with pixels that need no conversion."""
     return is_pil_image(image) and image.mode == "RGB" and image.info.get("transparency") is None and all(image.size)
 
 
-def pil_planes(image: Any, do_convert_rgb: bool | None) -> Array:
-    """The pixels of a PIL image; transparency is composed onto white where it is converted."""
+def pil_planes(image: PIL.Image.Image, do_convert_rgb: bool | None) -> Array:
+    """The pixels of a PIL image; conversion composes transparency onto white."""
     if do_convert_rgb and image.mode != "RGB":
         if "A" in image.getbands() or image.info.get("transparency") is not None:
             from PIL import Image
@@ -90,7 +98,7 @@ def pil_planes(image: Any, do_convert_rgb: bool | None) -> Array:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _array_planes(image: Any, input_data_format: Any) -> Array:
+def _array_planes(image: AnyArray, input_data_format: object) -> Array:
     array = _to_numpy(image)
     if array.ndim == 2:
         return array[None]
@@ -104,7 +112,7 @@ def _array_planes(image: Any, input_data_format: Any) -> Array:
     return array
 
 
-def _to_numpy(image: Any) -> Array:
+def _to_numpy(image: AnyArray) -> Array:
     if is_tensor(image):
         image = image.detach().cpu()
         bfloat16 = str(image.dtype) == "torch.bfloat16"
@@ -128,3 +136,21 @@ def warn_if_scaled(planes: Array, do_rescale: bool | None) -> None:
             "a picture with values in 0..1 is rescaled again and becomes almost black; pass do_rescale=False",
             stacklevel=2,
         )
+
+
+def pad_planes(planes: Array, padded_size: tuple[int, int], fill: int) -> tuple[Array, Array]:
+    """Pad (channels, height, width) at the right and at the bottom.
+
+    Returns it and the mask, int64 (height, width), 1 on the picture. Raises ValueError for a smaller size.
+    """
+    height, width = planes.shape[-2:]
+    below, right = padded_size[0] - height, padded_size[1] - width
+    if below < 0 or right < 0:
+        raise ValueError(
+            "Padding dimensions are negative. Please make sure that the padded size is larger than the original "
+            f"size. Got padded size: {padded_size}, original size: {(height, width)}."
+        )
+    mask = np.zeros(padded_size, dtype=np.int64)
+    mask[:height, :width] = 1
+    pads = [(0, 0)] * (planes.ndim - 2) + [(0, below), (0, right)]
+    return np.pad(planes, pads, constant_values=fill), mask

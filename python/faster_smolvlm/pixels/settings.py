@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Flag
+from functools import cache
 
 from . import setting_checks as checks
 
@@ -66,7 +68,7 @@ SETTINGS: dict[str, Setting] = {
     "image_mean": Setting(*_NUMBERS),
     "image_std": Setting(*_NUMBERS),
     "do_pad": Setting(*_BOOL),
-    # A call about clips takes the attribute of the processor in its place, as Transformers does.
+    # A call about clips reads the attribute of the processor instead, as in Transformers.
     "max_image_size": Setting(
         checks.has_longest_edge, "a dict with a positive 'longest_edge'", required=True, no_effect=_CLIPS
     ),
@@ -108,11 +110,13 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
+@cache
 def names(reader: Reader) -> tuple[str, ...]:
     """Return the settings of an image or a video processor, in the order of the table."""
     return tuple(name for name, setting in SETTINGS.items() if reader in setting.readers)
 
 
+@cache
 def call_names(reader: Reader) -> tuple[str, ...]:
     """Return those of them that a call takes."""
     return tuple(name for name in names(reader) if SETTINGS[name].in_calls)
@@ -140,17 +144,18 @@ IGNORED = frozenset(
 """What callers of Transformers pass to `from_pretrained` and what has no meaning here."""
 
 
-def unknown_setting(name: str, known: Collection[str], where: str = "") -> TypeError:
-    """Return the error for a setting that nobody reads: it names the setting and the nearest known one."""
-    from difflib import get_close_matches
+def unknown_setting(name: str, known: Collection[str], group: str = "") -> TypeError:
+    """Return the error for a setting that nobody reads: it names the setting and the nearest known one.
 
+    `group` is empty or " in images_kwargs" for a setting that was given there.
+    """
     (nearest,) = get_close_matches(name, sorted(known), n=1, cutoff=0.0) or ("",)
     hint = f"; the nearest known one is {nearest!r}" if nearest else ""
-    return TypeError(f"got an unexpected keyword argument {name!r}{where}: nobody reads it{hint}")
+    return TypeError(f"got an unexpected keyword argument {name!r}{group}: nothing here reads it{hint}")
 
 
-def check_names(given: Collection[str], known: Collection[str], where: str = "") -> None:
+def check_names(given: Collection[str], known: Collection[str], group: str = "") -> None:
     """Raise TypeError if one of the given names is not known."""
     for name in given:
         if name not in known:
-            raise unknown_setting(name, known, where)
+            raise unknown_setting(name, known, group)

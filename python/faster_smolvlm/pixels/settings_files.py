@@ -8,12 +8,13 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, overload
+from typing import ClassVar, Literal, TypeVar, cast, overload
 
 import numpy as np
 
 from ..checkpoint.hub import checkpoint, split_hub_options
 from ..checkpoint.json_files import JsonObject, json_text, read_json
+from .call_settings import Settings
 from .settings import IGNORED, OF_CALLER, Reader, names, unknown_setting
 from .size import SizeDict
 
@@ -84,7 +85,7 @@ class SettingsFiles:
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         return_unused_kwargs: Literal[False] = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Self: ...
     @overload
     @classmethod
@@ -93,25 +94,24 @@ class SettingsFiles:
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         return_unused_kwargs: Literal[True],
-        **kwargs: Any,
+        **kwargs: object,
     ) -> tuple[Self, JsonObject]: ...
     @classmethod
     def from_pretrained(
-        cls: type[Self], pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+        cls: type[Self], pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: object
     ) -> Self | tuple[Self, JsonObject]:
         """Load from a directory, a JSON file or a hub id; keyword arguments that are settings override the file.
 
         The entry `image_processor` or `video_processor` of processor_config.json is read, without it
         video_preprocessor_config.json (clips only), without that preprocessor_config.json. `revision`, `token`,
-        `cache_dir`, `local_files_only` and `subfolder` say where from. Raises OSError if the files are missing,
+        `cache_dir`, `local_files_only` and `subfolder` locate the files. Raises OSError if the files are missing,
         TypeError for other arguments; with `return_unused_kwargs=True` those are returned beside the processor.
         """
         settings, rest = cls._read(os.fspath(pretrained_model_name_or_path), kwargs)
-        made: Self | tuple[Self, JsonObject] = cls.from_dict(settings, **rest)
-        return made
+        return cls.from_dict(settings, **rest)
 
     @classmethod
-    def from_dict(cls: type[Self], settings: Mapping[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls: type[Self], settings: Mapping[str, object], **kwargs: object) -> Self | tuple[Self, JsonObject]:
         """Make a processor from the settings of a file; keyword arguments that are settings override them.
 
         What else the file holds is kept as attributes. Raises TypeError for other arguments; with
@@ -133,8 +133,7 @@ class SettingsFiles:
     @classmethod
     def from_json_file(cls: type[Self], json_file: str | os.PathLike[str]) -> Self:
         """Make a processor from a JSON file."""
-        processor: Self = cls.from_dict(read_json(Path(json_file)))
-        return processor
+        return cast("Self", cls.from_dict(read_json(Path(json_file))))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
@@ -153,7 +152,7 @@ class SettingsFiles:
         vars(self).update({name: value for name, value in values.items() if name not in CLASS_NAMES})
 
     @classmethod
-    def _read(cls, name: str, kwargs: Mapping[str, Any]) -> tuple[JsonObject, dict[str, Any]]:
+    def _read(cls, name: str, kwargs: Mapping[str, object]) -> tuple[JsonObject, Settings]:
         """Return the settings in the files of a checkpoint, and the keyword arguments that are not about files."""
         hub_options, rest = split_hub_options({key: value for key, value in kwargs.items() if key not in IGNORED})
         folder, own_file = rest.pop("subfolder", ""), rest.pop(f"{cls._part}_filename", None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
-from typing import Any
 
 VALID_KEYS = (
     {"height", "width"},
@@ -40,8 +39,8 @@ class SizeDict:
             raise KeyError(f"Key {key} is not a valid field of SizeDict.")
         setattr(self, key, value)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the entry, or `default` where it is absent."""
+    def get(self, key: str, default: int | None = None) -> int | None:
+        """Return the entry, or `default` if it is absent."""
         value = self[key] if key in _NAMES else None
         return default if value is None else value
 
@@ -49,7 +48,7 @@ class SizeDict:
         """Names of the entries that are there."""
         return [name for name, _ in self]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[tuple[str, int]]:
         # Pairs rather than keys, as in Transformers, where dict(size) works by it.
         for name in _NAMES:
             value = getattr(self, name)
@@ -86,12 +85,15 @@ class SizeDict:
 
 _NAMES = tuple(field.name for field in fields(SizeDict))
 
+Size = int | Sequence[int] | dict[str, int] | SizeDict
+"""A size in any of the forms that `size_dict` takes."""
 
-def _plain(size: Any) -> dict[str, int]:
+
+def _plain(size: SizeDict | dict[str, int]) -> dict[str, int]:
     return size.to_dict() if isinstance(size, SizeDict) else dict(size)
 
 
-def size_dict(size: Any, *, default_to_square: bool | None = True, name: str = "size") -> SizeDict:
+def size_dict(size: object, *, default_to_square: bool | None = True, name: str = "size") -> SizeDict:
     """Turn an int, a (height, width) pair or a dict into a `SizeDict`; ValueError for anything else."""
     if isinstance(size, SizeDict):
         return size

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..media import MediaPolicy, load_image
+
+if TYPE_CHECKING:
+    from ..media.kinds import Picture
 
 
 @contextmanager
@@ -18,13 +21,13 @@ def naming(which: str) -> Iterator[None]:
         raise type(error)(f"{which}: {error}") from None
 
 
-def load_pictures(images: object, policy: MediaPolicy) -> Any:
+def load_pictures(images: object, policy: MediaPolicy) -> Picture | list[object]:
     """Replace sources (paths, URLs, bytes, files …), at any depth, by decoded pictures."""
     if not isinstance(images, (list, tuple)):
         return load_image(images, policy)
     return [_load_item(item, index, policy) for index, item in enumerate(images)]
 
 
-def _load_item(item: object, index: int, policy: MediaPolicy) -> Any:
+def _load_item(item: object, index: int, policy: MediaPolicy) -> object:
     with naming(f"image {index}"):
         return load_pictures(item, policy)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -36,8 +37,14 @@ from .clip_frames import FramePixels
 from .output import pack_clips
 from .settings import Reader, names
 from .settings_files import SettingsFiles
-from .size import size_dict
+from .size import SizeDict, size_dict
 from .sources import naming
+
+if TYPE_CHECKING:
+    from ..media.kinds import AnyArray
+    from ..media.nesting import Clip
+
+Self = TypeVar("Self", bound="SmolVLMVideoProcessor")
 
 
 class SmolVLMVideoProcessor(SettingsFiles):
@@ -45,8 +52,8 @@ class SmolVLMVideoProcessor(SettingsFiles):
 
     Every setting is a keyword argument of the constructor, an attribute that may be changed later, and a keyword
     argument of a call (`max_image_size` is not read from a call). `video_sampling`, as the hub's files have it, sets
-    `num_frames`, `fps` and `size`, but a `size` beside it wins. `frame_sampling`, where it is set, chooses frames in
-    place of the model's rule; `media_policy` limits what clips from outside may be, `threads` how many threads decode
+    `num_frames`, `fps` and `size`, but a `size` beside it wins. `frame_sampling`, if it is set, chooses frames instead
+    of the model's rule; `media_policy` limits what clips from outside may be, `threads` how many threads decode
     and resize.
     """
 
@@ -58,7 +65,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
 
     do_convert_rgb = True
     do_resize = True
-    size: Any = {"longest_edge": 4 * 364}  # noqa: RUF012 - copied for each instance
+    size: SizeDict | dict[str, int] | None = {"longest_edge": 4 * 364}  # noqa: RUF012 - copied for each instance
     resample = 1
     do_rescale = True
     rescale_factor = 1 / 255
@@ -66,7 +73,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
     image_mean: float | tuple[float, ...] | list[float] | None = (0.5, 0.5, 0.5)
     image_std: float | tuple[float, ...] | list[float] | None = (0.5, 0.5, 0.5)
     default_to_square = True
-    max_image_size: Any = {"longest_edge": 364}  # noqa: RUF012 - copied for each instance
+    max_image_size: dict[str, int] = {"longest_edge": 364}  # noqa: RUF012 - copied for each instance
     do_pad = True
     do_sample_frames = False
     return_metadata = False
@@ -77,10 +84,10 @@ class SmolVLMVideoProcessor(SettingsFiles):
     media_policy = MediaPolicy()
     threads: int
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         known = names(self._reader)
         given = {name: kwargs.pop(name, None) for name in known}
-        sampling = kwargs.get("video_sampling")
+        sampling = cast("Settings | None", kwargs.get("video_sampling"))
         if sampling is not None:
             size = {} if given["size"] is None else {"video_size": given["size"]}
             sampling = kwargs["video_sampling"] = {**sampling, **size}
@@ -99,23 +106,23 @@ class SmolVLMVideoProcessor(SettingsFiles):
             self.num_frames, self.fps = sampling["max_frames"], sampling["fps"]
             self.size = size_dict(sampling["video_size"], default_to_square=self.default_to_square).to_dict()
 
-    def __call__(self, videos: object, **kwargs: Any) -> BatchFeature:
+    def __call__(self, videos: object, **kwargs: object) -> BatchFeature:
         """Alias of `preprocess`."""
         return self.preprocess(videos, **kwargs)
 
-    def preprocess(self, videos: object, **kwargs: Any) -> BatchFeature:
+    def preprocess(self, videos: object, **kwargs: object) -> BatchFeature:
         """Return the frames of `videos`.
 
         `videos` is a clip or a list of clips; a clip is a path, URL, data URI, base64 string, bytes or a binary file,
         an array or tensor (frames, height, width, channels) or (frames, channels, height, width) with 1 or 3 channels,
         or a list of pictures. With `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each
-        by `sample_frames`; arrays need `video_metadata` for that; a `frame_sampling` chooses in its place. The result
+        by `sample_frames`; arrays need `video_metadata` for that; a `frame_sampling` replaces it. The result
         holds `pixel_values`, float32 (clips, frames, 3, height, width), clips shorter than the longest padded by zeros,
         `pixel_attention_mask`, int64 (clips, frames, height, width), 1 in those frames too, and with `return_metadata`
         the list `video_metadata`. `return_tensors` is "pt", "np" or None (lists). Clips that are read from files are
         turned upright; a sample aspect ratio is not applied (see `VideoReader`).
 
-        `fast` scales from the decoder's planes to the model's size at once, where the exact way resizes twice. Its
+        `fast` scales from the decoder's planes to the model's size at once, while the exact way resizes twice. Its
         frames are not bit-equal: the mean difference is below 1 % of the range of values, but single values at sharp
         edges can be far off.
 
@@ -141,7 +148,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
         return features
 
     def _clip(
-        self, clip: Any, metadata: VideoMetadata, settings: Settings, to_pixels: FramePixels, pool: ThreadPoolExecutor
+        self, clip: Clip, metadata: VideoMetadata, settings: Settings, to_pixels: FramePixels, pool: ThreadPoolExecutor
     ) -> tuple[Array, VideoMetadata]:
         sample, policy = settings["do_sample_frames"], settings["media_policy"]
         if is_source(clip):
@@ -162,7 +169,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
         given = plain(settings["input_data_format"])
         return to_pixels.of_array(clip, clip_layout(clip) if given is None else str(given), pool), metadata
 
-    def _sampled(self, clip: Any, metadata: VideoMetadata, settings: Settings) -> Array:
+    def _sampled(self, clip: AnyArray, metadata: VideoMetadata, settings: Settings) -> Array:
         """Return which frames of an array are taken."""
         sampling: FrameSampling | None = settings["frame_sampling"]
         if sampling is None:
@@ -185,13 +192,13 @@ class SmolVLMVideoProcessor(SettingsFiles):
         num_frames: int | None = None,
         fps: float | None = None,
         skip_secs: float = 1,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Array:
         """Return the indices of the frames to take: `fps` per second, at most `num_frames`, evenly over the clip.
 
         Both default to the attributes. `skip_secs` seconds are left out at both ends of a clip longer than
         ``num_frames * fps + 2 * skip_secs`` seconds. Raises ValueError without the metadata's `fps`, TypeError
-        without its `duration` or where `num_frames` and `fps` are set nowhere.
+        without its `duration`, or if `num_frames` or `fps` is set nowhere.
         """
         video_fps = getattr(metadata, "fps", None)
         if video_fps is None:
@@ -211,6 +218,19 @@ class SmolVLMVideoProcessor(SettingsFiles):
             metadata.total_num_frames, video_fps, duration, at_most, rate, skip_secs=skip_secs
         )
         return np.array(indices, dtype=np.int64)
+
+    @classmethod
+    def from_dict(cls: type[Self], settings: Mapping[str, object], **kwargs: object) -> Self | tuple[Self, JsonObject]:
+        """Make a processor from the settings of a file; keyword arguments override them, its `video_sampling` too.
+
+        Otherwise as `SettingsFiles.from_dict`.
+        """
+        sampling = cast("Settings | None", settings.get("video_sampling"))
+        if sampling is not None:
+            given = {"max_frames": kwargs.get("num_frames"), "fps": kwargs.get("fps")}
+            sampling = {**sampling, **{name: value for name, value in given.items() if value is not None}}
+            settings = {**settings, "video_sampling": sampling}
+        return super().from_dict(settings, **kwargs)
 
     def to_dict(self) -> JsonObject:
         """Return the settings as a dict that JSON can hold."""

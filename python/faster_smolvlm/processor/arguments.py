@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from ..pixels.call_settings import Settings
 from ..pixels.protocols import VideoProcessor
 from ..pixels.settings import Reader, call_names, check_names
 from ..text.call_options import TextOptions
@@ -37,13 +38,13 @@ _READ_BY = {
 class CallArguments:
     """The arguments of a call by who reads them: the tokenizer, the image and the video processor, the processor."""
 
-    text: dict[str, Any] = field(default_factory=dict)
-    images: dict[str, Any] = field(default_factory=dict)
-    videos: dict[str, Any] = field(default_factory=dict)
-    own: dict[str, Any] = field(default_factory=dict)
+    text: Settings = field(default_factory=dict)
+    images: Settings = field(default_factory=dict)
+    videos: Settings = field(default_factory=dict)
+    own: Settings = field(default_factory=dict)
 
     @property
-    def groups(self) -> dict[str, dict[str, Any]]:
+    def groups(self) -> dict[str, Settings]:
         """The arguments of the three parts, by the names of Transformers."""
         return {"text_kwargs": self.text, "images_kwargs": self.images, "videos_kwargs": self.videos}
 
@@ -71,7 +72,7 @@ def check_arguments(given: Mapping[str, object], clips: bool) -> None:
             raise TypeError(f"{group} has to be a dict, got {type(values).__name__}")
 
 
-def sort_arguments(given: Mapping[str, Any], tokenizer_defaults: Mapping[str, Any], clips: bool) -> CallArguments:
+def sort_arguments(given: Settings, tokenizer_defaults: Mapping[str, object], clips: bool) -> CallArguments:
     """Sort the keyword arguments of a call.
 
     Later ones win: `tokenizer_defaults`, `common_kwargs`, then what the caller gave flat or grouped. A name that
@@ -95,13 +96,16 @@ def chat_call_arguments(
     kwargs: Mapping[str, object],
     read_by_template: Collection[str],
     video_processor: VideoProcessor | None,
-) -> tuple[dict[str, Any], Any]:
-    """Return what `apply_chat_template` passes on to the call, and the pictures given in place of the conversation's.
+) -> tuple[Settings, Any]:
+    """Return what `apply_chat_template` passes on to the call, and the pictures given instead of the conversation's.
 
     That are `processor_kwargs`, those of `kwargs` that the template does not read, and the sampling that the video
     processor is set to. Raises TypeError for a name that neither the template nor the call reads.
     """
-    call = {**processor_kwargs, **{name: value for name, value in kwargs.items() if name not in read_by_template}}
+    call: Settings = {
+        **processor_kwargs,
+        **{name: value for name, value in kwargs.items() if name not in read_by_template},
+    }
     images = call.pop("images", None)
     check_arguments(call, clips=video_processor is not None)
     if video_processor is not None:
@@ -120,7 +124,7 @@ def _groups(clips: bool) -> dict[str, frozenset[str]]:
     return {**read_by, "text_kwargs": TEXT | OWN, "audio_kwargs": _AUDIO, "common_kwargs": common}
 
 
-def _add_group(arguments: CallArguments, group: str, given: Mapping[str, Any]) -> None:
+def _add_group(arguments: CallArguments, group: str, given: Settings) -> None:
     for name, value in (given[group] or {}).items():
         if name in OWN:
             arguments.own.setdefault(name, value)

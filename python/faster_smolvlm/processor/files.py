@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
-from ..checkpoint.json_files import json_text, read_optional_json
+from ..checkpoint.json_files import JsonObject, json_text, read_optional_json
 from ..pixels.backends import image_processor_class
+from ..pixels.call_settings import Settings
 from ..pixels.protocols import VideoProcessor
 from ..pixels.settings import IGNORED, Reader, check_names, names
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
@@ -40,13 +41,13 @@ class Savable(Protocol):
     tokenizer: SmolVLMTokenizer
     chat_template: ChatTemplates
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return what processor_config.json holds."""
 
 
 def read_processor(
-    kind: type[ProcessorClass], name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]
-) -> dict[str, Any]:
+    kind: type[ProcessorClass], name_or_dir: str | os.PathLike[str], kwargs: Mapping[str, object]
+) -> Settings:
     """Return the arguments of a processor of class `kind` that the files of a checkpoint, and `kwargs`, ask for.
 
     Raises TypeError for a keyword argument that nobody reads, OSError for a missing or broken file.
@@ -57,7 +58,8 @@ def read_processor(
     check_names(rest, {*picture_names, *clip_names, *_TOKENIZER, *_OWN, "backend"})
     source = checkpoint(name_or_dir, **hub_options)
     settings = read_optional_json(source.find("processor_config.json"))
-    image_class = image_processor_class(kind.image_processors, rest.get("backend"), kwargs.get("use_fast"))
+    use_fast = None if kwargs.get("use_fast") is None else bool(kwargs["use_fast"])
+    image_class = image_processor_class(kind.image_processors, rest.get("backend"), use_fast)
     images, videos = _only(rest, picture_names), _only(rest, clip_names)
     return {
         "image_processor": image_class.from_pretrained(name_or_dir, **hub_options, **images),
@@ -69,11 +71,11 @@ def read_processor(
     }
 
 
-def _only(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+def _only(values: Settings, known: Collection[str]) -> Settings:
     return {name: value for name, value in values.items() if name in known}
 
 
-def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any]) -> VideoProcessor | None:
+def _video_processor(name_or_dir: str | os.PathLike[str], kwargs: Settings) -> VideoProcessor | None:
     try:
         from ..pixels.video_processing_smolvlm import SmolVLMVideoProcessor
     except ModuleNotFoundError:

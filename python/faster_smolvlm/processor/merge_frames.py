@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..text.expansion import PromptPart
+from .media import Pixels
+
+if TYPE_CHECKING:
+    from ..media.kinds import AnyArray
 
 
-def merge_frames(
-    parts: Sequence[Sequence[PromptPart]], pictures: dict[str, Any], clips: dict[str, Any]
-) -> dict[str, Any]:
+def merge_frames(parts: Sequence[Sequence[PromptPart]], pictures: Pixels, clips: Pixels) -> Pixels:
     """Return `pixel_values` and `pixel_attention_mask` (batch, frames, …), frames in the order of the placeholders.
 
-    `pictures` hold one row per prompt, `clips` one row per clip, both by the same names. Raises ValueError where their
+    `pictures` hold one row per prompt, `clips` one row per clip, both by the same names. Raises ValueError if their
     frames differ in size.
     """
     merged = {}
@@ -25,7 +27,7 @@ def merge_frames(
         next_clip = iter(clips[name])
         rows = []
         for picture_row, sample in zip(picture_rows, parts, strict=True):
-            row: list[Any] = []
+            row: list[AnyArray] = []
             first = 0
             for part in sample:
                 if part.clip is None:
@@ -38,8 +40,8 @@ def merge_frames(
     return merged
 
 
-def _stack(rows: list[list[Any]], like: Any) -> Any:
-    """Return one array of the kind of `like`, zero where a row has fewer frames than the longest."""
+def _stack(rows: list[list[AnyArray]], like: AnyArray) -> AnyArray:
+    """Return one array or tensor, as `like` is; zeros pad the rows that have fewer frames than the longest."""
     shape = tuple(like.shape[2:])
     for row in rows:
         for frame in row:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..batch_feature import BatchFeature
 from ..media.nesting import nest_images
+from ..pixels.call_settings import Settings
 from ..pixels.protocols import ImageProcessor
 from ..text.expansion import PromptPart
 from ..text.placeholders import image_prompt
@@ -58,12 +59,12 @@ class Idefics3Processor(SmolVLMProcessor):
         return ["image_processor", "tokenizer"]
 
     def __call__(  # type: ignore[override]  # Transformers' own two classes differ here
-        self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any
+        self, images: object = None, text: str | Sequence[str] | None = None, **kwargs: object
     ) -> BatchFeature:
         """Prepare pictures and text for the model; see `SmolVLMProcessor`."""
         return super().__call__(images, text, **kwargs)
 
-    def _nest(self, images: Any, texts: list[str] | None) -> list[list[Any]]:
+    def _nest(self, images: object, texts: list[str] | None) -> list[list[object]]:
         nested = nest_images(images)
         if len(nested) != 1 or texts is None or not _is_flat(images):
             return nested
@@ -73,7 +74,7 @@ class Idefics3Processor(SmolVLMProcessor):
         rest = nested[0][ends[-1] if ends else 0 :]
         return [*dealt, rest] if rest else dealt
 
-    def _encode(self, texts: list[str], parts: list[list[PromptPart]], options: dict[str, Any]) -> dict[str, Any]:
+    def _encode(self, texts: list[str], parts: list[list[PromptPart]], options: Settings) -> Settings:
         marks = options.get("return_mm_token_type_ids") and any(parts)
         features = super()._encode(texts, parts, {**options, "return_mm_token_type_ids": False})
         if marks:
@@ -92,5 +93,5 @@ class Idefics3Processor(SmolVLMProcessor):
         return marks
 
 
-def _is_flat(images: Any) -> bool:
+def _is_flat(images: object) -> bool:
     return isinstance(images, (list, tuple)) and not any(isinstance(image, (list, tuple)) for image in images)

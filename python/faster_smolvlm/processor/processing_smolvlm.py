@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..batch_feature import BatchFeature
+from ..checkpoint.json_files import JsonObject
 from ..media import MediaPolicy
 from ..media.nesting import count_videos, nest_images
-from ..pixels.call_settings import check_value
+from ..pixels.call_settings import Settings, check_value
 from ..pixels.protocols import ImageProcessor, VideoProcessor
-from ..text import chat_template as chat_rendering
-from ..text import conversation as chat
-from ..text.assistant_masks import assistant_masks
-from ..text.control_tokens import mark, without_marked
+from ..text.control_tokens import without_marked
 from ..text.expansion import PromptEncoder, PromptPart, prompt_parts
 from ..text.placeholders import Clip, Grid, MediaTokens
-from ..text.plain_data import plain_data
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
-from .arguments import TEXT, CallArguments, chat_call_arguments, sort_arguments
+from .arguments import TEXT, CallArguments, sort_arguments
+from .chat import ChatProcessor
 from .counts import as_texts, check_counts
 from .files import ChatTemplates, read_processor, write_processor
+from .media import clip_features, picture_features
 from .merge_frames import merge_frames
 
-_LOG = logging.getLogger(__name__)
 
-
-class SmolVLMProcessor:
+class SmolVLMProcessor(ChatProcessor):
     """A tokenizer, an image processor and a video processor behind one call.
 
     `video_processor` may be None: then clips are refused. `image_seq_len` is how many image tokens the model makes of
-    one tile. Attributes, of the parts too, can be changed at any time and count from the next call on.
+    one tile. `media_policy`, if it is given, is set on both media processors. Attributes, of the parts too, can be
+    changed at any time and count from the next call on.
 
-    Raises TypeError for parts of another kind and for an unknown argument, ValueError where the tokenizer has no image
+    Raises TypeError for parts of another kind and for an unknown argument, ValueError if the tokenizer has no image
     token.
     """
 
@@ -55,7 +52,7 @@ class SmolVLMProcessor:
         chat_template: ChatTemplates = None,
         *,
         media_policy: MediaPolicy | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         if kwargs:
             raise TypeError(f"Unexpected keyword argument {next(iter(kwargs))}.")
@@ -100,12 +97,15 @@ class SmolVLMProcessor:
         return ["image_processor", "tokenizer", "video_processor"]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> SmolVLMProcessor:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: object
+    ) -> SmolVLMProcessor:
         """Read the processor of a directory, a hub repository or the bundled "demo".
 
-        `revision`, `token`, `cache_dir` and `local_files_only` say where from; `backend` ("torchvision" or "pil")
-        chooses the image processor; other names go to the part that knows them (`size=…`, `padding_side="left"`,
-        `image_seq_len=…`). Raises OSError for a missing or broken file.
+        `revision`, `token`, `cache_dir` and `local_files_only` locate the files; `backend` ("torchvision" or "pil")
+        chooses the image processor; other names go to each part that reads them (`size=…`, `media_policy=…`,
+        `padding_side="left"`, `image_seq_len=…`). Raises OSError for a missing or broken file, TypeError for a name
+        that nobody reads.
         """
         return cls(**read_processor(cls, pretrained_model_name_or_path, kwargs))
 
@@ -113,7 +113,7 @@ class SmolVLMProcessor:
         """Write the files that `from_pretrained`, here and in Transformers, reads."""
         return write_processor(self, save_directory)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return what processor_config.json holds."""
         parts = {"image_processor": self.image_processor, "video_processor": self.video_processor}
         settings = {name: part.to_dict() for name, part in parts.items() if part is not None}
@@ -140,21 +140,22 @@ class SmolVLMProcessor:
 
     def __call__(
         self,
-        images: Any = None,
+        images: object = None,
         text: str | Sequence[str] | None = None,
-        videos: Any = None,
-        audio: Any = None,
-        **kwargs: Any,
+        videos: object = None,
+        audio: object = None,
+        **kwargs: object,
     ) -> BatchFeature:
         """Prepare pictures, clips and text for the model.
 
-        Returns `input_ids` and `attention_mask` (batch, length), `mm_token_type_ids` where asked for,
+        Returns `input_ids` and `attention_mask` (batch, length), `mm_token_type_ids` if they are asked for,
         `pixel_values` float32 (batch, frames, 3, height, width) and `pixel_attention_mask` int64 (batch, frames,
-        height, width). For clips without pictures the batch of the pixels counts clips; where one call holds both,
-        each prompt has one row of pixels, with its frames in the order of its placeholders.
+        height, width). For clips without pictures the batch of the pixels counts clips; if one call holds both, each
+        prompt has one row of pixels, with its frames in the order of its placeholders. `kwargs` are settings of the
+        three parts, flat or grouped as `text_kwargs`, `images_kwargs`, `videos_kwargs` and `common_kwargs`.
 
-        Raises ValueError where the placeholders of the text and the media do not agree, before anything is opened, and
-        where truncation would cut image tokens.
+        Raises ValueError if the placeholders of the text and the media do not agree, before anything is opened, and if
+        truncation would cut image tokens; TypeError for a setting that nobody reads.
         """
         if audio is not None:
             raise ValueError("SmolVLM takes no audio")
@@ -163,12 +164,11 @@ class SmolVLMProcessor:
         arguments = self._arguments(kwargs)
         sanitize = bool(arguments.own.get("sanitize_control_tokens"))
         self._check_counts(list(map(without_marked, texts)) if texts and sanitize else texts, nested, videos)
-        if videos is not None:
-            self.require_video_processor()
+        video_processor = None if videos is None else self.require_video_processor()
 
-        pictures, grids = self._process_images(nested, arguments.images)
-        clips_pixels, clips = self._process_videos(videos, arguments.videos)
-        data: dict[str, Any] = {}
+        pictures, grids = picture_features(self.image_processor, nested, arguments.images)
+        clips_pixels, clips = clip_features(video_processor, videos, arguments.videos) if video_processor else ({}, [])
+        data: Settings = {}
         if texts is not None:
             parts = prompt_parts(texts, self._media_tokens, grids, clips)
             data.update(self._encode(texts, parts, {**arguments.text, **arguments.own}))
@@ -183,7 +183,7 @@ class SmolVLMProcessor:
         )
 
     def encode_text(
-        self, texts: Sequence[str], *, grids: Sequence[Grid] = (), clips: Sequence[Clip] = (), **options: Any
+        self, texts: Sequence[str], *, grids: Sequence[Grid] = (), clips: Sequence[Clip] = (), **options: object
     ) -> dict[str, Any]:
         """Return the ids of texts whose pictures and clips are known by their size only, and what `options` ask for.
 
@@ -192,21 +192,21 @@ class SmolVLMProcessor:
         """
         return self._encode(list(texts), prompt_parts(texts, self._media_tokens, grids, clips), options)
 
-    def _nest(self, images: Any, texts: list[str] | None) -> list[list[Any]]:
+    def _nest(self, images: object, texts: list[str] | None) -> list[list[object]]:
         """Return the pictures of each prompt."""
         return nest_images(images)
 
-    def _encode(self, texts: list[str], parts: list[list[PromptPart]], options: dict[str, Any]) -> dict[str, Any]:
+    def _encode(self, texts: list[str], parts: list[list[PromptPart]], options: Settings) -> dict[str, Any]:
         """Return the ids of the texts, and what else `options` ask for."""
         encoder = PromptEncoder(self.tokenizer, self._media_tokens, self.image_token_id, self.image_seq_len)
         return encoder.encode(texts, parts, **options)
 
-    def _arguments(self, kwargs: dict[str, Any]) -> CallArguments:
+    def _arguments(self, kwargs: Settings) -> CallArguments:
         settings = self.tokenizer.init_kwargs
         defaults = {key: getattr(self.tokenizer, key, settings[key]) for key in TEXT if key in settings}
         return sort_arguments(kwargs, defaults, clips=self.video_processor is not None)
 
-    def _check_counts(self, texts: list[str] | None, images: list[list[Any]] | None, videos: object) -> None:
+    def _check_counts(self, texts: list[str] | None, images: list[list[object]] | None, videos: object) -> None:
         if texts is None:
             if images is None and videos is None:
                 raise ValueError(f"You need to provide at least one input to call {type(self).__name__}")
@@ -216,154 +216,11 @@ class SmolVLMProcessor:
         images_per_text = None if images is None else list(map(len, images))
         check_counts(texts, self._media_tokens, images_per_text, None if videos is None else count_videos(videos))
 
-    def _process_images(
-        self, images: list[list[Any]] | None, kwargs: dict[str, Any]
-    ) -> tuple[dict[str, Any], list[Grid]]:
-        """Return the pixels, and the grid of each picture in order."""
-        if images is None or (images and not any(images)):
-            return {}, []
-        features = dict(self.image_processor(images, **{**kwargs, "return_row_col_info": True}))
-        rows, cols = features.pop("rows"), features.pop("cols")
-        grids = [
-            (int(row), int(col))
-            for sample_rows, sample_cols in zip(rows, cols, strict=True)
-            for row, col in zip(sample_rows, sample_cols, strict=True)
-        ]
-        return features, grids
-
-    def _process_videos(self, videos: Any, kwargs: dict[str, Any]) -> tuple[dict[str, Any], list[Clip]]:
-        """Return the pixels, and when the frames of each clip were taken."""
-        if videos is None:
-            return {}, []
-        features = dict(self.require_video_processor()(videos, **{**kwargs, "return_metadata": True}))
-        metadata = features.pop("video_metadata")
-        padded = max(len(frames) for frames in features["pixel_values"])
-        return features, [self._clip(entry, padded) for entry in metadata]
-
-    def _clip(self, metadata: Any, padded_frames: int) -> Clip:
-        fps = metadata.fps
-        if fps is None:
-            _LOG.warning(
-                "SmolVLM requires frame timestamps to construct prompts, but the `fps` of the input video could not be "
-                "inferred. Probably `video_metadata` was missing from inputs and you passed pre-sampled frames. "
-                "Defaulting to `fps=24`. Please provide `video_metadata` for more accurate results."
-            )
-            fps = 24
-        indices = metadata.frames_indices
-        return Clip(
-            fps, metadata.duration, None if indices is None else [int(index) for index in indices], padded_frames
-        )
-
     @property
     def _media_tokens(self) -> MediaTokens:
         return MediaTokens(self.image_token, self.video_token, self.fake_image_token, self.global_image_token)
 
-    # Ids to text
 
-    def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Return the text of each row of ids; see `SmolVLMTokenizer.batch_decode`."""
-        return self.tokenizer.batch_decode(*args, **kwargs)
-
-    def decode(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the text of ids; see `SmolVLMTokenizer.decode`."""
-        return self.tokenizer.decode(*args, **kwargs)
-
-    def post_process_image_text_to_text(
-        self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
-    ) -> Any:
-        """Return the text of what `generate` returned."""
-        return self.tokenizer.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
-
-    # Conversations
-
-    def apply_chat_template(
-        self,
-        conversation: Any,
-        chat_template: str | None = None,
-        tools: list[dict[str, Any]] | None = None,
-        documents: list[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = False,
-        continue_final_message: bool | str = False,
-        return_assistant_tokens_mask: bool = False,
-        tokenize: bool = False,
-        return_tensors: str | None = None,
-        return_dict: bool = False,
-        load_audio_from_video: bool = False,
-        processor_kwargs: dict[str, Any] | None = None,
-        sanitize_control_tokens: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """Turn a conversation, or a list of conversations, into a prompt.
-
-        The content of a message is a list of items: `{"type": "text", "text": …}`, `{"type": "image", …}` with its
-        source under `image`, `url`, `path` or `base64` (`image_url` items too), `{"type": "video", …}` with `video` or
-        the same three.
-
-        Returns text (a list of texts for several conversations); with `tokenize` the `input_ids`, with `return_dict`
-        too everything that a call returns. `processor_kwargs` go to that call; `kwargs` that the template reads go to
-        the template, others to the call.
-        """
-        if load_audio_from_video:
-            raise ValueError("SmolVLM takes no audio: load_audio_from_video must be False")
-        chat_rendering.check_combination(
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            return_assistant_tokens_mask=return_assistant_tokens_mask,
-            tokenize=tokenize,
-            sanitize_control_tokens=sanitize_control_tokens,
-        )
-        conversations, batched = chat.normalize(conversation)
-        template = chat_rendering.choose_template(self.chat_template, chat_template, conversations)
-        if return_assistant_tokens_mask and not chat_rendering.tracks_generation(template):
-            _LOG.warning("return_assistant_tokens_mask is set, but the chat template has no {%% generation %%} block.")
-        read_by_template = chat_rendering.template_variables(template)
-        call, images = chat_call_arguments(processor_kwargs or {}, kwargs, read_by_template, self.video_processor)
-        shown: list[Any] = [conversations, tools, documents, kwargs]
-        if sanitize_control_tokens:
-            shown = mark(plain_data(shown), self.tokenizer.control_tokens(template))
-            call["sanitize_control_tokens"] = True
-        prompts, spans = chat_rendering.render(
-            shown[0],
-            template,
-            tools=shown[1],
-            documents=shown[2],
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            track_generation=return_assistant_tokens_mask,
-            **{**self.tokenizer.special_tokens_map, **shown[3]},
-        )
-        chat_rendering.warn_of_lost_text(conversations, prompts)
-        if not tokenize:
-            return prompts if batched else prompts[0]
-        media = self._media(conversations, images if batched else images and (images,))
-        if return_assistant_tokens_mask:
-            features = self._with_assistant_masks(prompts, spans, {**media, **call}, return_tensors)
-        else:
-            features = self._encode_prompts(prompts, {**media, **call, "return_tensors": return_tensors})
-        return features if return_dict else features["input_ids"]
-
-    def _media(self, conversations: list[chat.Conversation], given_images: Any) -> dict[str, Any]:
-        """Return the pictures and clips of conversations, `given_images` in place of the pictures in them."""
-        images, videos = zip(*map(chat.media, conversations), strict=True)
-        images = given_images or images
-        return {"images": list(images) if any(images) else None, "videos": list(videos) if any(videos) else None}
-
-    def _encode_prompts(self, prompts: list[str], call: dict[str, Any]) -> BatchFeature:
-        if self.tokenizer.bos_token is not None and prompts[0].startswith(self.tokenizer.bos_token):
-            call = {**call, "add_special_tokens": False}
-        return self(text=prompts, **call)
-
-    def _with_assistant_masks(
-        self, prompts: list[str], spans: Any, call: dict[str, Any], return_tensors: str | None
-    ) -> BatchFeature:
-        offsets = {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
-        features = self._encode_prompts(prompts, {**call, **offsets, "return_tensors": None})
-        features["assistant_masks"] = assistant_masks(
-            features.pop("offset_mapping"), spans, features.pop("text_replacement_offsets")
-        )
-        return features.convert_to_tensors(return_tensors)
-
-
-def _check_part(name: str, part: Any) -> None:
+def _check_part(name: str, part: object) -> None:
     if not callable(part) or not hasattr(part, "model_input_names") or hasattr(part, "convert_tokens_to_ids"):
         raise TypeError(f"Received a {type(part).__name__} for argument {name}, but an {name} was expected.")

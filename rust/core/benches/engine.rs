@@ -10,71 +10,21 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use faster_smolvlm_core::machine::cpu::Isa;
-use faster_smolvlm_core::machine::memory::{Mapped, Shared};
+use faster_smolvlm_core::machine::memory::Mapped;
+use faster_smolvlm_core::machine::shared::Share;
 use faster_smolvlm_core::machine::team::Team;
 use faster_smolvlm_core::model::checkpoint::Checkpoint;
-use faster_smolvlm_core::model::kernels::{Packing, select};
-use faster_smolvlm_core::model::linear::{Activations, Input, Linear, LinearScratch, Order, Quantized, task_panels};
+use faster_smolvlm_core::model::kernels::select;
+use faster_smolvlm_core::model::linear::{
+    Activations, Epilogue, Input, Linear, LinearScratch, Order, Quantized, QuantizedRows, Rows,
+};
 use faster_smolvlm_core::model::{
-    Dtype, Engine, Frame, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig, VisionConfig, limits,
+    Engine, Frame, KvFormat, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig, VisionConfig,
+    WeightFormat, limits, names,
 };
 use safetensors::tensor::TensorView;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// The names and shapes of a checkpoint of `c` with a tied head.
-fn tensors(c: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let (v, t) = (&c.vision, &c.text);
-    let (h, m, p) = (v.hidden_size, v.intermediate_size, v.patch_size);
-    let (e, q) = (t.hidden_size, t.num_attention_heads * t.head_dim);
-    let kv = t.num_key_value_heads * t.head_dim;
-    let mut all = vec![
-        ("text_model.embed_tokens.weight".into(), vec![t.vocab_size, e]),
-        ("text_model.norm.weight".into(), vec![e]),
-        ("vision_model.post_layernorm.weight".into(), vec![h]),
-        ("vision_model.post_layernorm.bias".into(), vec![h]),
-        ("vision_model.embeddings.patch_embedding.weight".into(), vec![h, v.num_channels, p, p]),
-        ("vision_model.embeddings.patch_embedding.bias".into(), vec![h]),
-        ("vision_model.embeddings.position_embedding.weight".into(), vec![v.grid() * v.grid(), h]),
-        ("connector.modality_projection.proj.weight".into(), vec![e, h * c.scale_factor * c.scale_factor]),
-    ];
-    let parts = |part: &str, shape: [usize; 2]| {
-        [(format!("{part}.weight"), shape.to_vec()), (format!("{part}.bias"), shape[..1].to_vec())]
-    };
-    for i in 0..v.num_hidden_layers {
-        let layer = [
-            ("layer_norm1", [h, 0]),
-            ("layer_norm2", [h, 0]),
-            ("self_attn.q_proj", [h, h]),
-            ("self_attn.k_proj", [h, h]),
-            ("self_attn.v_proj", [h, h]),
-            ("self_attn.out_proj", [h, h]),
-            ("mlp.fc1", [m, h]),
-            ("mlp.fc2", [h, m]),
-        ];
-        for (name, mut shape) in layer.into_iter().flat_map(|(part, shape)| parts(part, shape)) {
-            shape.retain(|&n| n > 0);
-            all.push((format!("vision_model.encoder.layers.{i}.{name}"), shape));
-        }
-    }
-    for i in 0..t.num_hidden_layers {
-        let layer = [
-            ("input_layernorm", vec![e]),
-            ("post_attention_layernorm", vec![e]),
-            ("self_attn.q_proj", vec![q, e]),
-            ("self_attn.k_proj", vec![kv, e]),
-            ("self_attn.v_proj", vec![kv, e]),
-            ("self_attn.o_proj", vec![e, q]),
-            ("mlp.gate_proj", vec![t.intermediate_size, e]),
-            ("mlp.up_proj", vec![t.intermediate_size, e]),
-            ("mlp.down_proj", vec![e, t.intermediate_size]),
-        ];
-        for (part, shape) in layer {
-            all.push((format!("text_model.layers.{i}.{part}.weight"), shape));
-        }
-    }
-    all
-}
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -124,7 +74,7 @@ fn checkpoint(c: &ModelConfig) -> Outcome<PathBuf> {
         return Ok(path);
     }
     let mut random = Random(1);
-    let data: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(c)
+    let data: Vec<(String, Vec<usize>, Vec<u8>)> = names::tensors(c)
         .into_iter()
         .map(|(name, shape)| {
             let count = shape.iter().product();
@@ -136,7 +86,7 @@ fn checkpoint(c: &ModelConfig) -> Outcome<PathBuf> {
                 ((x.to_bits() >> 16) as u16).to_le_bytes()
             });
             let bytes = values.collect();
-            (format!("model.{name}"), shape, bytes)
+            (name, shape, bytes)
         })
         .collect();
     let mut views = HashMap::new();
@@ -184,10 +134,24 @@ fn time(mut work: impl FnMut() -> Outcome<()>) -> Outcome<Seconds> {
     Ok(Seconds { median: seconds[seconds.len() / 2], best: seconds[0] })
 }
 
-const DTYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8];
+const FORMATS: [WeightFormat; 3] = [WeightFormat::Float32, WeightFormat::Bfloat16, WeightFormat::Int8];
+
+/// What the threads of a product share.
+struct Product<'a> {
+    input: Activations<'a>,
+    quantized: QuantizedRows<'a>,
+    output: Rows<'a>,
+}
+
+impl Share for Product<'_> {
+    unsafe fn handle(&self) -> Self {
+        // SAFETY: the caller promises the same.
+        unsafe { Self { input: self.input.handle(), quantized: self.quantized.handle(), output: self.output.handle() } }
+    }
+}
 
 /// The matrix products of the model alone.
-fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
+fn linear(path: &Path, threads: usize, format: WeightFormat, peak: f64) -> Outcome<()> {
     let kernels = select(Isa::of_environment()?)?;
     let mut team = Team::new(threads)?;
     let checkpoint = Checkpoint::open(&[path.to_string_lossy().into_owned()])?;
@@ -200,40 +164,38 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
     ];
     for (name, outputs, inputs, rows) in cases {
         let weight = checkpoint.tensor(&format!("model.{name}.weight"), &[outputs, inputs])?;
-        let packing = Packing::new(dtype, kernels, false);
-        let linear = Linear::pack(&[weight], Order::Concatenated, Vec::new(), packing, &mut team)?;
+        let storage = kernels.storage(format, false);
+        let linear = Linear::pack(&[weight], Order::Concatenated, Vec::new(), (kernels, storage), &mut team)?;
         let mut random = Random(3);
+        let numbers: Vec<f32> = (0..rows * inputs).map(|_| random.unit()).collect();
         let mut quantized = Quantized::new(&[(rows, inputs)])?;
-        let mut room = Activations::room(rows, inputs)?;
-        let values = Activations::new(Shared::new(&mut room), inputs, packing.rounds(kernels), kernels);
-        let mut spare = Vec::new();
-        for row in 0..rows {
-            // SAFETY: nobody else uses the room yet.
-            unsafe {
-                values.fill(row, 0..inputs, &mut spare, |x| {
-                    x.iter_mut().for_each(|x| *x = random.unit());
-                });
-            }
-        }
+        let mut input = Activations::buffer(rows, inputs)?;
         let mut output = Mapped::<f32>::zeroed(rows * outputs)?;
-        let output = Shared::new(&mut output);
-        let input = Input { values, rows, quantized: quantized.shared() };
+        let mut shared = Product {
+            input: Activations::new(&mut input, inputs, linear.input(), kernels),
+            quantized: quantized.rows(),
+            output: Rows::new(&mut output, outputs),
+        };
+        team.run_shared(&mut shared, |worker, shared| {
+            let mut scratch = Vec::new();
+            worker.for_each_part(rows, 1, |part| {
+                let row = part.rows().start;
+                let numbers = &numbers[row * inputs..(row + 1) * inputs];
+                shared.input.fill(part, row, 0..inputs, &mut scratch, |x| x.copy_from_slice(numbers));
+            });
+        })?;
         let scratches = (0..threads).map(|_| Ok(Mutex::new(LinearScratch::new()?))).collect::<Outcome<Vec<_>>>()?;
         let seconds = time(|| {
-            team.run(|worker| {
+            team.run_shared(&mut shared, |worker, shared| {
                 let mut scratch = scratches[worker.index].lock().expect("no panic");
-                // SAFETY: nobody writes the input, and each call of `done` has rows and columns of its own.
-                unsafe {
-                    linear.phase(worker, kernels, &mut scratch, input, task_panels(rows), |row, _, columns, v| {
-                        output.part_mut(row * outputs + columns.start..row * outputs + columns.end).copy_from_slice(v);
-                    });
-                }
+                let input = Input::made(&shared.input, rows, &mut shared.quantized);
+                linear.phase(worker, &mut scratch, input, Epilogue::Write(&mut shared.output));
             })?;
             Ok(())
         })?;
         let flops = 2.0 * (rows * inputs * outputs) as f64;
         println!(
-            "linear {dtype:?} {rows} x {inputs} x {outputs}: {}, {} of the float32 peak",
+            "linear {format:?} {rows} x {inputs} x {outputs}: {}, {} of the float32 peak",
             seconds.rate(flops / 1e9, "GFLOP/s"),
             seconds.share(flops, peak)
         );
@@ -242,11 +204,11 @@ fn linear(path: &Path, threads: usize, dtype: Dtype, peak: f64) -> Outcome<()> {
     Ok(())
 }
 
-fn load(path: &Path, threads: usize, dtype: Dtype) -> Outcome<Engine> {
+fn load(path: &Path, threads: usize, format: WeightFormat) -> Outcome<Engine> {
     let options = LoadOptions {
         isa: Isa::of_environment()?,
-        dtype,
-        kv_dtype: if dtype == Dtype::Float32 { Dtype::Float32 } else { Dtype::Bfloat16 },
+        dtype: format,
+        kv_dtype: KvFormat::try_from(format).unwrap_or(KvFormat::Bfloat16),
         threads,
         cache_positions: 16_384,
         packed_cache: None,
@@ -273,11 +235,18 @@ fn fill(engine: &mut Engine, sequence: u64, count: usize) -> Outcome<()> {
     Ok(())
 }
 
-fn model(path: &Path, threads: usize, dtype: Dtype, wants: &dyn Fn(&str) -> bool, read: f64, peak: f64) -> Outcome<()> {
+fn model(
+    path: &Path,
+    threads: usize,
+    format: WeightFormat,
+    wants: &dyn Fn(&str) -> bool,
+    read: f64,
+    peak: f64,
+) -> Outcome<()> {
     let start = Instant::now();
-    let mut engine = load(path, threads, dtype)?;
+    let mut engine = load(path, threads, format)?;
     if wants("load") {
-        println!("load {dtype:?}: {:.2} s", start.elapsed().as_secs_f64());
+        println!("load {format:?}: {:.2} s", start.elapsed().as_secs_f64());
     }
     if wants("vision") {
         let mut random = Random(5);
@@ -286,7 +255,7 @@ fn model(path: &Path, threads: usize, dtype: Dtype, wants: &dyn Fn(&str) -> bool
         let mut out = vec![0.0; 64 * 576];
         let seconds = time(|| Ok(engine.encode(&frame, &mut out)?))?;
         println!(
-            "vision {dtype:?}, one 512 x 512 tile: {:.1} ({:.1}) ms, {} of the float32 peak",
+            "vision {format:?}, one 512 x 512 tile: {:.1} ({:.1}) ms, {} of the float32 peak",
             1e3 * seconds.median,
             1e3 * seconds.best,
             seconds.share(214.7e9, peak)
@@ -295,7 +264,7 @@ fn model(path: &Path, threads: usize, dtype: Dtype, wants: &dyn Fn(&str) -> bool
     if wants("prefill") {
         let sequence = engine.cache().open();
         let seconds = time(|| fill(&mut engine, sequence, 512))?;
-        println!("prefill {dtype:?}, 512 tokens: {}", seconds.rate(512.0, "tokens/s"));
+        println!("prefill {format:?}, 512 tokens: {}", seconds.rate(512.0, "tokens/s"));
         engine.cache().close(sequence)?;
     }
     for (wanted, batch, context) in [("decode", 1, 8), ("decode", 1, 1000), ("batch", 8, 8), ("batch", 8, 1000)] {
@@ -314,7 +283,7 @@ fn model(path: &Path, threads: usize, dtype: Dtype, wants: &dyn Fn(&str) -> bool
             (0..TOKENS).try_for_each(|_| step(&mut engine, &sequences, 1))
         })?;
         println!(
-            "decode {dtype:?}, {batch} sequences at {context}: {}, weights at {} of the bandwidth",
+            "decode {format:?}, {batch} sequences at {context}: {}, weights at {} of the bandwidth",
             seconds.rate((TOKENS * batch) as f64, "tokens/s"),
             seconds.share((TOKENS * engine.text_bytes()) as f64, read)
         );
@@ -328,8 +297,8 @@ fn model(path: &Path, threads: usize, dtype: Dtype, wants: &dyn Fn(&str) -> bool
 fn main() -> Outcome<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wants = |what: &str| wanted.is_empty() || wanted.iter().any(|w| w == what);
-    let dtypes = DTYPES.into_iter().filter(|d| {
-        let names = DTYPES.map(|d| format!("{d:?}").to_lowercase());
+    let formats = FORMATS.into_iter().filter(|d| {
+        let names = FORMATS.map(|d| format!("{d:?}").to_lowercase());
         let name = format!("{d:?}").to_lowercase();
         wanted.contains(&name) || !wanted.iter().any(|w| names.contains(w))
     });
@@ -342,12 +311,12 @@ fn main() -> Outcome<()> {
         limits.flops / 1e9,
         limits.bfloat16_flops.unwrap_or(0.0) / 1e9
     );
-    for dtype in dtypes {
+    for format in formats {
         if wants("linear") {
-            linear(&path, threads, dtype, limits.flops)?;
+            linear(&path, threads, format, limits.flops)?;
         }
         if ["load", "vision", "prefill", "decode", "batch"].iter().any(|w| wants(w)) {
-            model(&path, threads, dtype, &wants, limits.read_bytes, limits.flops)?;
+            model(&path, threads, format, &wants, limits.read_bytes, limits.flops)?;
         }
     }
     Ok(())

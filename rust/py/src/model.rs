@@ -6,8 +6,8 @@ use faster_smolvlm_core::Error;
 use faster_smolvlm_core::machine::cpu::Isa;
 use faster_smolvlm_core::machine::fingerprint;
 use faster_smolvlm_core::model::{
-    Checkpoint, Dtype, Engine, Frame, LoadOptions, MemoryTensor, ModelConfig, Output, STEP_ROWS, StepInput, TensorType,
-    TextConfig, VisionConfig, checkpoint::Memory, limits, linear::packed_file::Outcome,
+    Checkpoint, Engine, Frame, KvFormat, LoadOptions, MemoryTensor, ModelConfig, Output, STEP_ROWS, StepInput,
+    TensorType, TextConfig, VisionConfig, WeightFormat, checkpoint::Memory, limits, linear::packed_file::Outcome,
 };
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3, PyUntypedArrayMethods,
@@ -18,11 +18,11 @@ use pyo3::types::PyDict;
 
 use crate::gate::{detach, to_python};
 
-fn dtype(name: &str) -> PyResult<Dtype> {
+fn weight_format(name: &str) -> PyResult<WeightFormat> {
     match name {
-        "float32" => Ok(Dtype::Float32),
-        "bfloat16" => Ok(Dtype::Bfloat16),
-        "int8" => Ok(Dtype::Int8),
+        "float32" => Ok(WeightFormat::Float32),
+        "bfloat16" => Ok(WeightFormat::Bfloat16),
+        "int8" => Ok(WeightFormat::Int8),
         _ => Err(PyValueError::new_err(format!("dtype must be float32, bfloat16 or int8, got {name:?}"))),
     }
 }
@@ -36,8 +36,8 @@ fn load_options(
 ) -> PyResult<LoadOptions> {
     Ok(LoadOptions {
         isa: Isa::of_environment().map_err(to_python)?,
-        dtype: self::dtype(dtype)?,
-        kv_dtype: self::dtype(kv_dtype)?,
+        dtype: weight_format(dtype)?,
+        kv_dtype: KvFormat::try_from(weight_format(kv_dtype)?).map_err(to_python)?,
         threads,
         cache_positions,
         packed_cache,

@@ -1,6 +1,6 @@
-//! Page-aligned zeroed memory from the system, on huge pages where there are any, and its division among threads.
+//! Page-aligned zeroed memory from the system, on huge pages if the system has any.
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 
 use memmap2::{MmapMut, MmapOptions};
 
@@ -53,64 +53,8 @@ impl<T: Plain> Deref for Mapped<T> {
 
 impl<T: Plain> DerefMut for Mapped<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, and `&mut self` makes the borrow the only one.
+        // SAFETY: the map holds `len` elements from `offset` on, each a `T` whatever its bits, and `&mut self` makes the borrow the only one.
         unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(self.offset).cast(), self.len) }
-    }
-}
-
-/// A mutable slice of which the threads of one job write disjoint parts.
-#[derive(Clone, Copy)]
-pub struct Shared<'a, T> {
-    start: *mut T,
-    len: usize,
-    owner: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: access goes through `part` and `part_mut`, whose callers promise that no part is written while it is shared.
-unsafe impl<T: Send> Send for Shared<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
-
-impl<'a, T> Shared<'a, T> {
-    /// Takes the slice over for the lifetime `'a`.
-    pub fn new(slice: &'a mut [T]) -> Self {
-        Self { start: slice.as_mut_ptr(), len: slice.len(), owner: PhantomData }
-    }
-
-    /// Number of elements.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Reads a part.
-    ///
-    /// # Safety
-    /// No thread may write any element of `range` while the borrow lives.
-    #[inline]
-    pub unsafe fn part(&self, range: Range<usize>) -> &'a [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {} elements", self.len);
-        // SAFETY: inside the slice by the line above, not written meanwhile by the caller's promise.
-        unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.len()) }
-    }
-
-    /// Borrows a part for writing.
-    ///
-    /// # Safety
-    /// No other borrow of any element of `range` may live at the same time, in any thread.
-    #[inline]
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn part_mut(&self, range: Range<usize>) -> &'a mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {} elements", self.len);
-        // SAFETY: inside the slice by the line above, the only borrow by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
-    }
-}
-
-impl<'a> Shared<'a, f32> {
-    /// The same memory as numbers of half the size.
-    pub fn halves(self) -> Shared<'a, u16> {
-        Shared { start: self.start.cast(), len: 2 * self.len, owner: PhantomData }
     }
 }
 

@@ -7,4 +7,5 @@ pub mod numbers;
 pub mod output_buffers;
 pub mod picture_threads;
 pub mod scratch;
+pub mod shared;
 pub mod team;

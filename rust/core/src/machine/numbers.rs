@@ -1,4 +1,8 @@
-//! 16-bit floating point to and from float32.
+//! 16-bit floating point to and from float32, and float32 to integers.
+
+/// 1.5 * 2^23: adding it rounds a small number to an integer, to nearest even, and leaves that in the low bits.
+/// (`f32::round` would be a call for each number.)
+pub const ROUND: f32 = 12_582_912.0;
 
 /// Widens a bfloat16, given as its bits; exact.
 #[inline(always)]

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::shared::{Part, Share};
 use crate::error::{Error, Result};
 
-/// Busy iterations before an idle thread parks (some tens of microseconds: longer than the gaps inside a step,
-/// shorter than what a waiting user notices on the electricity bill).
+/// Busy iterations before an idle thread parks: some tens of microseconds, longer than the gaps inside a step and too
+/// short to cost power between steps.
 const SPINS_BEFORE_PARK: u32 = 10_000;
 /// Busy iterations before a thread that waits for the last tasks of a phase offers its core to others.
 const SPINS_BEFORE_YIELD: u32 = 2_000;
@@ -62,16 +63,20 @@ impl Worker<'_> {
         self.state.active.load(Ordering::Relaxed)
     }
 
-    /// Runs `task` once for each of `0..tasks`, on whichever threads are free, and returns when all are done.
+    /// Runs `work` once for each of `tasks` tasks, on whichever threads are free, and returns when all are done.
     /// Every thread of the job must make the same calls in the same order.
-    pub fn for_each(&mut self, tasks: usize, mut task: impl FnMut(usize)) {
-        let (s, first, last) = (self.state, self.phase << TASK_BITS, (self.phase << TASK_BITS) + tasks as u64);
-        debug_assert!((tasks as u64) < TASK_MASK);
+    pub fn for_each(&mut self, tasks: usize, mut work: impl FnMut(&Task)) {
+        assert!((tasks as u64) < TASK_MASK, "a phase of {tasks} tasks");
+        let (s, first) = (self.state, self.phase << TASK_BITS);
+        let last = first + tasks as u64;
         let mut next = s.claim.0.load(Ordering::Relaxed);
         while next < last {
             match s.claim.0.compare_exchange_weak(next, next + 1, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
-                    if catch_unwind(AssertUnwindSafe(|| task((next - first) as usize))).is_err() {
+                    // An earlier phase is over, so nothing but this one's tasks can be claimed.
+                    let index = next.checked_sub(first).expect("a task of this phase");
+                    let task = Task { index: index as usize };
+                    if catch_unwind(AssertUnwindSafe(|| work(&task))).is_err() {
                         s.panicked.store(true, Ordering::Relaxed);
                     }
                     s.done.0.fetch_add(1, Ordering::AcqRel);
@@ -87,6 +92,27 @@ impl Worker<'_> {
         }
         // Whoever is first opens the next phase; for the others this fails.
         let _ = s.claim.0.compare_exchange(last, self.phase << TASK_BITS, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// A phase in which each task has `size` of `rows` rows.
+    pub fn for_each_part(&mut self, rows: usize, size: usize, mut work: impl FnMut(&Part<'_>)) {
+        self.for_each(rows.div_ceil(size), |task| {
+            let part = task.index() * size..((task.index() + 1) * size).min(rows);
+            // SAFETY: other tasks have other rows, and nobody else in this phase makes parts.
+            work(&unsafe { Part::of(task, part, 0..usize::MAX) });
+        });
+    }
+}
+
+/// A task of a phase. Only the thread that has claimed it has it, and only while it works on it.
+pub struct Task {
+    index: usize,
+}
+
+impl Task {
+    /// Number of the task in its phase.
+    pub fn index(&self) -> usize {
+        self.index
     }
 }
 
@@ -146,6 +172,20 @@ impl Team {
     /// Lets only the first `threads` take part in the jobs to come.
     pub fn set_active(&mut self, threads: usize) {
         self.state.active.store(threads.clamp(1, self.threads()), Ordering::Relaxed);
+    }
+
+    /// Runs `work` on every thread, each with a handle of what they share.
+    pub fn run_shared<S: Share + Sync>(
+        &mut self,
+        shared: &mut S,
+        work: impl Fn(&mut Worker<'_>, &mut S) + Sync,
+    ) -> Result<()> {
+        let shared = &*shared;
+        self.run(|worker| {
+            // SAFETY: a thread takes part in a job once, all do the same work, and the job has the only borrow.
+            let mut handle = unsafe { shared.handle() };
+            work(worker, &mut handle);
+        })
     }
 
     /// Runs `work` on every thread; a thread that wakes late joins in, or misses the job if it is over.
@@ -251,7 +291,8 @@ mod tests {
                 let counts: Vec<AtomicUsize> = (0..37 + round % 5).map(|_| AtomicUsize::new(0)).collect();
                 team.run(|w| {
                     for phase in 0..4 {
-                        w.for_each(counts.len(), |i| {
+                        w.for_each(counts.len(), |task| {
+                            let i = task.index();
                             assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) >= phase));
                             counts[i].fetch_add(1, Ordering::Relaxed);
                         });
@@ -269,7 +310,7 @@ mod tests {
         let mut team = Team::new(2).expect("threads");
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let failed = team.run(|w| w.for_each(8, |i| assert_ne!(i, 5)));
+        let failed = team.run(|w| w.for_each(8, |task| assert_ne!(task.index(), 5)));
         std::panic::set_hook(hook);
         assert_eq!(failed.map_err(|error| error.kind()), Err(ErrorKind::Defect));
         team.run(|w| w.for_each(8, |_| ())).expect("works again");

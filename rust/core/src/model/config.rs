@@ -73,6 +73,18 @@ impl VisionConfig {
     }
 }
 
+impl TextConfig {
+    /// Query heads per key and value head.
+    pub fn group(&self) -> usize {
+        self.num_attention_heads / self.num_key_value_heads
+    }
+
+    /// Queries, keys and values of a token.
+    pub fn qkv_width(&self) -> usize {
+        (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
+    }
+}
+
 impl ModelConfig {
     /// Refuses what contradicts itself, and sizes whose products could overflow.
     pub fn validate(&self) -> Result<()> {

@@ -6,20 +6,21 @@ use crate::machine::cpu::Isa;
 use crate::machine::team::Team;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::config::ModelConfig;
-use crate::model::kernels::{Dtype, Kernels, Packing, select};
-use crate::model::kv::KvCache;
-use crate::model::kv::{PAGE, PageLayout};
+use crate::model::kernels::{Kernels, select};
+use crate::model::kv::{KvCache, KvFormat, PAGE, PageLayout};
+use crate::model::linear::WeightFormat;
 use crate::model::linear::packed_file::{self, Outcome, Packer};
-use crate::model::text::{EMBEDDING, Output, STEP_ROWS, Segment, TextBuffers, TextModel};
+use crate::model::names;
+use crate::model::text::{Output, STEP_ROWS, Segment, TextBuffers, TextModel};
 use crate::model::vision::{Frame, VisionBuffers, VisionModel};
 
 /// How to load a model.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Storage of the weights.
-    pub dtype: Dtype,
-    /// Storage of keys and values; not `Int8`.
-    pub kv_dtype: Dtype,
+    pub dtype: WeightFormat,
+    /// Storage of keys and values.
+    pub kv_dtype: KvFormat,
     /// Instruction set; `None` for the best that the machine has.
     pub isa: Option<Isa>,
     /// Number of threads.
@@ -46,40 +47,48 @@ pub struct StepInput<'a> {
     pub wanted: &'a [usize],
 }
 
+impl TryFrom<WeightFormat> for KvFormat {
+    type Error = Error;
+
+    fn try_from(format: WeightFormat) -> Result<Self> {
+        match format {
+            WeightFormat::Float32 => Ok(Self::Float32),
+            WeightFormat::Bfloat16 => Ok(Self::Bfloat16),
+            WeightFormat::Int8 => Err(Error::config("keys and values are stored as float32 or bfloat16")),
+        }
+    }
+}
+
+/// The weights of a model, and what became of the file in which they are kept packed.
+type Loaded = (VisionModel, TextModel, Outcome);
+
 /// Reads the weights from the file in which they were kept packed, or packs them.
 fn load_weights(
     config: &ModelConfig,
     checkpoint: &Checkpoint,
     options: &LoadOptions,
-    kernels: &Kernels,
+    kernels: &'static Kernels,
     team: &mut Team,
-) -> Result<(VisionModel, TextModel, Outcome)> {
-    let [vision, text] = [true, false].map(|many| Packing::new(options.dtype, kernels, many));
-    let load = |mut packer: Packer<'_>| -> Result<(VisionModel, TextModel, Outcome)> {
-        packer.pack_for(vision);
-        let vision = VisionModel::load(config, checkpoint, &mut packer)?;
-        packer.pack_for(text);
-        let text = TextModel::load(&config.text, checkpoint, &mut packer)?;
+) -> Result<Loaded> {
+    let [vision, text] = [true, false].map(|many_rows| kernels.storage(options.dtype, many_rows));
+    let load = |mut packer: Packer<'_>| -> Result<Loaded> {
+        let vision = VisionModel::load(config, checkpoint, &mut packer, (kernels, vision))?;
+        let text = TextModel::load(&config.text, checkpoint, &mut packer, (kernels, text))?;
         Ok((vision, text, packer.finish()?))
     };
-    let dtype = options.dtype;
     let Some(folder) = &options.packed_cache else {
-        return load(Packer::new(dtype, team));
+        return load(Packer::new(kernels, team));
     };
     let identity =
         checkpoint.identity().ok_or_else(|| Error::config("packed weights are kept for checkpoints in files only"))?;
-    let key = packed_file::key(&identity, &format!("{config:?}"), [vision, text]);
+    let key = packed_file::key(&identity, &names::tensors(config), [vision, text]);
     let path = folder.join(format!("{key:016x}.packed"));
-    let kept = match Packer::kept(dtype, team, &path, key) {
-        Ok(Some(packer)) => load(packer).map(Some),
-        Ok(None) => Ok(None),
-        Err(e) => Err(e),
-    };
-    match kept {
+    let found = Packer::reading(kernels, team, &path, key).and_then(|packer| packer.map(load).transpose());
+    match found {
         Ok(Some(loaded)) => Ok(loaded),
-        Ok(None) => load(Packer::keeping(dtype, team, &path, key)),
+        Ok(None) => load(Packer::writing(kernels, team, &path, key)),
         Err(error) if error.kind() == ErrorKind::Packed => {
-            let (vision, text, outcome) = load(Packer::keeping(dtype, team, &path, key))?;
+            let (vision, text, outcome) = load(Packer::writing(kernels, team, &path, key))?;
             let outcome = match outcome {
                 Outcome::Written => Outcome::Replaced(error.to_string()),
                 other => other,
@@ -95,7 +104,7 @@ pub struct Engine {
     config: ModelConfig,
     kernels: &'static Kernels,
     checkpoint: Checkpoint,
-    kv_dtype: Dtype,
+    kv_dtype: KvFormat,
     vision: VisionModel,
     text: TextModel,
     packed: Outcome,
@@ -114,18 +123,16 @@ impl Engine {
     /// Checks and packs the tensors that `open` gives; it is called once everything else holds.
     pub fn new(open: impl FnOnce() -> Result<Checkpoint>, config: ModelConfig, options: &LoadOptions) -> Result<Self> {
         config.validate()?;
-        if options.kv_dtype == Dtype::Int8 {
-            return Err(Error::config("keys and values are stored as float32 or bfloat16"));
-        }
         let kernels = select(options.isa)?;
         let mut team = Team::new(options.threads)?;
         let checkpoint = open()?;
         let t = &config.text;
         let layout = PageLayout::new(options.kv_dtype, t.num_hidden_layers, t.num_key_value_heads, t.head_dim);
         let cache = KvCache::new(layout, options.cache_positions, t.max_position_embeddings)?;
-        checkpoint.tensor(EMBEDDING, &[t.vocab_size, t.hidden_size])?;
+        let (name, shape) = names::embedding(t);
+        checkpoint.tensor(&name, &shape)?;
         let (vision, text, packed) = load_weights(&config, &checkpoint, options, kernels, &mut team)?;
-        let text_buffers = TextBuffers::new(t, cache.layout(), text.head_tasks(), options.threads)?;
+        let text_buffers = TextBuffers::new(&text, cache.layout(), options.threads)?;
         let kv_dtype = options.kv_dtype;
         Ok(Self {
             config,
@@ -193,7 +200,7 @@ impl Engine {
         let Some(buffers) = &mut self.vision_buffers else {
             return Err(Error::defect("the vision buffers were just made"));
         };
-        self.vision.encode(self.kernels, &mut self.team, buffers, frame, out)
+        self.vision.encode(&mut self.team, buffers, frame, out)
     }
 
     /// Takes tokens through the text stack. On an error no sequence has changed.
@@ -201,7 +208,8 @@ impl Engine {
         self.check(input, &output)?;
         self.cache.reserve(input.sequences, input.lengths)?;
         let hidden = self.config.text.hidden_size;
-        let table = self.checkpoint.tensor(EMBEDDING, &[self.config.text.vocab_size, hidden])?;
+        let (name, shape) = names::embedding(&self.config.text);
+        let table = self.checkpoint.tensor(&name, &shape)?;
         let rows = self.text_buffers.hidden().chunks_exact_mut(hidden);
         for ((row, &id), &feature) in rows.zip(input.ids).zip(input.feature_rows) {
             match usize::try_from(feature) {
@@ -218,7 +226,7 @@ impl Engine {
             row += rows;
         }
         let (team, buffers) = (&mut self.team, &mut self.text_buffers);
-        self.text.step(self.kernels, team, buffers, pages, &segments, input.wanted, output)?;
+        self.text.step(team, buffers, pages, &segments, (input.wanted, output))?;
         self.cache.advance(input.sequences, input.lengths);
         Ok(())
     }

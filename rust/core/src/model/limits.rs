@@ -35,7 +35,8 @@ pub fn measure(threads: usize, isa: Option<Isa>) -> Result<Limits> {
     for _ in 0..TRIES {
         let start = Instant::now();
         team.run(|worker| {
-            worker.for_each(BYTES / PIECE, |i| {
+            worker.for_each(BYTES / PIECE, |task| {
+                let i = task.index();
                 // Several streams at once, as the kernels read: one alone does not fill the memory's queues.
                 let (streams, _) = memory[i * PIECE..(i + 1) * PIECE].as_chunks::<{ PIECE / STREAMS }>();
                 let mut sum = 0_u64;

@@ -44,59 +44,11 @@ fn numbers(seed: usize) -> impl Iterator<Item = f32> {
 }
 
 fn checkpoint() -> Checkpoint {
-    let config = config();
-    let (v, t) = (&config.vision, &config.text);
-    let (h, m, p) = (v.hidden_size, v.intermediate_size, v.patch_size);
-    let (q, kv) = (t.num_attention_heads * t.head_dim, t.num_key_value_heads * t.head_dim);
-    let f = t.intermediate_size;
-    let vision = "vision_model";
-    let mut shapes = vec![
-        ("text_model.embed_tokens.weight".to_string(), vec![VOCABULARY, HIDDEN]),
-        ("text_model.norm.weight".into(), vec![HIDDEN]),
-        (format!("{vision}.post_layernorm.weight"), vec![h]),
-        (format!("{vision}.post_layernorm.bias"), vec![h]),
-        (format!("{vision}.embeddings.patch_embedding.weight"), vec![h, v.num_channels, p, p]),
-        (format!("{vision}.embeddings.patch_embedding.bias"), vec![h]),
-        (format!("{vision}.embeddings.position_embedding.weight"), vec![v.grid() * v.grid(), h]),
-        ("connector.modality_projection.proj.weight".into(), vec![HIDDEN, 4 * h]),
-    ];
-    for layer in 0..v.num_hidden_layers {
-        for (part, outputs, inputs) in [
-            ("layer_norm1", h, 0),
-            ("layer_norm2", h, 0),
-            ("self_attn.q_proj", h, h),
-            ("self_attn.k_proj", h, h),
-            ("self_attn.v_proj", h, h),
-            ("self_attn.out_proj", h, h),
-            ("mlp.fc1", m, h),
-            ("mlp.fc2", h, m),
-        ] {
-            let name = format!("{vision}.encoder.layers.{layer}.{part}");
-            let shape = [outputs, inputs].into_iter().filter(|&n| n > 0).collect();
-            shapes.push((format!("{name}.weight"), shape));
-            shapes.push((format!("{name}.bias"), vec![outputs]));
-        }
-    }
-    for layer in 0..t.num_hidden_layers {
-        for (part, outputs, inputs) in [
-            ("input_layernorm", HIDDEN, 0),
-            ("post_attention_layernorm", HIDDEN, 0),
-            ("self_attn.q_proj", q, HIDDEN),
-            ("self_attn.k_proj", kv, HIDDEN),
-            ("self_attn.v_proj", kv, HIDDEN),
-            ("self_attn.o_proj", HIDDEN, q),
-            ("mlp.gate_proj", f, HIDDEN),
-            ("mlp.up_proj", f, HIDDEN),
-            ("mlp.down_proj", HIDDEN, f),
-        ] {
-            let shape = [outputs, inputs].into_iter().filter(|&n| n > 0).collect();
-            shapes.push((format!("text_model.layers.{layer}.{part}.weight"), shape));
-        }
-    }
+    let shapes = names::tensors(&config());
     let tensors = shapes.into_iter().enumerate().map(|(seed, (name, shape))| {
         let count = shape.iter().product();
         let bytes: Vec<u8> = numbers(seed).take(count).flat_map(f32::to_le_bytes).collect();
-        MemoryTensor { name: format!("model.{name}"), dtype: TensorType::Float32, shape, bytes: Box::new(bytes) }
+        MemoryTensor { name, dtype: TensorType::Float32, shape, bytes: Box::new(bytes) }
     });
     Checkpoint::from_memory(tensors.collect()).expect("consistent")
 }
@@ -117,14 +69,11 @@ fn step(engine: &mut Engine, sequences: &[(u64, &[i64])], features: &[f32]) -> V
 }
 
 /// A picture, a prompt longer than a block of keys in two pieces, a fork of it, and three sequences side by side.
-fn answers(dtype: Dtype, threads: usize) -> Vec<f32> {
+fn answers(dtype: WeightFormat, threads: usize) -> Vec<f32> {
     let options = LoadOptions {
         isa: Isa::of_environment().expect("a set that this machine has"),
         dtype,
-        kv_dtype: match dtype {
-            Dtype::Float32 => Dtype::Float32,
-            _ => Dtype::Bfloat16,
-        },
+        kv_dtype: KvFormat::try_from(dtype).unwrap_or(KvFormat::Bfloat16),
         threads,
         cache_positions: 1280,
         packed_cache: None,
@@ -157,7 +106,7 @@ fn answers(dtype: Dtype, threads: usize) -> Vec<f32> {
 
 #[test]
 fn a_small_model_gives_the_same_on_one_thread_and_on_three() {
-    for dtype in [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8] {
+    for dtype in [WeightFormat::Float32, WeightFormat::Bfloat16, WeightFormat::Int8] {
         let alone = answers(dtype, 1);
         assert!(alone.iter().all(|x| x.is_finite()));
         assert!(alone.iter().any(|x| x.abs() > 0.1));

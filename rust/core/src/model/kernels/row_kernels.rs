@@ -1,4 +1,4 @@
-//! The row kernels of an instruction set: the scalar ones, compiled for it.
+//! The row kernels of an instruction set: the definition, compiled for it.
 
 /// Defines the row kernels for these target features, and `table`, which makes a table of them and of the `product` and
 /// `burn` that are at hand. The table must be given for a proof of these features only.
@@ -12,8 +12,8 @@ macro_rules! row_kernels {
                 name,
                 product,
                 integer_product,
-                integers: $crate::model::kernels::Integers::Pairs,
-                place: $crate::model::kernels::definition::place_pairs,
+                integer_layout: $crate::model::kernels::IntegerLayout::Pairs,
+                scatter: $crate::model::kernels::definition::scatter_pairs,
                 bfloat16_product: None,
                 round,
                 widen,

@@ -1,99 +1,45 @@
-//! Keys and values in pages, and softmax attention over them block by block.
-//!
-//! A page holds some positions of every layer and head in the panel layout of the kernels: keys as weights with
-//! inner dimension `head_dim` and one column per position, values as weights with one inner step per position. So the
-//! matrix kernel computes scores and outputs alike, for one row or for many.
+//! Softmax attention over pages, block by block of keys.
+use super::layout::PageLayout;
+use super::pages::{Head, Pages, Row};
 use crate::error::Result;
-use crate::machine::memory::{Mapped, Shared};
-use crate::model::kernels::{BLOCK, Bfloat16Product, Dtype, Kernels, PANEL, Product, RUN, Start};
+use crate::machine::memory::Mapped;
+use crate::machine::team::Task;
+use crate::model::kernels::{BLOCK, Bfloat16Product, PANEL, Product, RUN, Start};
 
-/// Positions of a page of the text stack.
-pub const PAGE: usize = 64;
 /// Most query rows (rows of the sequence times query heads of a group) of one task.
 pub const QUERY_ROWS: usize = 48;
-/// Rather so many of bfloat16, if they are not tied to others: whole tiles, whose scores stay in the first-level cache.
+/// Better number for bfloat16, if nothing ties rows to others: whole tiles, whose scores stay in the first-level cache.
 const BFLOAT16_QUERY_ROWS: usize = 32;
 
-/// Sizes of the pages.
-#[derive(Clone, Debug)]
-pub struct PageLayout {
-    dtype: Dtype,
-    heads: usize,
-    head_dim: usize,
-    layers: usize,
-    page: usize,
-}
+/// Maximum of the base-2 scores and sum of the weights of a query row.
+pub type SoftmaxState = (f32, f32);
 
-impl PageLayout {
-    /// Pages for `layers` layers of `heads` heads.
-    pub fn new(dtype: Dtype, layers: usize, heads: usize, head_dim: usize) -> Self {
-        Self { dtype, heads, head_dim, layers, page: PAGE }
-    }
-
-    /// The same with pages of a whole block of keys, for what is written at once and shared with nobody.
-    pub fn large(self) -> Self {
-        Self { page: BLOCK, ..self }
-    }
-
-    /// Positions of a page.
-    pub fn page(&self) -> usize {
-        self.page
-    }
-
-    /// How keys and values are stored.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    /// Width of a value row, padded to whole panels.
-    pub fn padded_dim(&self) -> usize {
-        self.head_dim.next_multiple_of(PANEL)
-    }
-
-    fn key_bytes(&self) -> usize {
-        self.page / PANEL * self.dtype.panel_bytes(self.head_dim)
-    }
-
-    fn head_bytes(&self) -> usize {
-        self.key_bytes() + self.padded_dim() / PANEL * self.dtype.panel_bytes(self.page)
-    }
-
-    /// Bytes of a page.
-    pub fn page_bytes(&self) -> usize {
-        self.layers * self.heads * self.head_bytes()
-    }
-
-    fn head_start(&self, page: u32, layer: usize, head: usize) -> usize {
-        page as usize * self.page_bytes() + (layer * self.heads + head) * self.head_bytes()
-    }
-}
-
-/// A key, a value or a query.
-#[derive(Clone, Copy)]
-pub enum Row<'a> {
-    /// To be rounded where it must be.
-    Float32(&'a [f32]),
-    /// Rounded before.
-    Bfloat16(&'a [u16]),
-}
+/// The state of a row that has seen no key.
+pub const NOTHING_SEEN: SoftmaxState = (f32::NEG_INFINITY, 0.0);
 
 /// Memory that a thread needs for attention.
 pub struct AttentionScratch {
-    /// Room for a query or key on its way.
+    /// A query or key on its way.
     pub row: Vec<f32>,
-    /// Room for a rounded one.
+    /// The same, rounded.
     pub rounded_row: Vec<u16>,
-    queries: Vec<f32>,
-    /// Number of keys that each query row sees.
-    pub limits: Vec<usize>,
     /// Maximum and sum of each query row after [`Pages::attend`].
-    pub states: Vec<(f32, f32)>,
+    pub states: Vec<SoftmaxState>,
     /// Unnormalised output of each query row, `padded_dim` wide.
     pub outputs: Vec<f32>,
-    /// Aligned like those below, or each row of a tile would lie on two lines of the cache.
+    /// Aligned like those of [`Queries`], or each row of a tile would lie on two lines of the cache.
     block_outputs: Mapped<f32>,
+    /// The query rows at work.
+    pub queries: Queries,
+}
+
+/// Query rows, and their scores for one block of keys.
+pub struct Queries {
+    /// Number of keys that each row sees.
+    pub limits: Vec<usize>,
+    rows: Vec<f32>,
+    rounded_rows: Mapped<u16>,
     scores: Mapped<f32>,
-    rounded_queries: Mapped<u16>,
     rounded_scores: Mapped<u16>,
     expanded: Vec<f32>,
 }
@@ -104,202 +50,121 @@ impl AttentionScratch {
         Ok(Self {
             row: vec![0.0; layout.head_dim],
             rounded_row: vec![0; layout.head_dim],
-            queries: vec![0.0; rows * layout.head_dim],
-            limits: vec![0; rows],
-            states: vec![(0.0, 0.0); rows],
+            states: vec![NOTHING_SEEN; rows],
             outputs: vec![0.0; rows * layout.padded_dim()],
             block_outputs: Mapped::zeroed(rows * layout.padded_dim())?,
-            scores: Mapped::zeroed(rows * BLOCK)?,
-            rounded_queries: Mapped::zeroed(rows * layout.head_dim.next_multiple_of(2))?,
-            rounded_scores: Mapped::zeroed(rows * BLOCK)?,
-            expanded: vec![0.0; RUN * PANEL],
+            queries: Queries {
+                limits: vec![0; rows],
+                rows: vec![0.0; rows * layout.head_dim],
+                rounded_rows: Mapped::zeroed(rows * layout.head_dim.next_multiple_of(2))?,
+                scores: Mapped::zeroed(rows * BLOCK)?,
+                rounded_scores: Mapped::zeroed(rows * BLOCK)?,
+                expanded: vec![0.0; RUN * PANEL],
+            },
         })
     }
 }
 
-/// Pages as the threads of a job see them.
-#[derive(Clone, Copy)]
-pub struct Pages<'a> {
-    kernels: &'static Kernels,
-    layout: &'a PageLayout,
-    bytes: Shared<'a, u8>,
+/// Keys of a block that the query rows see.
+struct Seen<'t, 'k> {
+    task: &'t Task,
+    head: Head<'k>,
+    /// Number of query rows.
+    rows: usize,
+    /// First key.
+    first: usize,
+    /// Number of keys, at least one row sees the last.
+    keys: usize,
 }
 
-impl<'a> Pages<'a> {
-    /// Pages of `layout` in `bytes`.
-    pub fn new(kernels: &'static Kernels, layout: &'a PageLayout, bytes: &'a mut Mapped<u8>) -> Self {
-        Self { kernels, layout, bytes: Shared::new(bytes) }
+impl Seen<'_, '_> {
+    /// Keys of the block below a limit.
+    fn visible(&self, limit: usize) -> usize {
+        limit.saturating_sub(self.first).min(BLOCK)
     }
+}
 
-    /// Writes the key and value of one position of one head. Only pages of bfloat16 take rows that are that; `room`
-    /// holds a row on its way.
-    ///
-    /// # Safety
-    /// No other thread may use this head of this page meanwhile.
-    #[allow(clippy::too_many_arguments)]
-    pub unsafe fn store(
-        &self,
-        page: u32,
-        layer: usize,
-        head: usize,
-        slot: usize,
-        key: Row<'_>,
-        value: Row<'_>,
-        room: &mut [u16],
-    ) {
-        let l = self.layout;
-        let start = l.head_start(page, layer, head);
-        // SAFETY: by the caller's promise.
-        let bytes = unsafe { self.bytes.part_mut(start..start + l.head_bytes()) };
-        let (keys, values) = bytes.split_at_mut(l.key_bytes());
-        let panel = &mut keys[slot / PANEL * l.dtype.panel_bytes(l.head_dim)..];
-        let column = slot % PANEL;
-        match (key, value) {
-            (Row::Bfloat16(_), _) | (_, Row::Bfloat16(_)) if l.dtype == Dtype::Float32 => {
-                unreachable!("pages of float32 are filled with float32");
-            }
-            (Row::Float32(key), Row::Float32(value)) if l.dtype == Dtype::Float32 => {
-                for (step, x) in panel.chunks_exact_mut(4 * PANEL).zip(key) {
-                    step[4 * column..4 * column + 4].copy_from_slice(&x.to_le_bytes());
-                }
-                for (panel, x) in values.chunks_exact_mut(l.dtype.panel_bytes(l.page)).zip(value.chunks(PANEL)) {
-                    for (to, x) in panel[4 * slot * PANEL..].chunks_exact_mut(4).zip(x) {
-                        to.copy_from_slice(&x.to_le_bytes());
-                    }
-                }
-            }
-            _ => {
-                let key = self.rounded(key, room);
-                for (pair, x) in panel.chunks_exact_mut(4 * PANEL).zip(key.chunks(2)) {
-                    let both = u32::from(x[0]) | u32::from(x.get(1).copied().unwrap_or(0)) << 16;
-                    pair[4 * column..4 * column + 4].copy_from_slice(&both.to_le_bytes());
-                }
-                let value = self.rounded(value, room);
-                for (panel, x) in values.chunks_exact_mut(l.dtype.panel_bytes(l.page)).zip(value.chunks(PANEL)) {
-                    let pair = panel[4 * (slot / 2) * PANEL..].as_chunks_mut().0;
-                    for (to, &x) in pair.iter_mut().zip(x) {
-                        // The odd one comes after its even one. Until then a zero lies in its place: an odd number of
-                        // keys is multiplied together with the next one, which weighs nothing.
-                        *to = match slot % 2 {
-                            0 => u32::from(x),
-                            _ => u32::from_le_bytes(*to) & 0xffff | u32::from(x) << 16,
-                        }
-                        .to_le_bytes();
-                    }
-                }
-            }
-        }
-    }
-
-    /// A row as bfloat16, in `room` if it was not that before.
-    fn rounded<'r>(&self, row: Row<'r>, room: &'r mut [u16]) -> &'r [u16] {
-        match row {
-            Row::Bfloat16(row) => row,
-            Row::Float32(row) => {
-                (self.kernels.round)(row, &mut room[..row.len()]);
-                &room[..row.len()]
-            }
-        }
-    }
-
-    /// Positions of a page.
-    pub fn page(&self) -> usize {
-        self.layout.page
-    }
-
+impl Pages<'_> {
     /// Query rows of a task that may have any number, up to [`QUERY_ROWS`].
     pub fn query_rows(&self) -> usize {
         if self.multiplies_bfloat16() { BFLOAT16_QUERY_ROWS } else { QUERY_ROWS }
     }
 
-    /// Whether keys, values and queries are multiplied as bfloat16.
-    pub fn multiplies_bfloat16(&self) -> bool {
-        self.layout.dtype == Dtype::Bfloat16 && self.kernels.bfloat16_product.is_some()
-    }
-
-    /// Puts a query row, scaled by `log2(e) / sqrt(head_dim)`, where [`Pages::attend`] reads it.
-    pub fn query(&self, s: &mut AttentionScratch, row: usize, query: Row<'_>) {
+    /// Loads a query row, scaled by `log2(e) / sqrt(head_dim)`, which sees `limit` keys.
+    pub fn load_query(&self, q: &mut Queries, row: usize, query: Row<'_>, limit: usize) {
         let d = self.layout.head_dim;
+        q.limits[row] = limit;
         if self.multiplies_bfloat16() {
             let start = row * d.next_multiple_of(2);
-            let to = &mut s.rounded_queries[start..start + d];
+            let to = &mut q.rounded_rows[start..start + d];
             match query {
                 Row::Float32(query) => (self.kernels.round)(query, to),
                 Row::Bfloat16(query) => to.copy_from_slice(query),
             }
         } else {
             let Row::Float32(query) = query else {
-                unreachable!("rows are rounded for those who multiply them so");
+                unreachable!("rows are rounded only for sets that multiply bfloat16");
             };
-            s.queries[row * d..(row + 1) * d].copy_from_slice(query);
+            q.rows[row * d..(row + 1) * d].copy_from_slice(query);
         }
     }
 
     /// Attention of `rows` query rows over all the keys they see: blocks in ascending order, merged one by one.
-    ///
-    /// # Safety
-    /// No thread may write this layer and head of these pages meanwhile.
-    pub unsafe fn attend(&self, table: &[u32], layer: usize, head: usize, rows: usize, s: &mut AttentionScratch) {
-        let keys = s.limits[..rows].iter().copied().max().unwrap_or(0);
+    pub fn attend(&self, task: &Task, head: Head<'_>, rows: usize, s: &mut AttentionScratch) {
+        let keys = s.queries.limits[..rows].iter().copied().max().unwrap_or(0);
         let width = self.layout.padded_dim();
-        s.states[..rows].fill((f32::NEG_INFINITY, 0.0));
+        s.states[..rows].fill(NOTHING_SEEN);
         for block in 0..keys.div_ceil(BLOCK) {
-            let mut block_states = [(0.0, 0.0); QUERY_ROWS];
-            // SAFETY: by the caller's promise.
-            unsafe { self.block(table, layer, head, block, rows, s, &mut block_states, None) };
-            for (row, &state) in block_states.iter().enumerate().take(rows) {
-                if state.1 > 0.0 {
-                    let part = row * width..(row + 1) * width;
-                    let block_out = &s.block_outputs[part.clone()];
-                    (self.kernels.merge)(&mut s.states[row], &mut s.outputs[part], state, block_out);
-                }
+            let mut states = [(0.0, 0.0); QUERY_ROWS];
+            self.attend_block(task, head, block, &mut s.queries, &mut states[..rows], &mut s.block_outputs);
+            for (row, &state) in states.iter().enumerate().take(rows).filter(|(_, state)| state.1 > 0.0) {
+                let part = row * width..(row + 1) * width;
+                let out = &mut s.outputs[part.clone()];
+                (self.kernels.merge)(&mut s.states[row], out, state, &s.block_outputs[part]);
             }
         }
     }
 
-    /// One block of keys: a maximum, a sum and an output per query row, in the scratch where no other place is given;
-    /// the sum is zero where a row sees no key.
-    ///
-    /// # Safety
-    /// As for [`Pages::attend`].
-    #[allow(clippy::too_many_arguments)]
-    pub unsafe fn block(
+    /// One block of keys: a maximum, a sum and an output for each of the query rows, of which there are as many as
+    /// `states`; the sum is zero if a row sees no key.
+    pub fn attend_block(
         &self,
-        table: &[u32],
-        layer: usize,
-        head: usize,
+        task: &Task,
+        head: Head<'_>,
         block: usize,
-        rows: usize,
-        s: &mut AttentionScratch,
-        states: &mut [(f32, f32)],
-        out: Option<&mut [f32]>,
+        q: &mut Queries,
+        states: &mut [SoftmaxState],
+        out: &mut [f32],
     ) {
-        let out = match out {
-            Some(out) => out,
-            None => &mut s.block_outputs,
-        };
-        let (l, first) = (self.layout, block * BLOCK);
-        let seen = |limit: usize| limit.saturating_sub(first).min(BLOCK);
-        let keys = s.limits[..rows].iter().copied().map(seen).max().unwrap_or(0);
-        let pages = || {
-            table[first / l.page..].iter().take(keys.div_ceil(l.page)).enumerate().map(|(i, &page)| {
-                let start = l.head_start(page, layer, head);
-                // SAFETY: by the caller's promise.
-                let bytes = unsafe { self.bytes.part(start..start + l.head_bytes()) };
-                (i * l.page, (keys - i * l.page).min(l.page), bytes.split_at(l.key_bytes()))
-            })
-        };
-        let bfloat16_product = self.kernels.bfloat16_product.filter(|_| self.multiplies_bfloat16());
-        for (at, count, (k, _)) in pages() {
-            let (w_stride, panels) = (l.dtype.panel_bytes(l.head_dim), count.div_ceil(PANEL));
-            let out = &mut s.scores[at..];
-            match bfloat16_product {
+        let rows = states.len();
+        let mut seen = Seen { task, head, rows, first: block * BLOCK, keys: 0 };
+        seen.keys = q.limits[..rows].iter().map(|&limit| seen.visible(limit)).max().unwrap_or(0);
+        self.scores(&seen, q);
+        self.softmax(&seen, q, states);
+        self.outputs(&seen, q, out);
+    }
+
+    /// First key in the block, number of keys, keys and values of each page.
+    fn pages<'s>(&'s self, seen: &'s Seen<'_, '_>) -> impl Iterator<Item = (usize, usize, (&'s [u8], &'s [u8]))> {
+        let size = self.layout.page;
+        let pages = seen.head.pages[seen.first / size..].iter().take(seen.keys.div_ceil(size));
+        pages
+            .enumerate()
+            .map(move |(i, &page)| (i * size, (seen.keys - i * size).min(size), self.head(seen.task, page, &seen.head)))
+    }
+
+    /// Queries times keys.
+    fn scores(&self, seen: &Seen<'_, '_>, q: &mut Queries) {
+        let (l, w_stride) = (self.layout, self.layout.key_panel());
+        for (start, count, (keys, _)) in self.pages(seen) {
+            let (rows, panels, out) = (seen.rows, count.div_ceil(PANEL), &mut q.scores[start..]);
+            match self.kernels.bfloat16_product.filter(|_| self.multiplies_bfloat16()) {
                 Some(product) => product(Bfloat16Product {
-                    a: &s.rounded_queries,
+                    a: &q.rounded_rows,
                     a_stride: l.head_dim.next_multiple_of(2),
                     rows,
                     k: l.head_dim,
-                    w: k,
+                    w: keys,
                     w_stride,
                     panels,
                     out,
@@ -307,61 +172,68 @@ impl<'a> Pages<'a> {
                     start: Start::Zero,
                 }),
                 None => (self.kernels.product)(Product {
-                    a: &s.queries,
+                    a: &q.rows,
                     a_stride: l.head_dim,
                     rows,
                     k: l.head_dim,
-                    w: k,
+                    w: keys,
                     w_stride,
-                    dtype: l.dtype,
+                    format: l.format,
                     panels,
                     out,
                     out_stride: BLOCK,
                     accumulate: false,
-                    scratch: &mut s.expanded,
+                    scratch: &mut q.expanded,
                 }),
             }
         }
-        for (row, scores) in s.scores.chunks_exact_mut(BLOCK).take(rows).enumerate() {
-            let visible = seen(s.limits[row]);
-            states[row] =
-                if visible > 0 { (self.kernels.softmax)(&mut scores[..visible]) } else { (f32::NEG_INFINITY, 0.0) };
-            // An odd number of keys is padded with one more that weighs nothing.
-            let end = keys.next_multiple_of(2);
+    }
+
+    /// Scores to weights, which are zero for keys that a row does not see.
+    fn softmax(&self, seen: &Seen<'_, '_>, q: &mut Queries, states: &mut [SoftmaxState]) {
+        // An odd number of keys is padded with one more that weighs nothing.
+        let end = seen.keys.next_multiple_of(2);
+        for (row, (scores, state)) in q.scores.chunks_exact_mut(BLOCK).zip(states).enumerate() {
+            let visible = seen.visible(q.limits[row]);
+            *state = if visible > 0 { (self.kernels.softmax)(&mut scores[..visible]) } else { NOTHING_SEEN };
             scores[visible..end].fill(0.0);
-            if bfloat16_product.is_some() {
-                let to = &mut s.rounded_scores[row * BLOCK..row * BLOCK + end];
-                (self.kernels.round)(&scores[..end], to);
+            if self.multiplies_bfloat16() {
+                (self.kernels.round)(&scores[..end], &mut q.rounded_scores[row * BLOCK..row * BLOCK + end]);
             }
         }
-        for (at, count, (_, v)) in pages() {
-            let (w_stride, panels) = (l.dtype.panel_bytes(l.page), l.padded_dim() / PANEL);
-            match bfloat16_product {
+    }
+
+    /// Weights times values.
+    fn outputs(&self, seen: &Seen<'_, '_>, q: &mut Queries, out: &mut [f32]) {
+        let (l, w_stride) = (self.layout, self.layout.value_panel());
+        let (rows, panels) = (seen.rows, l.padded_dim() / PANEL);
+        for (start, k, (_, w)) in self.pages(seen) {
+            match self.kernels.bfloat16_product.filter(|_| self.multiplies_bfloat16()) {
                 Some(product) => product(Bfloat16Product {
-                    a: &s.rounded_scores[at..],
+                    a: &q.rounded_scores[start..],
                     a_stride: BLOCK,
                     rows,
-                    k: count,
-                    w: v,
+                    k,
+                    w,
                     w_stride,
                     panels,
                     out,
                     out_stride: l.padded_dim(),
-                    start: if at > 0 { Start::Out } else { Start::Zero },
+                    start: if start > 0 { Start::Out } else { Start::Zero },
                 }),
                 None => (self.kernels.product)(Product {
-                    a: &s.scores[at..],
+                    a: &q.scores[start..],
                     a_stride: BLOCK,
                     rows,
-                    k: count,
-                    w: v,
+                    k,
+                    w,
                     w_stride,
-                    dtype: l.dtype,
+                    format: l.format,
                     panels,
                     out,
                     out_stride: l.padded_dim(),
-                    accumulate: at > 0,
-                    scratch: &mut s.expanded,
+                    accumulate: start > 0,
+                    scratch: &mut q.expanded,
                 }),
             }
         }

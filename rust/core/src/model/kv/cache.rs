@@ -212,10 +212,10 @@ fn too_long(length: usize, limit: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::kernels::Dtype;
+    use crate::model::kv::KvFormat;
 
     fn cache(positions: usize) -> KvCache {
-        KvCache::new(PageLayout::new(Dtype::Float32, 2, 1, 8), positions, 1000).expect("small")
+        KvCache::new(PageLayout::new(KvFormat::Float32, 2, 1, 8), positions, 1000).expect("small")
     }
 
     fn grow(c: &mut KvCache, id: u64, more: usize) {

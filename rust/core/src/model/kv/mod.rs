@@ -1,6 +1,12 @@
 //! Keys and values: the pages that hold them, the sequences that own the pages, and attention over both.
 mod attend;
 mod cache;
+mod layout;
+mod pages;
+#[cfg(test)]
+mod tests;
 
 pub use attend::*;
 pub use cache::*;
+pub use layout::*;
+pub use pages::*;

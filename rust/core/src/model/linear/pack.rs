@@ -1,13 +1,14 @@
 //! Packing: the rows of checkpoint tensors into panels, rounded or quantized as the layer stores them.
 use std::sync::Mutex;
 
-use super::{Linear, Order};
+use super::{Linear, Order, Storage};
 use crate::error::{Error, Result};
-use crate::machine::memory::{HUGE_PAGE, Mapped, Shared};
+use crate::machine::memory::{HUGE_PAGE, Mapped};
+use crate::machine::numbers::{ROUND, to_bfloat16};
+use crate::machine::shared::Shared;
 use crate::machine::team::Team;
 use crate::model::checkpoint::Tensor;
-use crate::model::kernels::definition::to_bfloat16;
-use crate::model::kernels::{Dtype, GROUP, GROUP_BYTES, Integers, PANEL, Packing, SCALE_BYTES};
+use crate::model::kernels::{GROUP, GROUP_BYTES, Kernels, PANEL, SCALE_BYTES};
 
 impl Linear {
     /// Packs the matrices, which must have equal numbers of columns, and checks every value.
@@ -15,34 +16,42 @@ impl Linear {
         weights: &[Tensor<'_>],
         order: Order,
         bias: Vec<f32>,
-        packing: impl Into<Packing>,
+        (kernels, storage): (&'static Kernels, Storage),
         team: &mut Team,
     ) -> Result<Self> {
-        let mut linear = Self::zeroed(weights, order, bias, packing.into())?;
+        let mut linear = Self::zeroed(weights, order, bias, (kernels, storage))?;
         linear.fill(weights, order, team)?;
         Ok(linear)
     }
 
     /// A layer for the matrices whose weights are still to come: packed from them, or as bytes that were packed before.
-    pub fn zeroed(weights: &[Tensor<'_>], order: Order, bias: Vec<f32>, packing: Packing) -> Result<Self> {
-        let Packing { dtype, integers, .. } = packing;
+    pub fn zeroed(
+        weights: &[Tensor<'_>],
+        order: Order,
+        bias: Vec<f32>,
+        (kernels, storage): (&'static Kernels, Storage),
+    ) -> Result<Self> {
         let inputs = weights[0].columns;
-        let place = Placement::new(weights, order);
-        let (scales, slack) = if dtype == Dtype::Int8 { (inputs, integers.slack()) } else { (0, 0) };
-        let size = dtype
-            .panel_bytes(inputs)
-            .checked_mul(place.panels)
-            .and_then(|bytes| bytes.checked_add(4 * scales + slack))
-            .ok_or_else(|| Error::no_memory(usize::MAX))?;
+        let placement = Placement::new(weights, order);
+        let panels = placement.panels;
+        let too_large = || Error::no_memory(usize::MAX);
+        let panel_bytes = storage.panel_bytes(inputs).ok_or_else(too_large)?;
+        let size = panel_bytes
+            .checked_mul(panels)
+            .and_then(|bytes| bytes.checked_add(storage.tail_bytes(inputs)))
+            .ok_or_else(too_large)?;
         let mut padded = bias;
         if !padded.is_empty() {
-            padded.resize(place.panels * PANEL, 0.0);
+            padded.resize(panels * PANEL, 0.0);
         }
         Ok(Self {
-            outputs: place.outputs,
+            kernels,
+            storage,
+            outputs: placement.outputs,
             inputs,
-            packing,
-            panels: place.panels,
+            panels,
+            panel_bytes,
+            task_panels: None,
             data: Mapped::zeroed(size)?,
             bias: padded,
         })
@@ -53,62 +62,66 @@ impl Linear {
         &self.data
     }
 
-    /// The weights as packed, to be read from where they were kept.
+    /// The weights as packed, to be read from a file.
     pub fn packed_mut(&mut self) -> &mut [u8] {
         &mut self.data
     }
 
     /// Packs the matrices that the layer was made for.
     pub fn fill(&mut self, weights: &[Tensor<'_>], order: Order, team: &mut Team) -> Result<()> {
-        let (inputs, packing, dtype) = (self.inputs, self.packing, self.packing.dtype);
-        let place = Placement::new(weights, order);
-        let panel_bytes = dtype.panel_bytes(inputs);
-        let failure = Mutex::new(None);
-        let scales = match dtype {
-            Dtype::Int8 => input_scales(weights, inputs, team)?,
-            _ => Vec::new(),
-        };
+        let source = Matrices { weights, placement: Placement::new(weights, order) };
+        let scales = if self.storage.scales_inputs() { input_scales(weights, self.inputs, team)? } else { Vec::new() };
         let inverses: Vec<_> = scales.iter().map(|scale| 1.0 / scale).collect(); // exact: powers of two
-        let width = match dtype {
-            Dtype::Int8 => inputs.next_multiple_of(4),
-            _ => inputs.next_multiple_of(2),
-        };
-        {
-            let (panels, rest) = self.data.split_at_mut(place.panels * panel_bytes);
-            for (to, scale) in rest.chunks_exact_mut(4).zip(&scales) {
-                to.copy_from_slice(&scale.to_le_bytes());
-            }
-            let data = Shared::new(panels);
-            team.run(|worker| {
-                // The system clears a page when it is first written. Two threads at one page would both clear it.
-                worker.for_each(data.len().div_ceil(HUGE_PAGE), |page| {
-                    // SAFETY: each page is one task's.
-                    unsafe { data.part_mut(page * HUGE_PAGE..page * HUGE_PAGE + 1) }.fill(0);
-                });
-                let mut rows = vec![0.0; PANEL * width];
-                worker.for_each(place.panels, |panel| {
-                    // SAFETY: each panel is one task's.
-                    let bytes = unsafe { data.part_mut(panel * panel_bytes..(panel + 1) * panel_bytes) };
-                    rows.fill(0.0);
-                    for (column, row) in rows.chunks_exact_mut(width).enumerate() {
-                        if let Some((weight, index)) = place.source(panel * PANEL + column)
-                            && let Err(e) = weights[weight].read_finite(index, &mut row[..inputs])
-                        {
-                            failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
-                            return;
-                        }
-                        for (x, inverse) in row.iter_mut().zip(&inverses) {
-                            *x *= inverse;
-                        }
-                    }
-                    fill(bytes, packing, &rows);
-                });
-            })?;
+        let (storage, inputs, bytes) = (self.storage, self.inputs, self.panel_bytes);
+        let (panels, tail) = self.data.split_at_mut(self.panels * bytes);
+        for (to, scale) in tail.chunks_exact_mut(4).zip(&scales) {
+            to.copy_from_slice(&scale.to_le_bytes());
         }
+        let failure = Mutex::new(None);
+        team.run_shared(&mut Shared::new(panels), |worker, data| {
+            // The system clears a page when it is first written. Two threads at one page would both clear it.
+            worker.for_each_part(data.len().div_ceil(HUGE_PAGE), 1, |part| {
+                let start = part.rows().start * HUGE_PAGE;
+                // SAFETY: each page is one task's.
+                unsafe { data.part_mut(part, start..start + 1) }.fill(0);
+            });
+            let mut rows = vec![0.0; PANEL * storage.padded(inputs)];
+            worker.for_each_part(self.panels, 1, |part| {
+                let panel = part.rows().start;
+                if let Err(e) = source.read(panel, inputs, &inverses, &mut rows) {
+                    failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
+                    return;
+                }
+                // SAFETY: each panel is one task's.
+                storage.pack_panel(unsafe { data.part_mut(part, panel * bytes..(panel + 1) * bytes) }, &rows);
+            });
+        })?;
         match failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
             Some(e) => Err(e),
             None => Ok(()),
         }
+    }
+}
+
+/// The matrices of a layer, and where their rows go.
+struct Matrices<'w, 't> {
+    weights: &'w [Tensor<'t>],
+    placement: Placement,
+}
+
+impl Matrices<'_, '_> {
+    /// The rows that are the columns of a panel, times the factor of each input; zeros where there is none.
+    fn read(&self, panel: usize, inputs: usize, factors: &[f32], rows: &mut [f32]) -> Result<()> {
+        rows.fill(0.0);
+        for (column, row) in rows.chunks_exact_mut(rows.len() / PANEL).enumerate() {
+            if let Some((weight, index)) = self.placement.source(panel * PANEL + column) {
+                self.weights[weight].read_finite(index, &mut row[..inputs])?;
+            }
+            for (x, factor) in row.iter_mut().zip(factors) {
+                *x *= factor;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -155,7 +168,7 @@ impl Placement {
 /// Rows of a weight matrix that one task looks at.
 const SCALE_ROWS: usize = 64;
 /// Smallest scale of an input.
-const LEAST_SCALE: f32 = 1.0 / 4096.0;
+const MIN_SCALE: f32 = 1.0 / 4096.0;
 
 /// For each input the power of two that its activations are multiplied by, and its weights divided by, before both
 /// become integers: the smallest at which no weight of the input outgrows the largest of its group.
@@ -167,13 +180,13 @@ fn input_scales(weights: &[Tensor<'_>], inputs: usize, team: &mut Team) -> Resul
     team.run(|worker| {
         let (mut row, mut mine) = (vec![0.0; inputs], vec![0.0_f32; inputs]);
         for weight in weights {
-            worker.for_each(weight.rows.div_ceil(SCALE_ROWS), |task| {
-                for index in task * SCALE_ROWS..weight.rows.min((task + 1) * SCALE_ROWS) {
+            worker.for_each_part(weight.rows, SCALE_ROWS, |part| {
+                for index in part.rows() {
                     weight.read(index, &mut row);
                     for (m, x) in mine.chunks_mut(GROUP).zip(row.chunks(GROUP)) {
-                        let most = largest_of(x).max(f32::MIN_POSITIVE);
+                        let largest = largest_of(x).max(f32::MIN_POSITIVE);
                         for (m, x) in m.iter_mut().zip(x) {
-                            *m = larger(*m, x / most);
+                            *m = larger(*m, x / largest);
                         }
                     }
                 }
@@ -186,9 +199,9 @@ fn input_scales(weights: &[Tensor<'_>], inputs: usize, team: &mut Team) -> Resul
     })?;
     let mut scales = largest.into_inner().unwrap_or_else(|e| e.into_inner());
     for group in scales.chunks_mut(GROUP) {
-        let most = group.iter().fold(0.0_f32, |m, x| m.max(*x));
+        let largest = group.iter().fold(0.0_f32, |m, x| m.max(*x));
         for scale in group {
-            let ratio = (*scale / most).clamp(LEAST_SCALE, 1.0);
+            let ratio = (*scale / largest).clamp(MIN_SCALE, 1.0);
             // All zeros, or not finite: the weights say so later.
             *scale = if ratio.is_finite() { ratio.log2().ceil().exp2() } else { 1.0 };
         }
@@ -217,8 +230,6 @@ fn largest_of(x: &[f32]) -> f32 {
 
 /// Scales pairs of numbers to integers in [-127, 127], to nearest even, and gives the scale.
 fn quantize_weights(group: &[f32], out: &mut [u16]) -> f32 {
-    // Adding it rounds and leaves the integer in the low bits; `f32::round` would be a call for each number.
-    const ROUND: f32 = 12_582_912.0;
     let largest = largest_of(group);
     // Zeros, or numbers so small that the inverse would be infinite, become zeros.
     let inverse = if largest < 1e-30 { 0.0 } else { 127.0 / largest };
@@ -229,138 +240,52 @@ fn quantize_weights(group: &[f32], out: &mut [u16]) -> f32 {
     if inverse == 0.0 { 0.0 } else { largest / 127.0 }
 }
 
-/// Writes `PANEL` rows (columns of the product) into a panel; their length is even, and a multiple of four for integers.
-fn fill(panel: &mut [u8], packing: Packing, rows: &[f32]) {
-    const PAIRS: usize = GROUP / 2;
+/// Pairs of steps in a group.
+const PAIRS: usize = GROUP / 2;
+
+/// Writes `PANEL` rows of even length (columns of the product) into a panel of bfloat16.
+pub(super) fn pack_bfloat16(panel: &mut [u8], rows: &[f32]) {
     let k = rows.len() / PANEL;
-    match packing.dtype {
-        Dtype::Float32 => interleave(panel, rows, f32::to_le_bytes),
-        Dtype::Bfloat16 => {
-            let mut pairs = [0; PANEL * PAIRS];
-            for (group, out) in panel.chunks_mut(4 * PANEL * PAIRS).enumerate() {
-                let steps = group * GROUP..k.min((group + 1) * GROUP);
-                let pairs = &mut pairs[..PANEL * steps.len() / 2];
-                for (pairs, row) in pairs.chunks_exact_mut(steps.len() / 2).zip(rows.chunks_exact(k)) {
-                    for (pair, x) in pairs.iter_mut().zip(row[steps.clone()].as_chunks::<2>().0) {
-                        let [a, b] = x.map(to_bfloat16);
-                        *pair = u32::from(a) | u32::from(b) << 16;
-                    }
-                }
-                interleave(out, pairs, u32::to_le_bytes);
+    let mut pairs = [0; PANEL * PAIRS];
+    for (group, out) in panel.chunks_mut(4 * PANEL * PAIRS).enumerate() {
+        let steps = group * GROUP..k.min((group + 1) * GROUP);
+        let pairs = &mut pairs[..PANEL * steps.len() / 2];
+        for (pairs, row) in pairs.chunks_exact_mut(steps.len() / 2).zip(rows.chunks_exact(k)) {
+            for (pair, x) in pairs.iter_mut().zip(row[steps.clone()].as_chunks::<2>().0) {
+                let [a, b] = x.map(to_bfloat16);
+                *pair = u32::from(a) | u32::from(b) << 16;
             }
         }
-        Dtype::Int8 => {
-            let mut pairs = [0; PANEL * PAIRS];
-            for (group, out) in panel.chunks_mut(GROUP_BYTES).enumerate() {
-                let (scales, out) = out.split_at_mut(SCALE_BYTES);
-                let steps = group * GROUP..k.min((group + 1) * GROUP);
-                let pairs = &mut pairs[..PANEL * steps.len() / 2];
-                for ((pairs, row), scale) in
-                    pairs.chunks_exact_mut(steps.len() / 2).zip(rows.chunks_exact(k)).zip(scales.as_chunks_mut::<4>().0)
-                {
-                    *scale = quantize_weights(&row[steps.clone()], pairs).to_le_bytes();
-                }
-                match packing.integers {
-                    Integers::Pairs => interleave(out, pairs, u16::to_le_bytes),
-                    Integers::Tiles => interleave(out, pairs.as_chunks::<2>().0, |[a, b]| {
-                        (u32::from(a) | u32::from(b) << 16).to_le_bytes()
-                    }),
-                }
-            }
+        interleave(out, pairs, u32::to_le_bytes);
+    }
+}
+
+/// Writes `PANEL` rows, as long as a multiple of four, into a panel of integers; `lay` gets those of a group, in pairs of
+/// steps, one row after the other.
+pub(super) fn pack_integers(panel: &mut [u8], rows: &[f32], lay: impl Fn(&mut [u8], &[u16])) {
+    let k = rows.len() / PANEL;
+    let mut pairs = [0; PANEL * PAIRS];
+    for (group, out) in panel.chunks_mut(GROUP_BYTES).enumerate() {
+        let (scales, out) = out.split_at_mut(SCALE_BYTES);
+        let steps = group * GROUP..k.min((group + 1) * GROUP);
+        let pairs = &mut pairs[..PANEL * steps.len() / 2];
+        for ((pairs, row), scale) in
+            pairs.chunks_exact_mut(steps.len() / 2).zip(rows.chunks_exact(k)).zip(scales.as_chunks_mut::<4>().0)
+        {
+            *scale = quantize_weights(&row[steps.clone()], pairs).to_le_bytes();
         }
+        lay(out, pairs);
     }
 }
 
 /// Writes the first elements of `PANEL` rows side by side, then the second ones, and so on.
-fn interleave<T: Copy, const N: usize>(out: &mut [u8], rows: &[T], bytes: fn(T) -> [u8; N]) {
+pub(super) fn interleave<T: Copy, const N: usize>(out: &mut [u8], rows: &[T], bytes: fn(T) -> [u8; N]) {
     let length = rows.len() / PANEL;
     let rows: [&[T]; PANEL] = std::array::from_fn(|row| &rows[row * length..][..length]);
     let cells = out.as_chunks_mut::<N>().0.as_chunks_mut::<PANEL>().0;
     for (step, cells) in cells[..length].iter_mut().enumerate() {
         for (cell, row) in cells.iter_mut().zip(rows) {
             *cell = bytes(row[step]);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Activations, Input, LinearScratch, Quantized, task_panels};
-    use super::*;
-    use crate::model::checkpoint::{Checkpoint, MemoryTensor, TensorType};
-    use crate::model::kernels::available;
-
-    const OUTPUTS: usize = 40;
-    const INPUTS: usize = 200;
-
-    /// Products of int8 weights and one row, after input 7 was made larger and its weights smaller by a factor.
-    fn products(factor: f32) -> Vec<f32> {
-        let small = |i: usize| (i * 37 % 101) as f32 / 64.0 - 0.8;
-        let values = (0..OUTPUTS * INPUTS).map(|i| match i % INPUTS {
-            7 => small(i) / factor,
-            _ => small(i),
-        });
-        let checkpoint = Checkpoint::from_memory(vec![MemoryTensor {
-            name: "w".into(),
-            dtype: TensorType::Float32,
-            shape: vec![OUTPUTS, INPUTS],
-            bytes: Box::new(values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>()),
-        }])
-        .expect("consistent");
-        let weight = checkpoint.tensor("w", &[OUTPUTS, INPUTS]).expect("there");
-        let mut team = Team::new(2).expect("two threads");
-        let (order, dtype) = (Order::Concatenated, Dtype::Int8);
-        let packing = Packing::new(dtype, available()[0], false);
-        let linear = Linear::pack(&[weight], order, Vec::new(), packing, &mut team).expect("finite");
-        let mut x: Vec<f32> = (0..INPUTS).map(|i| small(3 * i + 1)).collect();
-        x[7] *= factor;
-        let mut room = Activations::room(1, INPUTS).expect("memory");
-        let values = Activations::new(Shared::new(&mut room), INPUTS, false, available()[0]);
-        // SAFETY: nobody else uses the room yet.
-        unsafe { values.put(0, 0, &x) };
-        let mut quantized = Quantized::new(&[(1, INPUTS)]).expect("memory");
-        let input = Input { values, rows: 1, quantized: quantized.shared() };
-        let mut out = vec![0.0; OUTPUTS];
-        let shared = Shared::new(&mut out);
-        team.run(|worker| {
-            let mut scratch = LinearScratch::new().expect("memory");
-            // SAFETY: nobody writes the input, and each call of the closure has columns of its own.
-            unsafe {
-                linear.phase(worker, available()[0], &mut scratch, input, task_panels(1), |_, _, columns, v| {
-                    shared.part_mut(columns).copy_from_slice(v)
-                });
-            }
-        })
-        .expect("no panic");
-        out
-    }
-
-    #[test]
-    fn an_input_that_is_large_because_its_weights_are_small_costs_no_bit() {
-        let plain = products(1.0);
-        assert!(plain.iter().all(|x| *x != 0.0));
-        assert_eq!(products(64.0), plain);
-        assert_eq!(products(1024.0), plain);
-    }
-
-    #[test]
-    fn integers_lie_where_the_kernels_look_for_them() {
-        for (integers, k) in
-            [Integers::Pairs, Integers::Tiles].into_iter().flat_map(|i| [4, 76, 128, 300].map(|k| (i, k)))
-        {
-            let value = |column: usize, step: usize| ((column * 89 + step * 37) % 251) as f32 - 125.0;
-            let rows: Vec<_> = (0..PANEL * k).map(|i| value(i / k, i % k)).collect();
-            let dtype = Dtype::Int8;
-            let mut panel = vec![0; dtype.panel_bytes(k)];
-            let packing = Packing { integers, ..dtype.into() };
-            fill(&mut panel, packing, &rows);
-            for (column, step) in (0..PANEL).flat_map(|c| (0..k).map(move |s| (c, s))) {
-                let group = &panel[step / GROUP * GROUP_BYTES..];
-                let scale: [u8; 4] = group.as_chunks().0[column];
-                let place = SCALE_BYTES + integers.weight_index(step % GROUP, column);
-                let stored = f32::from(group[place] as i8) * f32::from_le_bytes(scale);
-                assert!((stored - value(column, step)).abs() < 0.51, "{column} {step} of {k}");
-            }
         }
     }
 }

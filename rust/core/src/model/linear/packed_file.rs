@@ -8,8 +8,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::error::{Error, Result};
 use crate::machine::team::Team;
 use crate::model::checkpoint::Tensor;
-use crate::model::kernels::{GROUP, PANEL, Packing};
-use crate::model::linear::{Linear, Order};
+use crate::model::kernels::{GROUP, Kernels, PANEL};
+use crate::model::linear::{Linear, Order, Storage};
 
 /// Raise it whenever the bytes of packed weights get another meaning; a test below notices most such changes.
 const LAYOUT: u32 = 3;
@@ -19,12 +19,12 @@ const MAGIC: &[u8; 8] = b"FSVPACK1";
 enum Source {
     Checkpoint,
     /// A file that is read from start to end.
-    Kept(File),
-    /// The checkpoint; what is packed is written on the way. `None` after a failure to write.
-    Keep(Option<Keep>),
+    File(File),
+    /// The checkpoint; what is packed is also written. `None` after a failure to write.
+    Both(Option<NewFile>),
 }
 
-struct Keep {
+struct NewFile {
     file: File,
     partial: PathBuf,
     path: PathBuf,
@@ -47,7 +47,8 @@ pub enum Outcome {
 
 /// Gives the linear layers of a model, in the order in which a model asks for them.
 pub struct Packer<'a> {
-    packing: Packing,
+    kernels: &'static Kernels,
+    storage: Storage,
     team: &'a mut Team,
     source: Source,
     failure: Option<String>,
@@ -59,12 +60,12 @@ fn describe(path: &Path, e: &std::io::Error) -> String {
 
 impl<'a> Packer<'a> {
     /// Packs from the checkpoint.
-    pub fn new(packing: impl Into<Packing>, team: &'a mut Team) -> Self {
-        Self { packing: packing.into(), team, source: Source::Checkpoint, failure: None }
+    pub fn new(kernels: &'static Kernels, team: &'a mut Team) -> Self {
+        Self { kernels, storage: Storage::Float32, team, source: Source::Checkpoint, failure: None }
     }
 
-    /// Reads from the file at `path`, which must have been kept under the same key; `None` where there is no file.
-    pub fn kept(packing: impl Into<Packing>, team: &'a mut Team, path: &Path, key: u64) -> Result<Option<Self>> {
+    /// Reads from the file at `path`, which must have been written under the same key; `None` if there is no file.
+    pub fn reading(kernels: &'static Kernels, team: &'a mut Team, path: &Path, key: u64) -> Result<Option<Self>> {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -75,11 +76,11 @@ impl<'a> Packer<'a> {
         if !whole || head[..8] != MAGIC[..] || head[8..] != key.to_le_bytes()[..] {
             return Err(damaged("it starts with other bytes".into()));
         }
-        Ok(Some(Self { packing: packing.into(), team, source: Source::Kept(file), failure: None }))
+        Ok(Some(Self { source: Source::File(file), ..Self::new(kernels, team) }))
     }
 
-    /// Packs from the checkpoint and keeps what is packed in a file at `path`, which appears whole or not at all.
-    pub fn keeping(packing: impl Into<Packing>, team: &'a mut Team, path: &Path, key: u64) -> Self {
+    /// Packs from the checkpoint and writes what is packed to a file at `path`, which appears whole or not at all.
+    pub fn writing(kernels: &'static Kernels, team: &'a mut Team, path: &Path, key: u64) -> Self {
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         let start = || -> std::io::Result<File> {
             if let Some(folder) = path.parent() {
@@ -90,53 +91,53 @@ impl<'a> Packer<'a> {
             file.write_all(&key.to_le_bytes())?;
             Ok(file)
         };
-        let (keep, failure) = match start() {
+        let (new, failure) = match start() {
             Ok(file) => {
                 let path = path.to_owned();
-                (Some(Keep { file, partial, path }), None)
+                (Some(NewFile { file, partial, path }), None)
             }
             Err(e) => (None, Some(describe(path, &e))),
         };
-        Self { packing: packing.into(), team, source: Source::Keep(keep), failure }
+        Self { source: Source::Both(new), failure, ..Self::new(kernels, team) }
     }
 
     /// Packs the layers to come like this.
-    pub fn pack_for(&mut self, packing: Packing) {
-        self.packing = packing;
+    pub fn pack_for(&mut self, storage: Storage) {
+        self.storage = storage;
     }
 
     /// The next layer.
     pub fn linear(&mut self, weights: &[Tensor<'_>], order: Order, bias: Vec<f32>) -> Result<Linear> {
-        let mut linear = Linear::zeroed(weights, order, bias, self.packing)?;
-        if let Source::Kept(file) = &mut self.source {
+        let mut linear = Linear::zeroed(weights, order, bias, (self.kernels, self.storage))?;
+        if let Source::File(file) = &mut self.source {
             read(file, linear.packed_mut())?;
             return Ok(linear);
         }
         linear.fill(weights, order, self.team)?;
-        if let Source::Keep(keep) = &mut self.source
-            && let Some(file) = keep.as_mut().map(|k| &mut k.file)
+        if let Source::Both(new) = &mut self.source
+            && let Some(file) = new.as_mut().map(|new| &mut new.file)
             && let Err(e) = write(file, linear.packed())
         {
             self.failure = Some(e.to_string());
-            *keep = None;
+            *new = None;
         }
         Ok(linear)
     }
 
-    /// Ends the load: `Err` where the file that was read holds more than the model.
+    /// Ends the load: `Err` if the file that was read holds more than the model.
     pub fn finish(mut self) -> Result<Outcome> {
         match std::mem::replace(&mut self.source, Source::Checkpoint) {
             Source::Checkpoint => Ok(Outcome::Off),
-            Source::Kept(mut file) => match file.read(&mut [0]) {
+            Source::File(mut file) => match file.read(&mut [0]) {
                 Ok(0) => Ok(Outcome::Read),
                 _ => Err(damaged("it is longer than the model".into())),
             },
-            Source::Keep(mut keep) => {
-                if let Some(k) = &keep
+            Source::Both(mut new) => {
+                if let Some(k) = &new
                     && let Err(e) = fs::rename(&k.partial, &k.path)
                 {
                     self.failure = Some(describe(&k.path, &e));
-                } else if let Some(k) = &mut keep {
+                } else if let Some(k) = &mut new {
                     k.partial.clear(); // nothing is left to remove
                 }
                 Ok(self.failure.take().map_or(Outcome::Written, Outcome::Failed))
@@ -145,7 +146,7 @@ impl<'a> Packer<'a> {
     }
 }
 
-impl Drop for Keep {
+impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.partial.as_os_str().is_empty() {
             let _ = fs::remove_file(&self.partial); // a load that failed leaves nothing behind
@@ -176,11 +177,11 @@ fn write(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)
 }
 
-/// Hash of all that packed weights depend on: `identity` of the checkpoint's files, `model` (its sizes), and how the
-/// layers of the two stacks are packed.
-pub fn key(identity: &str, model: &str, packing: [Packing; 2]) -> u64 {
-    let version = env!("CARGO_PKG_VERSION");
-    let all = format!("{LAYOUT} {version} {PANEL} {GROUP} {packing:?} {model} {identity}");
+/// Hash of all that decides the bytes of packed weights: `identity` of the checkpoint's files, names and shapes of its
+/// tensors, and how the layers of the two stacks are laid out.
+pub fn key(identity: &str, tensors: &[(String, Vec<usize>)], storages: [Storage; 2]) -> u64 {
+    let layouts = storages.map(Storage::layout);
+    let all = format!("{LAYOUT} {PANEL} {GROUP} {layouts:?} {tensors:?} {identity}");
     xxh3_64(all.as_bytes())
 }
 
@@ -188,7 +189,7 @@ pub fn key(identity: &str, model: &str, packing: [Packing; 2]) -> u64 {
 mod tests {
     use super::*;
     use crate::model::checkpoint::{Checkpoint, MemoryTensor, TensorType};
-    use crate::model::kernels::Dtype;
+    use crate::model::kernels::available;
 
     fn checkpoint() -> Checkpoint {
         let values: Vec<u8> =
@@ -207,17 +208,19 @@ mod tests {
         let checkpoint = checkpoint();
         let mut team = Team::new(2).expect("two threads");
         let weight = checkpoint.tensor("w", &[70, 300]).expect("there");
-        let hashes = [Dtype::Float32, Dtype::Bfloat16, Dtype::Int8].map(|dtype| {
-            let layer = Packer::new(dtype, &mut team).linear(&[weight], Order::Concatenated, Vec::new());
+        let hashes = [Storage::Float32, Storage::Bfloat16, Storage::Int8Pairs, Storage::Int8Tiles].map(|storage| {
+            let mut packer = Packer::new(available()[0], &mut team);
+            packer.pack_for(storage);
+            let layer = packer.linear(&[weight], Order::Concatenated, Vec::new());
             xxh3_64(layer.expect("finite").packed())
         });
-        // Another result? Then files that were kept are read wrongly: raise LAYOUT.
+        // Another result? Then files that were written before are read wrongly: raise LAYOUT.
         assert_eq!((LAYOUT, hashes), (3, GOLDEN));
     }
-    const GOLDEN: [u64; 3] = [4845340811918023181, 7196806203915604103, 4385960970160658010];
+    const GOLDEN: [u64; 4] = [4845340811918023181, 7196806203915604103, 4385960970160658010, 2942859182555314707];
 
     #[test]
-    fn kept_weights_come_back_and_damage_is_noticed() {
+    fn written_weights_come_back_and_damage_is_noticed() {
         let folder = std::env::temp_dir().join(format!("fsv-packed-{}", std::process::id()));
         let path = folder.join("some/place.packed");
         let checkpoint = checkpoint();
@@ -225,32 +228,33 @@ mod tests {
         let mut team = Team::new(1).expect("one thread");
         let load = |packer: Result<Option<Packer<'_>>>| -> Result<(Vec<u8>, Outcome)> {
             let mut packer = packer?.expect("a packer");
+            packer.pack_for(Storage::Int8Pairs);
             let layer = packer.linear(&[weight], Order::Concatenated, vec![1.0; 70])?;
             Ok((layer.packed().to_vec(), packer.finish()?))
         };
-        let dtype = Dtype::Int8;
-        assert!(Packer::kept(dtype, &mut team, &path, 7).expect("no file is no error").is_none());
-        let made = load(Ok(Some(Packer::keeping(dtype, &mut team, &path, 7)))).expect("kept");
+        let kernels = available()[0];
+        assert!(Packer::reading(kernels, &mut team, &path, 7).expect("no file is no error").is_none());
+        let made = load(Ok(Some(Packer::writing(kernels, &mut team, &path, 7)))).expect("kept");
         assert_eq!(made.1, Outcome::Written);
-        let read = load(Packer::kept(dtype, &mut team, &path, 7)).expect("read");
+        let read = load(Packer::reading(kernels, &mut team, &path, 7)).expect("read");
         assert_eq!(read, (made.0.clone(), Outcome::Read));
-        assert!(load(Packer::kept(dtype, &mut team, &path, 8)).is_err(), "another key");
+        assert!(load(Packer::reading(kernels, &mut team, &path, 8)).is_err(), "another key");
 
         let whole = fs::read(&path).expect("there");
         for place in [0, 9, 17, 25, 40, whole.len() - 1] {
             let mut changed = whole.clone();
             changed[place] ^= 4;
             fs::write(&path, changed).expect("writable");
-            assert!(load(Packer::kept(dtype, &mut team, &path, 7)).is_err(), "byte {place}");
+            assert!(load(Packer::reading(kernels, &mut team, &path, 7)).is_err(), "byte {place}");
         }
         for length in [0, 10, 30, whole.len() - 1] {
             fs::write(&path, &whole[..length]).expect("writable");
-            assert!(load(Packer::kept(dtype, &mut team, &path, 7)).is_err(), "{length} bytes");
+            assert!(load(Packer::reading(kernels, &mut team, &path, 7)).is_err(), "{length} bytes");
         }
         fs::write(&path, [&whole[..], &[0]].concat()).expect("writable");
-        assert!(load(Packer::kept(dtype, &mut team, &path, 7)).is_err(), "one byte more");
+        assert!(load(Packer::reading(kernels, &mut team, &path, 7)).is_err(), "one byte more");
         let blocked = path.join("below a file");
-        let failed = load(Ok(Some(Packer::keeping(dtype, &mut team, &blocked, 7)))).expect("packed");
+        let failed = load(Ok(Some(Packer::writing(kernels, &mut team, &blocked, 7)))).expect("packed");
         assert!(matches!(failed.1, Outcome::Failed(_)));
         assert_eq!(failed.0, made.0);
         fs::remove_dir_all(folder).expect("ours");

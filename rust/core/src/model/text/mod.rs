@@ -1,24 +1,28 @@
 //! The text stack: a step takes some tokens of some sequences through all layers at once.
 use std::sync::Mutex;
 
+use super::checkpoint::Checkpoint;
+use super::config::TextConfig;
+use super::kernels::{BLOCK, Kernels};
+use super::kv::{AttentionScratch, PageLayout, Pages};
+use super::linear::packed_file::Packer;
+use super::linear::{
+    Activations, InputFormat, LargestMemory, Linear, LinearScratch, OWN_ROWS, Order, Quantized, Rows, Storage,
+};
+use super::names::{self, Spec};
 use crate::error::Result;
-use crate::machine::memory::{Mapped, Shared};
+use crate::machine::memory::Mapped;
 use crate::machine::team::Team;
-use crate::model::checkpoint::{Checkpoint, Tensor};
-use crate::model::config::TextConfig;
-use crate::model::kernels::{BLOCK, Kernels};
-use crate::model::kv::{AttentionScratch, PageLayout, Pages, QUERY_ROWS};
-use crate::model::linear::packed_file::Packer;
-use crate::model::linear::{ALONE_ROWS, Activations, Linear, LinearScratch, Order, Quantized};
 
-mod step;
+mod attention;
+mod forward;
+mod plan;
 
-use step::Step;
+use forward::{Activity, Forward, Residual};
+use plan::{Plan, query_rows};
 
 /// Most tokens of one step.
 pub const STEP_ROWS: usize = 512;
-/// Steps of at most this many tokens spread the blocks of keys over the threads; longer ones spread the tokens.
-const SPLIT_ROWS: usize = 16;
 /// Panels of one task of the head.
 const HEAD_PANELS: usize = 6;
 
@@ -34,9 +38,14 @@ struct Layer {
 /// Weights of the text stack and its head.
 pub struct TextModel {
     config: TextConfig,
+    kernels: &'static Kernels,
+    /// What all layers take.
+    input: InputFormat,
     layers: Vec<Layer>,
     norm: Vec<f32>,
     head: Linear,
+    /// Tasks of the head, for each of its rows.
+    head_tasks: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
@@ -65,9 +74,8 @@ pub enum Output<'a> {
 struct Scratch {
     linear: LinearScratch,
     attention: AttentionScratch,
-    /// One row on its way into [`Activations`], and another one while it is normed.
+    /// One row on its way into [`Activations`].
     row: Vec<f32>,
-    norm_row: Vec<f32>,
     /// Few rows that each thread norms for itself.
     normed: Mapped<f32>,
 }
@@ -80,39 +88,36 @@ pub struct TextBuffers {
     attended: Mapped<f32>,
     mlp: Mapped<f32>,
     partial: Mapped<f32>,
-    best: Mapped<f32>,
+    largest: LargestMemory,
     quantized: Quantized,
     threads: Vec<Mutex<Scratch>>,
 }
 
 impl TextBuffers {
     /// Buffers for the largest step on `threads` threads.
-    pub fn new(c: &TextConfig, layout: &PageLayout, head_tasks: usize, threads: usize) -> Result<Self> {
+    pub fn new(model: &TextModel, layout: &PageLayout, threads: usize) -> Result<Self> {
+        let c = &model.config;
         let blocks = c.max_position_embeddings.div_ceil(BLOCK);
-        let zeroed = |columns: usize| Mapped::zeroed(STEP_ROWS * columns);
+        let attended = c.num_attention_heads * c.head_dim;
+        let inputs = c.hidden_size.max(c.intermediate_size).max(attended);
+        let scratch = || {
+            Ok(Mutex::new(Scratch {
+                linear: LinearScratch::new()?,
+                attention: AttentionScratch::new(layout, query_rows(c))?,
+                row: Vec::new(),
+                normed: Activations::buffer(OWN_ROWS, c.hidden_size)?,
+            }))
+        };
         Ok(Self {
-            hidden: zeroed(c.hidden_size)?,
-            normed: Activations::room(STEP_ROWS, c.hidden_size)?,
-            qkv: zeroed((c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim)?,
-            attended: Activations::room(STEP_ROWS, c.num_attention_heads * c.head_dim)?,
-            mlp: Activations::room(STEP_ROWS, c.intermediate_size)?,
-            partial: Mapped::zeroed(SPLIT_ROWS * c.num_attention_heads * blocks * (layout.padded_dim() + 2))?,
-            best: zeroed(2 * head_tasks)?,
-            quantized: Quantized::new(&[(
-                STEP_ROWS,
-                c.hidden_size.max(c.intermediate_size).max(c.num_attention_heads * c.head_dim),
-            )])?,
-            threads: (0..threads)
-                .map(|_| {
-                    Ok(Mutex::new(Scratch {
-                        linear: LinearScratch::new()?,
-                        attention: AttentionScratch::new(layout, query_rows(c))?,
-                        row: Vec::new(),
-                        norm_row: Vec::new(),
-                        normed: Activations::room(ALONE_ROWS, c.hidden_size)?,
-                    }))
-                })
-                .collect::<Result<_>>()?,
+            hidden: Mapped::zeroed(STEP_ROWS * c.hidden_size)?,
+            normed: Activations::buffer(STEP_ROWS, c.hidden_size)?,
+            qkv: Mapped::zeroed(STEP_ROWS * c.qkv_width())?,
+            attended: Activations::buffer(STEP_ROWS, attended)?,
+            mlp: Activations::buffer(STEP_ROWS, c.intermediate_size)?,
+            partial: Mapped::zeroed(plan::SPLIT_ROWS * c.num_attention_heads * blocks * (layout.padded_dim() + 2))?,
+            largest: LargestMemory::new(STEP_ROWS, model.head_tasks)?,
+            quantized: Quantized::new(&[(STEP_ROWS, inputs)])?,
+            threads: (0..threads).map(|_| scratch()).collect::<Result<_>>()?,
         })
     }
 
@@ -122,47 +127,57 @@ impl TextBuffers {
     }
 }
 
-/// Query heads of a group times tokens of a task: whole tokens only.
-fn query_rows(c: &TextConfig) -> usize {
-    let group = c.num_attention_heads / c.num_key_value_heads;
-    (QUERY_ROWS / group).max(1) * group
+/// How a model is packed: with which kernels, and as what they multiply.
+struct Loader<'l, 'p> {
+    checkpoint: &'l Checkpoint,
+    packer: &'l mut Packer<'p>,
+}
+
+impl Loader<'_, '_> {
+    fn vector(&self, (name, shape): &Spec) -> Result<Vec<f32>> {
+        self.checkpoint.vector(name, shape)
+    }
+
+    fn linear(&mut self, matrices: &[&Spec], order: Order) -> Result<Linear> {
+        let tensor = |spec: &&Spec| self.checkpoint.tensor(&spec.0, &spec.1);
+        let tensors = matrices.iter().map(tensor).collect::<Result<Vec<_>>>()?;
+        self.packer.linear(&tensors, order, Vec::new())
+    }
 }
 
 impl TextModel {
     /// Reads and packs the weights.
-    pub fn load(c: &TextConfig, checkpoint: &Checkpoint, packer: &mut Packer<'_>) -> Result<Self> {
-        let (h, m, d) = (c.hidden_size, c.intermediate_size, c.head_dim);
-        let (q, kv) = (c.num_attention_heads * d, c.num_key_value_heads * d);
+    pub fn load(
+        c: &TextConfig,
+        checkpoint: &Checkpoint,
+        packer: &mut Packer<'_>,
+        (kernels, storage): (&'static Kernels, Storage),
+    ) -> Result<Self> {
+        packer.pack_for(storage);
+        let mut load = Loader { checkpoint, packer };
         let mut layers = Vec::with_capacity(c.num_hidden_layers);
-        for i in 0..c.num_hidden_layers {
-            let name = |part: &str| format!("model.text_model.layers.{i}.{part}.weight");
-            let tensor = |part: &str, rows, columns| checkpoint.tensor(&name(part), &[rows, columns]);
-            let qkv = [
-                tensor("self_attn.q_proj", q, h)?,
-                tensor("self_attn.k_proj", kv, h)?,
-                tensor("self_attn.v_proj", kv, h)?,
-            ];
-            let gate_up = [tensor("mlp.gate_proj", m, h)?, tensor("mlp.up_proj", m, h)?];
-            let mut pack = |w: &[Tensor<'_>], order| packer.linear(w, order, Vec::new());
+        for index in 0..c.num_hidden_layers {
+            let n = names::text_layer(c, index);
             layers.push(Layer {
-                input_norm: checkpoint.vector(&name("input_layernorm"), &[h])?,
-                qkv: pack(&qkv, Order::Concatenated)?,
-                o: pack(&[tensor("self_attn.o_proj", h, q)?], Order::Concatenated)?,
-                post_norm: checkpoint.vector(&name("post_attention_layernorm"), &[h])?,
-                gate_up: pack(&gate_up, Order::Interleaved)?,
-                down: pack(&[tensor("mlp.down_proj", h, m)?], Order::Concatenated)?,
+                input_norm: load.vector(&n.input_norm)?,
+                qkv: load.linear(&[&n.q, &n.k, &n.v], Order::Concatenated)?,
+                o: load.linear(&[&n.o], Order::Concatenated)?,
+                post_norm: load.vector(&n.post_norm)?,
+                gate_up: load.linear(&[&n.gate, &n.up], Order::Interleaved)?,
+                down: load.linear(&[&n.down], Order::Concatenated)?,
             });
             checkpoint.release();
         }
-        let head = if c.tie_word_embeddings { EMBEDDING } else { "lm_head.weight" };
-        let head = checkpoint.tensor(head, &[c.vocab_size, h])?;
-        let head = packer.linear(&[head], Order::Concatenated, Vec::new())?;
+        let mut head = load.linear(&[&names::head(c)], Order::Concatenated)?;
         checkpoint.release();
         let (cos, sin) = rotary_tables(c);
         Ok(Self {
             config: c.clone(),
+            kernels,
+            input: storage.input(),
             layers,
-            norm: checkpoint.vector("model.text_model.norm.weight", &[h])?,
+            norm: load.vector(&names::text_norm(c))?,
+            head_tasks: head.fix_task_panels(HEAD_PANELS),
             head,
             cos,
             sin,
@@ -175,47 +190,50 @@ impl TextModel {
         self.layers.iter().map(layer).sum::<usize>() + self.head.bytes()
     }
 
-    /// Number of pieces in which the head is computed.
-    pub fn head_tasks(&self) -> usize {
-        self.head.tasks(HEAD_PANELS)
-    }
-
-    /// Takes the rows of `buffers.hidden` through the stack; `wanted` are the rows of which `output` is to be computed.
-    #[allow(clippy::too_many_arguments)]
+    /// Takes the rows of `buffers.hidden` through the stack; `output` receives what is computed of the rows `selected`.
     pub fn step(
         &self,
-        kernels: &'static Kernels,
         team: &mut Team,
         buffers: &mut TextBuffers,
         pages: Pages<'_>,
         segments: &[Segment],
-        wanted: &[usize],
-        output: Output<'_>,
+        (selected, output): (&[usize], Output<'_>),
     ) -> Result<()> {
-        let rows = segments.iter().map(|s| s.rows).sum();
-        let step = Step::new(self, kernels, pages, buffers, segments, rows);
+        let c = &self.config;
+        let plan = Plan::new(c, segments);
+        let TextBuffers { hidden, normed, qkv, attended, mlp, partial, largest, quantized, threads } = buffers;
+        let activations = |memory, columns| Activations::new(memory, columns, self.input, self.kernels);
         let (logits, best) = match output {
-            Output::Logits(logits) => (Some(Shared::new(logits)), None),
+            Output::Logits(logits) => (Some(Rows::new(logits, c.vocab_size)), None),
             Output::Argmax(best) => (None, Some(best)),
         };
-        team.run(|worker| {
-            let mut scratch = step.scratch(worker);
-            for (index, layer) in self.layers.iter().enumerate() {
-                step.layer(worker, &mut scratch, index, layer);
-            }
-            step.head(worker, &mut scratch, wanted, logits);
+        let mut shared = Activity {
+            residual: Residual {
+                hidden: Rows::new(hidden, c.hidden_size),
+                normed: activations(normed, c.hidden_size),
+                quantized: quantized.rows(),
+            },
+            qkv: Rows::new(qkv, c.qkv_width()),
+            partial: Rows::new(partial, plan.partial_width(c)),
+            attended: activations(attended, c.num_attention_heads * c.head_dim),
+            mlp: activations(mlp, c.intermediate_size),
+            largest: largest.rows(),
+            pages,
+            logits,
+        };
+        let forward = Forward { model: self, plan, selected };
+        team.run_shared(&mut shared, |worker, shared| {
+            let mut scratch = threads[worker.index].lock().unwrap_or_else(|e| e.into_inner());
+            forward.run(worker, shared, &mut scratch);
         })?;
         if let Some(best) = best {
             for (row, best) in best.iter_mut().enumerate() {
-                *best = step.best_token(row);
+                *best = largest.column(row) as i64;
             }
         }
         Ok(())
     }
 }
-
-/// Name of the embedding table.
-pub const EMBEDDING: &str = "model.text_model.embed_tokens.weight";
 
 /// `cos` and `sin` of position times frequency, `head_dim / 2` per position. Frequencies and angles are rounded to
 /// float32, as Transformers does: at far positions the rounding of the angle is larger than that of anything else.

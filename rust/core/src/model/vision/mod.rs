@@ -1,22 +1,23 @@
 //! The vision tower and the connector: one frame of pixels to its image tokens.
 use std::sync::Mutex;
 
+use super::checkpoint::Checkpoint;
+use super::config::ModelConfig;
+use super::kernels::Kernels;
+use super::kv::{AttentionScratch, KvFormat, PageLayout, Pages, QUERY_ROWS};
+use super::linear::packed_file::Packer;
+use super::linear::{Activations, InputFormat, Linear, LinearScratch, Order, Quantized, Rows, Storage};
+use super::names::{self, Affine};
 use crate::error::{Error, Result};
-use crate::machine::memory::{Mapped, Shared};
+use crate::machine::memory::Mapped;
 use crate::machine::team::Team;
-use crate::model::checkpoint::{Checkpoint, Tensor};
-use crate::model::config::ModelConfig;
-use crate::model::kernels::{Dtype, Kernels, Packing};
-use crate::model::kv::{AttentionScratch, PageLayout, Pages, QUERY_ROWS};
-use crate::model::linear::packed_file::Packer;
-use crate::model::linear::{Activations, Linear, LinearScratch, Order, Quantized};
 
-mod encode;
+mod forward;
 
-use encode::Encode;
+use forward::{Activity, Forward};
 
 /// Most patches of a frame.
-const MOST_PATCHES: usize = 1 << 16;
+const MAX_PATCHES: usize = 1 << 16;
 
 struct Norm {
     weight: Vec<f32>,
@@ -35,6 +36,9 @@ struct Layer {
 /// Weights of the vision tower and the connector.
 pub struct VisionModel {
     config: ModelConfig,
+    kernels: &'static Kernels,
+    /// What all layers take.
+    input: InputFormat,
     patch_embedding: Linear,
     position_embedding: Vec<f32>,
     layers: Vec<Layer>,
@@ -42,8 +46,13 @@ pub struct VisionModel {
     projection: Linear,
 }
 
-/// Scratch of a thread, and room for one row on its way into [`Activations`].
-type Scratch = (LinearScratch, AttentionScratch, Vec<f32>);
+/// Scratch of a thread.
+struct Scratch {
+    linear: LinearScratch,
+    attention: AttentionScratch,
+    /// One row on its way into [`Activations`].
+    row: Vec<f32>,
+}
 
 /// Activations of one frame.
 pub struct VisionBuffers {
@@ -60,32 +69,34 @@ pub struct VisionBuffers {
 }
 
 impl VisionBuffers {
-    /// Buffers for frames of up to `patches` patches on `threads` threads; `dtype` is that of keys and values.
-    pub fn new(c: &ModelConfig, dtype: Dtype, patches: usize, threads: usize) -> Result<Self> {
+    /// Buffers for frames of up to `patches` patches on `threads` threads; `format` is that of keys and values.
+    pub fn new(c: &ModelConfig, format: KvFormat, patches: usize, threads: usize) -> Result<Self> {
         let v = &c.vision;
-        let layout = PageLayout::new(dtype, 1, v.num_attention_heads, v.head_dim()).large();
-        let zeroed = |columns: usize| Mapped::zeroed(patches.saturating_mul(columns));
-        let folded = c.scale_factor * c.scale_factor;
-        let shuffled = Activations::room(patches.div_ceil(folded), folded * v.hidden_size)?;
-        let pixels = Activations::room(patches, v.num_channels * v.patch_size * v.patch_size)?;
-        // The connector has few rows, but long ones.
-        let inputs = v.hidden_size.max(v.intermediate_size).max(v.num_channels * v.patch_size * v.patch_size);
-        let quantized = Quantized::new(&[(patches, inputs), (patches.div_ceil(folded), folded * v.hidden_size)])?;
+        let layout = PageLayout::new(format, 1, v.num_attention_heads, v.head_dim()).large();
+        let square = c.scale_factor * c.scale_factor;
+        let (tokens, folded) = (patches.div_ceil(square), square * v.hidden_size);
+        let pixels = v.num_channels * v.patch_size * v.patch_size;
+        let inputs = [Activations::buffer(patches, pixels)?, Activations::buffer(tokens, folded)?];
+        let widest = v.hidden_size.max(v.intermediate_size).max(pixels);
+        let scratch = || {
+            Ok(Mutex::new(Scratch {
+                linear: LinearScratch::new()?,
+                attention: AttentionScratch::new(&layout, QUERY_ROWS)?,
+                row: Vec::new(),
+            }))
+        };
         Ok(Self {
             patches,
             kv: Mapped::zeroed(patches.div_ceil(layout.page()) * layout.page_bytes())?,
             // Pixels of the patches at the start, the connector's input at the end.
-            input: if pixels.len() > shuffled.len() { pixels } else { shuffled },
-            hidden: zeroed(v.hidden_size)?,
-            normed: Activations::room(patches, v.hidden_size)?,
-            qkv: Activations::room(patches, 3 * v.hidden_size)?,
-            mlp: Activations::room(patches, v.intermediate_size)?,
-            quantized,
-            threads: (0..threads)
-                .map(|_| {
-                    Ok(Mutex::new((LinearScratch::new()?, AttentionScratch::new(&layout, QUERY_ROWS)?, Vec::new())))
-                })
-                .collect::<Result<_>>()?,
+            input: inputs.into_iter().max_by_key(|input| input.len()).expect("two"),
+            hidden: Mapped::zeroed(patches.saturating_mul(v.hidden_size))?,
+            normed: Activations::buffer(patches, v.hidden_size)?,
+            qkv: Activations::buffer(patches, 3 * v.hidden_size)?,
+            mlp: Activations::buffer(patches, v.intermediate_size)?,
+            // The connector has few rows, but long ones.
+            quantized: Quantized::new(&[(patches, widest), (tokens, folded)])?,
+            threads: (0..threads).map(|_| scratch()).collect::<Result<_>>()?,
             layout,
         })
     }
@@ -108,54 +119,65 @@ pub struct Frame<'a> {
     pub patch_mask: &'a [bool],
 }
 
+/// Reads the tensors of a checkpoint and packs its matrices.
+struct Loader<'l, 'p> {
+    checkpoint: &'l Checkpoint,
+    packer: &'l mut Packer<'p>,
+}
+
+impl Loader<'_, '_> {
+    fn norm(&self, names: &Affine) -> Result<Norm> {
+        let vector = |(name, shape): &names::Spec| self.checkpoint.vector(name, shape);
+        Ok(Norm { weight: vector(&names.weight)?, bias: vector(&names.bias)? })
+    }
+
+    /// One layer of several matrices, one after the other, and their biases.
+    fn linear(&mut self, parts: &[&Affine]) -> Result<Linear> {
+        let (mut weights, mut bias) = (Vec::new(), Vec::new());
+        for part in parts {
+            weights.push(self.checkpoint.tensor(&part.weight.0, &part.weight.1)?);
+            bias.extend(self.checkpoint.vector(&part.bias.0, &part.bias.1)?);
+        }
+        self.packer.linear(&weights, Order::Concatenated, bias)
+    }
+}
+
 impl VisionModel {
     /// Reads and packs the weights.
-    pub fn load(c: &ModelConfig, checkpoint: &Checkpoint, packer: &mut Packer<'_>) -> Result<Self> {
+    pub fn load(
+        c: &ModelConfig,
+        checkpoint: &Checkpoint,
+        packer: &mut Packer<'_>,
+        (kernels, storage): (&'static Kernels, Storage),
+    ) -> Result<Self> {
+        packer.pack_for(storage);
         let v = &c.vision;
-        let (h, m, p) = (v.hidden_size, v.intermediate_size, v.patch_size);
-        let prefix = "model.vision_model";
-        let norm = |name: &str| -> Result<Norm> {
-            let part = |kind: &str| checkpoint.vector(&format!("{prefix}.{name}.{kind}"), &[h]);
-            Ok(Norm { weight: part("weight")?, bias: part("bias")? })
-        };
-        let mut pack = |w: &[Tensor<'_>], bias| packer.linear(w, Order::Concatenated, bias);
+        let mut load = Loader { checkpoint, packer };
         let mut layers = Vec::with_capacity(v.num_hidden_layers);
-        for i in 0..v.num_hidden_layers {
-            let name = |part: &str, kind: &str| format!("{prefix}.encoder.layers.{i}.{part}.{kind}");
-            let weight = |part: &str, rows, columns| checkpoint.tensor(&name(part, "weight"), &[rows, columns]);
-            let bias = |part: &str, rows| checkpoint.vector(&name(part, "bias"), &[rows]);
-            let projections = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
-            let mut qkv = Vec::new();
-            let mut qkv_bias = Vec::new();
-            for part in projections {
-                qkv.push(weight(part, h, h)?);
-                qkv_bias.extend(bias(part, h)?);
-            }
+        for index in 0..v.num_hidden_layers {
+            let n = names::vision_layer(v, index);
             layers.push(Layer {
-                norm1: norm(&format!("encoder.layers.{i}.layer_norm1"))?,
-                qkv: pack(&qkv, qkv_bias)?,
-                out: pack(&[weight("self_attn.out_proj", h, h)?], bias("self_attn.out_proj", h)?)?,
-                norm2: norm(&format!("encoder.layers.{i}.layer_norm2"))?,
-                fc1: pack(&[weight("mlp.fc1", m, h)?], bias("mlp.fc1", m)?)?,
-                fc2: pack(&[weight("mlp.fc2", h, m)?], bias("mlp.fc2", h)?)?,
+                norm1: load.norm(&n.norm1)?,
+                qkv: load.linear(&[&n.q, &n.k, &n.v])?,
+                out: load.linear(&[&n.out])?,
+                norm2: load.norm(&n.norm2)?,
+                fc1: load.linear(&[&n.fc1])?,
+                fc2: load.linear(&[&n.fc2])?,
             });
             checkpoint.release();
         }
-        let embedding =
-            checkpoint.tensor(&format!("{prefix}.embeddings.patch_embedding.weight"), &[h, v.num_channels, p, p])?;
-        let bias = checkpoint.vector(&format!("{prefix}.embeddings.patch_embedding.bias"), &[h])?;
-        let positions = v.grid() * v.grid();
-        let inputs = h * c.scale_factor * c.scale_factor;
-        let projection =
-            checkpoint.tensor("model.connector.modality_projection.proj.weight", &[c.text.hidden_size, inputs])?;
+        let (name, shape) = names::position_embedding(v);
+        let (connector, connector_shape) = names::connector(c);
+        let connector = checkpoint.tensor(&connector, &connector_shape)?;
         Ok(Self {
             config: c.clone(),
-            patch_embedding: pack(&[embedding], bias)?,
-            position_embedding: checkpoint
-                .vector(&format!("{prefix}.embeddings.position_embedding.weight"), &[positions, h])?,
+            kernels,
+            input: storage.input(),
+            patch_embedding: load.linear(&[&names::patch_embedding(v)])?,
+            position_embedding: checkpoint.vector(&name, &shape)?,
             layers,
-            post_norm: norm("post_layernorm")?,
-            projection: pack(&[projection], Vec::new())?,
+            post_norm: load.norm(&names::post_norm(v))?,
+            projection: load.packer.linear(&[connector], Order::Concatenated, Vec::new())?,
         })
     }
 
@@ -163,10 +185,10 @@ impl VisionModel {
     pub fn frame_size(&self, height: usize, width: usize) -> Result<(usize, usize, usize)> {
         let (p, s) = (self.config.vision.patch_size, self.config.scale_factor);
         let (rows, columns) = (height / p, width / p);
-        if rows == 0 || rows != columns || rows % s != 0 || rows.saturating_mul(columns) > MOST_PATCHES {
+        if rows == 0 || rows != columns || rows % s != 0 || rows.saturating_mul(columns) > MAX_PATCHES {
             return Err(Error::value(format!(
                 "a frame of {height} x {width} pixels has {rows} x {columns} patches; expected a square grid of at most \
-                 {MOST_PATCHES} patches whose side is a multiple of {s}"
+                 {MAX_PATCHES} patches whose side is a multiple of {s}"
             )));
         }
         Ok((rows, columns, rows * columns / (s * s)))
@@ -175,63 +197,63 @@ impl VisionModel {
     /// Writes the image tokens of a frame, `text hidden_size` wide, to `out`.
     pub fn encode(
         &self,
-        kernels: &'static Kernels,
         team: &mut Team,
         buffers: &mut VisionBuffers,
         frame: &Frame<'_>,
         out: &mut [f32],
     ) -> Result<()> {
         let (rows, columns, tokens) = self.frame_size(frame.height, frame.width)?;
-        let v = &self.config.vision;
-        let expected = [
-            ("pixels", frame.pixels.len(), v.num_channels * frame.height * frame.width),
-            ("patch mask", frame.patch_mask.len(), rows * columns),
-            ("image tokens", out.len(), tokens * self.config.text.hidden_size),
-        ];
-        for (what, given, expected) in expected {
-            if given != expected {
-                return Err(Error::value(format!("{what}: {given} elements given, {expected} expected")));
-            }
-        }
+        self.check(frame, (rows * columns, tokens), out.len())?;
         let keys: Vec<usize> = (0..rows * columns).filter(|&i| frame.patch_mask[i]).collect();
         if keys.is_empty() {
             return Err(Error::value("the pixel attention mask hides every patch of a frame"));
         }
+        let (v, kernels) = (&self.config.vision, self.kernels);
         let VisionBuffers { layout, kv, input, hidden, normed, qkv, mlp, quantized, threads, .. } = buffers;
-        let rounds = self.projection.packing().rounds(kernels);
-        let rounds_keys = Packing::from(layout.dtype()).rounds(kernels);
-        let before = |room, columns| Activations::new(Shared::new(room), columns, rounds, kernels);
-        let patch = v.num_channels * v.patch_size * v.patch_size;
-        let input = Shared::new(input);
-        let task = Encode {
+        let forward = Forward {
             model: self,
-            kernels,
             frame,
             columns,
             rows: rows * columns,
+            tokens,
             positions: position_ids(frame.patch_mask, rows, columns, v.grid()),
-            table: (0..keys.len().div_ceil(layout.page()) as u32).collect(),
+            pages: (0..keys.len().div_ceil(layout.page()) as u32).collect(),
             keys,
-            pages: Pages::new(kernels, layout, kv),
-            input: Activations::new(input, patch, rounds, kernels),
-            folded: Activations::new(input, v.hidden_size * (rows * columns / tokens), rounds, kernels),
-            hidden: Shared::new(hidden),
-            normed: before(normed, v.hidden_size),
-            // As attention multiplies them.
-            qkv: Activations::new(Shared::new(qkv), 3 * v.hidden_size, rounds_keys, kernels),
-            mlp: before(mlp, v.intermediate_size),
-            quantized: quantized.shared(),
             padded_dim: layout.padded_dim(),
         };
-        let (out, threads) = (Shared::new(out), &*threads);
-        team.run(|worker| {
+        let pages = Pages::new(kernels, layout, kv);
+        let attended = if pages.multiplies_bfloat16() { InputFormat::Bfloat16 } else { InputFormat::Float32 };
+        let activations = |memory, columns| Activations::new(memory, columns, self.input, kernels);
+        let mut shared = Activity {
+            input: activations(input, v.num_channels * v.patch_size * v.patch_size),
+            hidden: Rows::new(hidden, v.hidden_size),
+            normed: activations(normed, v.hidden_size),
+            qkv: Activations::new(qkv, 3 * v.hidden_size, attended, kernels),
+            mlp: activations(mlp, v.intermediate_size),
+            quantized: quantized.rows(),
+            pages,
+            out: Rows::new(out, self.config.text.hidden_size),
+        };
+        team.run_shared(&mut shared, |worker, shared| {
             let mut scratch = threads[worker.index].lock().unwrap_or_else(|e| e.into_inner());
-            task.embed(worker, &mut scratch);
-            for layer in &self.layers {
-                task.layer(worker, &mut scratch, layer);
-            }
-            task.connect(worker, &mut scratch, tokens, out);
+            forward.run(worker, shared, &mut scratch);
         })
+    }
+
+    /// Refuses slices that are not what a frame of this size has.
+    fn check(&self, frame: &Frame<'_>, (patches, tokens): (usize, usize), out: usize) -> Result<()> {
+        let pixels = self.config.vision.num_channels * frame.height * frame.width;
+        let sizes = [
+            ("pixels", frame.pixels.len(), pixels),
+            ("patch mask", frame.patch_mask.len(), patches),
+            ("image tokens", out, tokens * self.config.text.hidden_size),
+        ];
+        for (what, given, expected) in sizes {
+            if given != expected {
+                return Err(Error::value(format!("{what}: {given} elements given, {expected} expected")));
+            }
+        }
+        Ok(())
     }
 }
 

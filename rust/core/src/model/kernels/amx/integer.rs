@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 use super::{LINE, ROWS, Shapes, WHOLE};
 use crate::model::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, SCALE_BYTES, TILE_BYTES, TILE_ROWS, TILE_STEPS,
+    GROUP, GROUP_BYTES, IntegerLayout, IntegerProduct, PANEL, SCALE_BYTES, TILE_BYTES, TILE_ROWS, TILE_STEPS,
     definition,
 };
 
@@ -15,17 +15,17 @@ static ONE_ROW: Shapes = Shapes::new(2, TILE_STEPS / 4);
 /// Bits of the lower half of an activation.
 const LOWER_BITS: u32 = 7;
 
-pub fn place(row: &[i16], index: usize, block: &mut [i16]) {
+pub fn scatter(row: &[i16], index: usize, block: &mut [i16]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     fn compiled(row: &[i16], index: usize, block: &mut [i16]) {
-        definition::place_tiles(row, index, block);
+        definition::scatter_tiles(row, index, block);
     }
     // SAFETY: the table that this is in is given for a proof of AMX only, which is one of these features too.
     unsafe { compiled(row, index, block) }
 }
 
 pub fn product(mut p: IntegerProduct<'_>) {
-    p.check(Integers::Tiles);
+    p.check(IntegerLayout::Tiles);
     if p.rows == 0 || p.panels == 0 {
         return;
     }
@@ -57,8 +57,8 @@ struct Sums([[i32; ROWS * PANEL]; 4]);
 /// As for [`product`].
 #[target_feature(enable = "avx512f")]
 unsafe fn both_blocks(p: &mut IntegerProduct<'_>, first: usize, panel: usize, sums: &mut Sums) {
-    let (groups, panel_bytes) = (p.k.div_ceil(GROUP), Dtype::Int8.panel_bytes(p.k));
-    let block_bytes = 2 * Integers::Tiles.block_len(p.k);
+    let (groups, panel_bytes) = (p.k.div_ceil(GROUP), p.panel_bytes());
+    let block_bytes = 2 * IntegerLayout::Tiles.block_len(p.k);
     let (rows, panels) = ((p.rows - first).min(2 * TILE_ROWS), (p.panels - panel).min(2));
     for group in 0..groups {
         // SAFETY: the offsets stay inside the slices, by the caller's promise, the last tile of a panel in what lies
@@ -119,9 +119,9 @@ struct Block {
 macro_rules! block {
     ($name:ident, zero: [$($zero:literal),*], step: $step:expr, store: [$($store:literal),*]) => {
         /// # Safety
-        /// The rows and panels must be there, the room for the sums too, and the shapes loaded.
+        /// The rows and panels must be there, the memory for the sums too, and the shapes loaded.
         unsafe fn $name(&self) {
-            // SAFETY: by the caller's promise. All the work on tiles is in this one block, which names what it
+            // SAFETY: the caller promises rows, panels, the memory for sums and the shapes. All the work on tiles is in this one block, which names what it
             // overwrites.
             unsafe {
                 asm!(

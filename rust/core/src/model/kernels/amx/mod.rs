@@ -5,7 +5,7 @@
 use std::arch::asm;
 
 use super::avx512;
-use super::{Bfloat16Product, Integers, Kernels, PANEL, Start};
+use super::{Bfloat16Product, IntegerLayout, Kernels, PANEL, Start};
 use crate::machine::cpu::{Amx, Isa};
 
 /// Fetches the tile of weights four kilobytes ahead, line by line: the prefetcher of the processor begins anew in every
@@ -20,7 +20,7 @@ macro_rules! ahead {
     };
 }
 
-/// One step along `k` of a block of so many tiles of activations and of weights: each tile is loaded once and multiplied
+/// One step along `k` of a block of one or two tiles of activations and of weights: each tile is loaded once and multiplied
 /// by `dot` with those that need it. With few rows the weights come from memory, so they are fetched ahead.
 macro_rules! step {
     ($dot:literal, 1 x 1) => {
@@ -70,8 +70,8 @@ mod integer;
 pub fn kernels(_: Amx) -> &'static Kernels {
     static KERNELS: Kernels = Kernels {
         integer_product: integer::product,
-        integers: Integers::Tiles,
-        place: integer::place,
+        integer_layout: IntegerLayout::Tiles,
+        scatter: integer::scatter,
         burn_bfloat16: Some(burn),
         ..avx512::with_bfloat16(Isa::Amx.name(), product)
     };
@@ -123,7 +123,7 @@ impl Shapes {
     /// # Safety
     /// The machine must have AMX.
     unsafe fn load(&self) {
-        // SAFETY: by the caller's promise; the instruction reads the 64 bytes of `self`, which name shapes that exist.
+        // SAFETY: the caller promises AMX; the instruction reads the 64 bytes of `self`, which name shapes that exist.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) self, out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _, options(nostack, preserves_flags, readonly));
@@ -131,7 +131,7 @@ impl Shapes {
     }
 }
 
-/// Four sums, each of which waits for itself alone.
+/// Four chains of sums, which do not wait for each other.
 fn burn(rounds: usize) -> u64 {
     // SAFETY: the table that this is in is given for a proof of AMX only.
     unsafe {
@@ -192,10 +192,10 @@ unsafe fn all_rows(p: &mut Bfloat16Product<'_>, from: usize, count: usize, pairs
             continue;
         }
         // SAFETY: the offsets stay inside the slices, whose lengths have been compared with the sizes; the shapes are
-        // for so many rows and pairs.
+        // for these rows and pairs.
         unsafe {
             if (rows, pairs) == (BLOCK_ROWS, STEPS / 2) {
-                // Written long ago: the instruction would wait for what has only just been.
+                // A static, so that no store to it is still on its way when the instruction reads it.
                 WHOLE.load();
             } else {
                 Shapes::new(rows, pairs).load();
@@ -253,7 +253,7 @@ macro_rules! block {
         /// # Safety
         /// The rows, panels and results must be there, and the shapes loaded.
         unsafe fn $name(&self) {
-            // SAFETY: by the caller's promise. The tiles keep their sums from one block to the next: the compiler uses
+            // SAFETY: the caller promises rows, panels, results and shapes. The tiles keep their sums from one block to the next: the compiler uses
             // none.
             unsafe {
                 match self.start {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::model::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
+    GROUP, GROUP_BYTES, IntegerLayout, IntegerProduct, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
 };
 
 /// Most rows for which weights are widened in registers; above that they are widened once for all rows.
@@ -14,7 +14,10 @@ const AHEAD: usize = 512;
 const PAIRS: usize = GROUP / 2;
 
 pub fn product(p: IntegerProduct<'_>) {
-    p.check(Integers::Pairs);
+    p.check(IntegerLayout::Pairs);
+    if p.rows == 0 {
+        return;
+    }
     // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of
     // AVX2 and FMA only.
     unsafe { walk(p) }
@@ -44,7 +47,7 @@ impl Weights for Narrow {
 
     #[inline(always)]
     unsafe fn pair(self, pair: usize) -> [__m256i; 2] {
-        // SAFETY: by the caller's promise; loads need no alignment.
+        // SAFETY: the caller promises the pair; loads need no alignment.
         unsafe {
             let p = self.0.add(pair * 2 * PANEL).cast::<__m128i>();
             _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>().wrapping_add(AHEAD));
@@ -65,7 +68,7 @@ impl Weights for Wide {
 
     #[inline(always)]
     unsafe fn pair(self, pair: usize) -> [__m256i; 2] {
-        // SAFETY: by the caller's promise; loads need no alignment.
+        // SAFETY: the caller promises the pair; loads need no alignment.
         unsafe {
             let p = self.0.add(pair * 2 * PANEL).cast::<__m256i>();
             [_mm256_loadu_si256(p), _mm256_loadu_si256(p.add(1))]
@@ -75,7 +78,7 @@ impl Weights for Wide {
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn walk(p: IntegerProduct<'_>) {
-    let (panel_bytes, groups) = (Dtype::Int8.panel_bytes(p.k), p.k.div_ceil(GROUP));
+    let (panel_bytes, groups) = (p.panel_bytes(), p.k.div_ceil(GROUP));
     let out = p.out.as_mut_ptr();
     // SAFETY: the offsets stay inside the slices, whose lengths `check` has compared with the sizes.
     let rows = |group: usize, panel: usize| unsafe {
@@ -99,7 +102,7 @@ unsafe fn walk(p: IntegerProduct<'_>) {
             let mut wide = 1;
             for group in 0..groups {
                 let mut rows = rows(group, panel);
-                // SAFETY: as above.
+                // SAFETY: the rows, panels and weights that a tile takes are matched here.
                 unsafe {
                     let w = Narrow(rows.w_scale.cast::<u8>().add(SCALE_BYTES));
                     wide = match (p.rows, p.panels - panel) {
@@ -121,7 +124,7 @@ unsafe fn walk(p: IntegerProduct<'_>) {
     for group in 0..groups {
         for panel in 0..p.panels {
             let mut rows = rows(group, panel);
-            // SAFETY: as above; the scratch holds a group.
+            // SAFETY: the rows and weights of the group are there, and the scratch holds a group.
             unsafe {
                 let narrow = Narrow(rows.w_scale.cast::<u8>().add(SCALE_BYTES));
                 let to = p.scratch.as_mut_ptr().cast::<__m256i>();
@@ -157,7 +160,7 @@ impl Rows {
     /// There must be `rows` rows, and the group's weights.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn all<W: Weights>(&mut self, mut rows: usize, w: W) -> usize {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller promises the rows and the group's weights; each step moves on by a block of rows.
         unsafe {
             while rows >= ROW_BLOCK {
                 self.tile::<_, ROW_BLOCK, 1>(w, 0);
@@ -186,7 +189,7 @@ impl Rows {
     #[inline]
     #[allow(clippy::needless_range_loop)]
     unsafe fn tile<W: Weights, const R: usize, const N: usize>(&self, w: W, panel_bytes: usize) -> usize {
-        // SAFETY: by the caller's promise; rows of activations are padded to whole pairs.
+        // SAFETY: the caller promises the rows and weights; rows of activations are padded to whole pairs.
         unsafe {
             let mut sums = [[[_mm256_setzero_si256(); 2]; N]; R];
             let mut a = self.a.cast::<i32>();

@@ -65,7 +65,7 @@ pub fn product(mut p: Bfloat16Product<'_>) {
 unsafe fn all_rows(p: &mut Bfloat16Product<'_>) {
     let mut row = 0;
     while row < p.rows {
-        // SAFETY: as for the caller.
+        // SAFETY: `check` has compared the slices with the sizes, and as many rows are left.
         row += unsafe {
             match p.rows - row {
                 1 => all_panels::<1, 6>(p, row),
@@ -82,7 +82,7 @@ unsafe fn all_rows(p: &mut Bfloat16Product<'_>) {
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn all_panels<const R: usize, const N: usize>(p: &mut Bfloat16Product<'_>, row: usize) -> usize {
     let whole = p.panels / N * N;
-    // SAFETY: as for the caller.
+    // SAFETY: the rows are there by the match of the caller, the panels by the bounds of the loops.
     unsafe {
         for panel in (0..whole).step_by(N) {
             tile::<R, N>(p, row, panel);

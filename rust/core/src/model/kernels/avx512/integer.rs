@@ -4,10 +4,10 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::model::kernels::{
-    Dtype, GROUP, GROUP_BYTES, IntegerProduct, Integers, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
+    GROUP, GROUP_BYTES, IntegerLayout, IntegerProduct, PANEL, ROW_BLOCK, SCALE_BYTES, quantized_index,
 };
 
-/// Up to so many rows the weights are what costs.
+/// Up to this many rows the weights are what costs.
 const FEW_ROWS: usize = 3;
 /// Pairs of steps in a whole group.
 const PAIRS: usize = GROUP / 2;
@@ -15,10 +15,10 @@ const PAIRS: usize = GROUP / 2;
 pub fn product(p: IntegerProduct<'_>) {
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn compiled(p: IntegerProduct<'_>) {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the lengths are checked below, and this function is compiled for the instructions.
         unsafe { by_groups::<Plain>(p) }
     }
-    p.check(Integers::Pairs);
+    p.check(IntegerLayout::Pairs);
     // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of
     // AVX-512 only.
     unsafe { compiled(p) }
@@ -27,10 +27,10 @@ pub fn product(p: IntegerProduct<'_>) {
 pub fn product_vnni(p: IntegerProduct<'_>) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn compiled(p: IntegerProduct<'_>) {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the lengths are checked below, and this function is compiled for the instructions.
         unsafe { by_groups::<Vnni>(p) }
     }
-    p.check(Integers::Pairs);
+    p.check(IntegerLayout::Pairs);
     // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of VNNI
     // only.
     unsafe { compiled(p) }
@@ -49,7 +49,7 @@ struct Vnni;
 impl Dot for Plain {
     #[inline(always)]
     unsafe fn dot(sum: __m512i, a: __m512i, w: __m512i) -> __m512i {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller is compiled for AVX-512 BW.
         unsafe { _mm512_add_epi32(sum, _mm512_madd_epi16(a, w)) }
     }
 }
@@ -57,7 +57,7 @@ impl Dot for Plain {
 impl Dot for Vnni {
     #[inline(always)]
     unsafe fn dot(sum: __m512i, a: __m512i, w: __m512i) -> __m512i {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller is compiled for VNNI.
         unsafe { vpdpwssd(sum, a, w) }
     }
 }
@@ -91,7 +91,7 @@ unsafe fn by_groups<D: Dot>(mut p: IntegerProduct<'_>) {
             0..=FEW_ROWS => (i % groups, i / groups),
             _ => (i / panels, i % panels),
         };
-        // SAFETY: by the caller's promise.
+        // SAFETY: the lengths were checked, and the group and the panel are among those that there are.
         unsafe { all_rows::<D>(&mut p, group, panel) };
     }
 }
@@ -102,7 +102,7 @@ unsafe fn by_groups<D: Dot>(mut p: IntegerProduct<'_>) {
 /// As for `by_groups`.
 #[inline(always)]
 unsafe fn all_rows<D: Dot>(p: &mut IntegerProduct<'_>, group: usize, panel: usize) {
-    let (panel_bytes, groups) = (Dtype::Int8.panel_bytes(p.k), p.k.div_ceil(GROUP));
+    let (panel_bytes, groups) = (p.panel_bytes(), p.k.div_ceil(GROUP));
     let mut row = 0;
     while row < p.rows {
         // SAFETY: the offsets stay inside the slices, by the caller's promise; a tile has the rows of one block, or of
@@ -154,7 +154,7 @@ impl Tile {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     unsafe fn run<D: Dot, const R: usize, const C: usize>(&self) -> usize {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller promises the rows and the group's weights, which these offsets stay in.
         unsafe {
             let mut sums = [[_mm512_setzero_si512(); C]; R];
             let whole = self.pairs / C * C;
@@ -192,7 +192,7 @@ impl Tile {
         pair: usize,
         chain: usize,
     ) {
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller of `run` promises the rows and weights, and the pair is among them.
         unsafe {
             let w = self.w.add(SCALE_BYTES + pair * 2 * PANEL).cast();
             let w = _mm512_cvtepi8_epi16(_mm256_loadu_si256(w));

@@ -1,6 +1,14 @@
 //! Integers: quantized activations, their products, and weights that become bfloat16.
 use super::*;
 
+fn int8_bytes(k: usize) -> usize {
+    int8_panel_bytes(k).expect("a small number")
+}
+
+fn integer_weight(panel: &[u8], k: usize, column: usize) -> f32 {
+    definition::integer_weight(panel, IntegerLayout::Pairs, k, column) as f32
+}
+
 /// Quantized rows of a matrix, row-major, and their scales.
 fn quantized(kernels: &Kernels, a: &[f32], k: usize) -> (Vec<i16>, Vec<f32>) {
     let (width, groups) = (k.next_multiple_of(2), k.div_ceil(GROUP));
@@ -20,23 +28,23 @@ fn quantized(kernels: &Kernels, a: &[f32], k: usize) -> (Vec<i16>, Vec<f32>) {
 fn integer(kernels: &Kernels, rows: &[i16], a_scale: &[f32], w: &[u8], k: usize, panels: usize) -> Vec<f32> {
     let width = k.next_multiple_of(2);
     let count = rows.len() / width;
-    let (block, len) = (kernels.integers.row_block(), kernels.integers.block_len(k));
+    let (block, len) = (kernels.integer_layout.row_block(), kernels.integer_layout.block_len(k));
     let mut a = vec![0x55aa; count.div_ceil(block) * len];
     for (i, row) in rows.chunks_exact(width).enumerate() {
-        (kernels.place)(row, i % block, &mut a[i / block * len..(i / block + 1) * len]);
+        (kernels.scatter)(row, i % block, &mut a[i / block * len..(i / block + 1) * len]);
     }
     let mut w = w.to_vec();
-    for panel in w.chunks_exact_mut(Dtype::Int8.panel_bytes(k)) {
+    for panel in w.chunks_exact_mut(int8_bytes(k)) {
         for group in panel.chunks_mut(GROUP_BYTES) {
             let before = group.to_vec();
             for i in 0..group.len() - SCALE_BYTES {
                 let (step, column) = (i / PANEL, i % PANEL);
-                group[SCALE_BYTES + kernels.integers.weight_index(step, column)] =
-                    before[SCALE_BYTES + Integers::Pairs.weight_index(step, column)];
+                group[SCALE_BYTES + kernels.integer_layout.weight_index(step, column)] =
+                    before[SCALE_BYTES + IntegerLayout::Pairs.weight_index(step, column)];
             }
         }
     }
-    w.resize(w.len() + kernels.integers.slack(), 0x7f);
+    w.resize(w.len() + kernels.integer_layout.tail_bytes(), 0x7f);
     let mut out = vec![f32::NAN; count * panels * PANEL];
     (kernels.integer_product)(IntegerProduct {
         a: &a,
@@ -70,15 +78,15 @@ fn integer_product_equals_the_definition_bit_for_bit() {
     {
         let mut random = Random(0x1357 + (rows * 31 + k * 7 + panels) as u64);
         let a = random.vec(rows * k, 3.0);
-        let w = random_panels(&mut random, Dtype::Int8, k, panels);
+        let w = random_integers(&mut random, k, panels);
         let (values, scales) = quantized(&FUSED, &a, k);
         let fused = integer(&FUSED, &values, &scales, &w, k, panels);
         for (i, got) in fused.iter().enumerate() {
             let (row, column) = (i / (panels * PANEL), i % (panels * PANEL));
-            let panel = &w[column / PANEL * Dtype::Int8.panel_bytes(k)..];
+            let panel = &w[column / PANEL * int8_bytes(k)..];
             let terms = (0..k).map(|k_| {
                 let scale = definition::group_scale(panel, k_ / GROUP, column % PANEL);
-                let weight = definition::weight(panel, Dtype::Int8, k_, column % PANEL);
+                let weight = integer_weight(panel, k_, column % PANEL);
                 f64::from(a[row * k + k_]) * f64::from(weight) * f64::from(scale)
             });
             let (exact, size) = terms.fold((0.0, 0.0), |(e, s), t| (e + t, s + t.abs()));
@@ -110,15 +118,15 @@ fn integer_product_equals_the_definition_bit_for_bit() {
 fn widened_weights_are_the_nearest_bfloat16() {
     for k in [1, 2, 31, 128, 130, 300] {
         let mut random = Random(0x51de + k as u64);
-        let panel = random_panels(&mut random, Dtype::Int8, k, 1);
+        let panel = random_integers(&mut random, k, 1);
         let inputs: Vec<f32> = (0..k).map(|i| [1.0, 0.5, 0.25][i % 3]).collect();
-        let mut expected = vec![0; Dtype::Bfloat16.panel_bytes(k)];
+        let mut expected = vec![0; panel_bytes(FloatFormat::Bfloat16, k)];
         definition::widen(&panel, &inputs, &mut expected);
         for (step, column) in (0..k).flat_map(|s| (0..PANEL).map(move |c| (s, c))) {
-            let weight = definition::weight(&panel, Dtype::Int8, step, column)
+            let weight = integer_weight(&panel, step, column)
                 * definition::group_scale(&panel, step / GROUP, column)
                 * inputs[step];
-            let given = definition::weight(&expected, Dtype::Bfloat16, step, column);
+            let given = definition::weight(&expected, FloatFormat::Bfloat16, step, column);
             assert!((given - weight).abs() <= weight.abs() / 256.0, "{step} {column} of {k}");
         }
         for set in fast_sets() {
@@ -135,7 +143,7 @@ fn widened_weights_are_the_nearest_bfloat16() {
 
 #[test]
 fn the_largest_integer_sums_do_not_overflow() {
-    let mut w = vec![0; Dtype::Int8.panel_bytes(GROUP)];
+    let mut w = vec![0; int8_bytes(GROUP)];
     for (i, scale) in w[..SCALE_BYTES].chunks_exact_mut(4).enumerate() {
         scale.copy_from_slice(&(i as f32).to_le_bytes());
     }

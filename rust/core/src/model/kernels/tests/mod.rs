@@ -2,6 +2,8 @@
 use super::*;
 
 mod bfloat16;
+#[cfg(target_arch = "x86_64")]
+mod float;
 mod integer;
 
 /// Numbers in [-1, 1) from a fixed sequence.
@@ -26,35 +28,43 @@ fn fast_sets() -> Vec<&'static Kernels> {
     available().into_iter().filter(|k| k.name != "scalar").collect()
 }
 
-fn random_panels(random: &mut Random, dtype: Dtype, k: usize, panels: usize) -> Vec<u8> {
-    let n = panels * k.next_multiple_of(2) * PANEL;
-    match dtype {
-        Dtype::Float32 => random.vec(n, 1.0).iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Dtype::Bfloat16 => random.vec(n, 1.0).iter().flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect(),
-        Dtype::Int8 => (0..panels)
-            .flat_map(|_| 0..k.div_ceil(GROUP))
-            .flat_map(|group| {
-                let mut bytes: Vec<u8> = random.vec(PANEL, 0.01).iter().flat_map(|x| x.to_le_bytes()).collect();
-                let steps = (k - group * GROUP).min(GROUP).next_multiple_of(4);
-                bytes.extend(random.vec(steps * PANEL, 127.9).iter().map(|&x| x as i8 as u8));
-                bytes
-            })
-            .collect(),
+fn random_floats(random: &mut Random, format: FloatFormat, k: usize, panels: usize) -> Vec<u8> {
+    let numbers = random.vec(panels * k.next_multiple_of(2) * PANEL, 1.0);
+    match format {
+        FloatFormat::Float32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        FloatFormat::Bfloat16 => numbers.iter().flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes()).collect(),
     }
 }
 
+fn random_integers(random: &mut Random, k: usize, panels: usize) -> Vec<u8> {
+    let groups = (0..panels).flat_map(|_| 0..k.div_ceil(GROUP));
+    let group = |group: usize| {
+        let mut bytes: Vec<u8> = random.vec(PANEL, 0.01).iter().flat_map(|x| x.to_le_bytes()).collect();
+        let steps = (k - group * GROUP).min(GROUP).next_multiple_of(4);
+        bytes.extend(random.vec(steps * PANEL, 127.9).iter().map(|&x| x as i8 as u8));
+        bytes
+    };
+    groups.flat_map(group).collect()
+}
+
+fn panel_bytes(format: FloatFormat, k: usize) -> usize {
+    format.panel_bytes(k).expect("a small number")
+}
+
+const FORMATS: [FloatFormat; 2] = [FloatFormat::Float32, FloatFormat::Bfloat16];
+
 fn run(
     kernels: &Kernels,
-    dtype: Dtype,
+    format: FloatFormat,
     (rows, k, panels): (usize, usize, usize),
     accumulate: bool,
 ) -> (Vec<f32>, Vec<f64>) {
     let mut random = Random(0x9e37_79b9 + (rows * 31 + k * 7 + panels) as u64);
     let (a_stride, out_stride) = (k + 3, panels * PANEL + 5);
     let a = random.vec(rows * a_stride, 1.0);
-    let w = random_panels(&mut random, dtype, k, panels);
+    let w = random_floats(&mut random, format, k, panels);
     let mut out = random.vec(rows * out_stride, 1.0);
-    let w_stride = dtype.panel_bytes(k);
+    let w_stride = panel_bytes(format, k);
     let mut exact: Vec<f64> = out.iter().map(|&x| f64::from(x)).collect();
     for r in 0..rows {
         for c in 0..panels * PANEL {
@@ -62,7 +72,7 @@ fn run(
             exact[r * out_stride + c] = start
                 + (0..k)
                     .map(|i| {
-                        let w = definition::weight(&w[c / PANEL * w_stride..], dtype, i, c % PANEL);
+                        let w = definition::weight(&w[c / PANEL * w_stride..], format, i, c % PANEL);
                         f64::from(a[r * a_stride + i]) * f64::from(w)
                     })
                     .sum::<f64>();
@@ -76,7 +86,7 @@ fn run(
         k,
         w: &w,
         w_stride,
-        dtype,
+        format,
         panels,
         out: &mut out,
         out_stride,
@@ -114,19 +124,19 @@ fn product_equals_the_definition_bit_for_bit() {
         (3, 0, 1),
     ];
     for shape in shapes.into_iter().chain(large) {
-        for dtype in [Dtype::Float32, Dtype::Bfloat16] {
+        for format in FORMATS {
             for accumulate in [false, true] {
-                let (fused, exact) = run(&FUSED, dtype, shape, accumulate);
+                let (fused, exact) = run(&FUSED, format, shape, accumulate);
                 let scale = exact.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
                 for (x, e) in fused.iter().zip(&exact) {
-                    assert!((f64::from(*x) - e).abs() <= 2e-6 * scale, "{dtype:?} {shape:?}: {x} {e}");
+                    assert!((f64::from(*x) - e).abs() <= 2e-6 * scale, "{format:?} {shape:?}: {x} {e}");
                 }
-                let (portable, _) = run(&definition::KERNELS, dtype, shape, accumulate);
+                let (portable, _) = run(&definition::KERNELS, format, shape, accumulate);
                 for (x, e) in portable.iter().zip(&exact) {
-                    assert!((f64::from(*x) - e).abs() <= 2e-6 * scale, "{dtype:?} {shape:?}: {x} {e}");
+                    assert!((f64::from(*x) - e).abs() <= 2e-6 * scale, "{format:?} {shape:?}: {x} {e}");
                 }
                 for set in fast_sets() {
-                    assert_eq!(run(set, dtype, shape, accumulate).0, fused, "{} {dtype:?} {shape:?}", set.name);
+                    assert_eq!(run(set, format, shape, accumulate).0, fused, "{} {format:?} {shape:?}", set.name);
                 }
             }
         }
@@ -136,11 +146,11 @@ fn product_equals_the_definition_bit_for_bit() {
 #[test]
 fn a_row_does_not_depend_on_its_neighbours() {
     for set in available() {
-        for dtype in [Dtype::Float32, Dtype::Bfloat16] {
+        for format in FORMATS {
             let (k, panels) = (321, 5);
             let mut random = Random(7);
             let a = random.vec(13 * k, 1.0);
-            let w = random_panels(&mut random, dtype, k, panels);
+            let w = random_floats(&mut random, format, k, panels);
             let product = |a: &[f32], rows: usize| {
                 let mut out = vec![0.0; rows * panels * PANEL];
                 (set.product)(Product {
@@ -149,8 +159,8 @@ fn a_row_does_not_depend_on_its_neighbours() {
                     rows,
                     k,
                     w: &w,
-                    w_stride: dtype.panel_bytes(k),
-                    dtype,
+                    w_stride: panel_bytes(format, k),
+                    format,
                     panels,
                     out: &mut out,
                     out_stride: panels * PANEL,
