@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .checkpoint.hub import checkpoint, split_hub_options
+from .checkpoint.config_base import CONFIG_NAME
+from .checkpoint.hub import Checkpoint, checkpoint, split_hub_options
 from .checkpoint.json_files import read_optional_json
 from .families import FAMILIES, Family, family_named
 from .pixels.backends import image_processor_class
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .processor.processing_smolvlm import SmolVLMProcessor
 
 # In the order in which Transformers looks.
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json")
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", CONFIG_NAME)
 # What one of them may say about its family; the first that is there counts.
 _KEYS = ("processor_class", "model_type", "image_processor_type")
 
@@ -76,13 +77,19 @@ class AutoModelForImageTextToText(_Factory):
 
         The arguments and errors are those of `SmolVLMForConditionalGeneration.from_pretrained`.
         """
-        kind = _family(pretrained_model_name_or_path, kwargs, ("config.json",)).model_class()
+        kind = _family(pretrained_model_name_or_path, kwargs, [CONFIG_NAME]).model_class()
         return kind.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
 def _family(name_or_dir: str | os.PathLike[str], kwargs: dict[str, Any], files: Iterable[str]) -> Family:
-    """Return the family that the first of `files` to name one names; the first family if none does."""
-    source = checkpoint(name_or_dir, **split_hub_options(kwargs)[0])
+    return family_of(checkpoint(name_or_dir, **split_hub_options(kwargs)[0]), files)
+
+
+def family_of(source: Checkpoint, files: Iterable[str] = (CONFIG_NAME,)) -> Family:
+    """Return the family that the first of `files` to name one names; the first family if none does.
+
+    Raises OSError if a file cannot be read or holds no JSON object.
+    """
     for file in files:
         settings = read_optional_json(source.find(file))
         name = next((settings[key] for key in _KEYS if settings.get(key)), None)

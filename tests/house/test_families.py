@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from faster_smolvlm.auto import _family
+from faster_smolvlm.auto import family_of
+from faster_smolvlm.checkpoint.hub import checkpoint
 from faster_smolvlm.families import FAMILIES, Family, family_named
 from faster_smolvlm.pixels.backends import BACKENDS, image_processor_class
 
@@ -39,7 +40,7 @@ def test_the_first_file_that_names_a_family_counts(tmp_path: Path, files: dict[s
     (tmp_path / "config.json").write_text("{}")
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
-    assert _family(tmp_path, {}, ("a.json", "b.json", "config.json")).model_type == expected
+    assert family_of(checkpoint(tmp_path), ("a.json", "b.json", "config.json")).model_type == expected
 
 
 def test_the_longest_model_type_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,9 +135,11 @@ class NativeSmolVLM(FrameEncoder):
         return cls.from_checkpoint(checkpoint(name_or_dir, **hub_options), dtype=dtype, **options)
 
     @classmethod
-    def from_checkpoint(cls, files: Checkpoint, *, dtype: str = "auto", **options: Any) -> NativeSmolVLM:
-        """As `from_pretrained`, for a checkpoint that is resolved already."""
-        config = SmolVLMConfig.from_checkpoint(files)
+    def from_checkpoint(
+        cls, files: Checkpoint, *, config: SmolVLMConfig | None = None, dtype: str = "auto", **options: Any
+    ) -> NativeSmolVLM:
+        """As `from_pretrained`, for a checkpoint that is resolved already, and whose `config` may be read already."""
+        config = config or SmolVLMConfig.from_checkpoint(files)
         weights = WeightFiles(files)
         if dtype == "auto":
             dtype = "bfloat16" if weights.float_dtype() == "bfloat16" else "float32"

@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..auto import family_of
+from ..checkpoint.hub import checkpoint
+from ..families import FAMILIES, Family
 from ..generation.choice import forced_engine
 
 if TYPE_CHECKING:
     import torch
 
-    from ..checkpoint.hub import HubOptions
+    from ..checkpoint.hub import Checkpoint, HubOptions
     from ..modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
     from ..native import NativeSmolVLM
     from ..processor.processing_smolvlm import SmolVLMProcessor
@@ -38,38 +41,38 @@ class Loading:
     def run(self) -> tuple[SmolVLMForConditionalGeneration | NativeSmolVLM, SmolVLMProcessor]:
         """Return the model and its processor; see `SmolVLM.from_pretrained` for the errors."""
         device = device_named(self.device)
-        if device == "cpu" and forced_engine() != "torch":
-            return self._native()
-        self._refuse_native_options()
-        processor = self._processor()
-        from ..modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
-
+        native = device == "cpu" and forced_engine() != "torch"
+        if not native:
+            self._refuse_native_options()
+        files = checkpoint(self.name_or_dir, **self.hub)
+        family = family_of(files)
+        if native:
+            return self._native(files, family)
+        processor = self._processor(family)
         dtype = ("float32" if device == "cpu" else "bfloat16") if self.dtype == "auto" else self.dtype
-        model = SmolVLMForConditionalGeneration.from_pretrained(
-            self.name_or_dir, dtype=dtype, device=device, **self.hub
-        )
+        model = family.model_class().from_pretrained(self.name_or_dir, dtype=dtype, device=device, **self.hub)
         return model, processor
 
-    def _native(self) -> tuple[NativeSmolVLM, SmolVLMProcessor]:
+    def _native(self, files: Checkpoint, family: Family) -> tuple[NativeSmolVLM, SmolVLMProcessor]:
         from ..native import NativeSmolVLM
 
         # What the processor imports and its tokenizer take a sixth of a second, in which the weights can be packed.
         with ThreadPoolExecutor(1) as side:
-            reading = side.submit(self._processor)
-            model = NativeSmolVLM.from_pretrained(
-                self.name_or_dir,
+            reading = side.submit(self._processor, family)
+            model = NativeSmolVLM.from_checkpoint(
+                files,
+                config=family.config_class().from_checkpoint(files),
                 dtype=str(self.dtype).removeprefix("torch."),
                 quantization=self.quantization,
                 num_threads=self.num_threads,
                 packed_cache_dir=self.packed_cache_dir,
-                **self.hub,
             )
             return model, reading.result()
 
-    def _processor(self) -> SmolVLMProcessor:
-        from ..processor.processing_smolvlm import SmolVLMProcessor
-
-        return SmolVLMProcessor.from_pretrained(self.name_or_dir, **self.hub)
+    def _processor(self, family: Family) -> SmolVLMProcessor:
+        """Return the family's processor; if that takes no clips, the one that does."""
+        kind = (family if family.has_video else FAMILIES[0]).processor_class()
+        return kind.from_pretrained(self.name_or_dir, **self.hub)
 
     def _refuse_native_options(self) -> None:
         if self.quantization is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
-from ...families import FAMILIES
+from ...families import FAMILIES, family_named
 from ...generation import GenerationConfig
 from ...generation.choice import ServedBy
 from ...generation.streamers import ended
@@ -120,7 +120,7 @@ class SharedModel:
         state = model.state_dict(keep_vars=True)
         key = (config, [(name, id(value)) for name, value in state.items()], model.device)
         if self._model is None or key != self._key:
-            self._model = _share(SmolVLMConfig.from_dict(config), state)
+            self._model = _share(family_named(model.config.model_type).config_class().from_dict(config), state)
             self._parameters = list(model.parameters())
             self._key = key
         self._model.generation_config = GenerationConfig.from_dict(_settings(model.generation_config))
