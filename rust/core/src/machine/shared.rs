@@ -215,8 +215,9 @@ mod tests {
             let mut memory = memory.lock().expect("no panic");
             let mut shared = Shared::new(&mut memory[..]);
             worker.for_each(1, |task| {
+                let part = Part::own(task);
                 // SAFETY: the part is everything.
-                unsafe { shared.part_mut(&Part::own(task), 2..4) }.fill(f32::from_bits(0x0002_0001));
+                unsafe { shared.part_mut(&part, 2..4) }.fill(f32::from_bits(0x0002_0001));
                 assert_eq!(shared.half_part(task, 4..8), [1, 2, 1, 2]);
                 assert_eq!(shared.half_part(task, 5..7), [2, 1]);
                 assert_eq!(shared.part(task, 0..2), [0.0, 0.0]);
