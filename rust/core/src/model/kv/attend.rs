@@ -41,7 +41,7 @@ pub struct Queries {
     rounded_rows: Mapped<u16>,
     scores: Mapped<f32>,
     rounded_scores: Mapped<u16>,
-    expanded: Vec<f32>,
+    expanded: Mapped<f32>,
 }
 
 impl AttentionScratch {
@@ -59,7 +59,7 @@ impl AttentionScratch {
                 rounded_rows: Mapped::zeroed(rows * layout.head_dim.next_multiple_of(2))?,
                 scores: Mapped::zeroed(rows * BLOCK)?,
                 rounded_scores: Mapped::zeroed(rows * BLOCK)?,
-                expanded: vec![0.0; RUN * PANEL],
+                expanded: Mapped::zeroed(RUN * PANEL)?,
             },
         })
     }

@@ -64,8 +64,9 @@ pub struct LinearScratch {
 
 /// Memory for the products of a thread.
 struct ProductScratch {
-    expanded: Vec<f32>,
-    integers: Vec<i16>,
+    /// Aligned like the others, or every second load of expanded weights would lie on two lines of the cache.
+    expanded: Mapped<f32>,
+    integers: Mapped<i16>,
     /// Scales of the inputs of a layer whose panels are made `wide`, as bfloat16.
     input_scales: Vec<f32>,
     wide: Mapped<u8>,
@@ -78,8 +79,8 @@ impl LinearScratch {
     pub fn new() -> Result<Self> {
         Ok(Self {
             product: ProductScratch {
-                expanded: vec![0.0; RUN * PANEL],
-                integers: vec![0; GROUP * PANEL],
+                expanded: Mapped::zeroed(RUN * PANEL)?,
+                integers: Mapped::zeroed(GROUP * PANEL)?,
                 input_scales: Vec::new(),
                 wide: Mapped::zeroed(0)?,
                 tile: Mapped::zeroed(ROW_CHUNK * TASK_PANELS * PANEL)?,
