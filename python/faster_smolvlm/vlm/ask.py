@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..generation.config import asks_to_draw
+from ..generation.config import ARGUMENTS, asks_to_draw
+from ..generation.plan import REQUEST_NAMES
+from ..unknown_names import UnknownSettingError, check_names
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,14 @@ class Ask:
     sampling: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, **options: Any) -> Ask:
-        """Take the options of a call; those without a field of their own are `sampling`."""
+    def of(cls, also_named: Iterable[str] = (), /, **options: Any) -> Ask:
+        """Take the options of a call; those without a field of their own are `sampling`.
+
+        Raises TypeError for an unknown one; it may suggest one of `also_named`.
+        """
         own = {option.name for option in fields(cls)} - {"sampling"}
+        known = {*own, *ARGUMENTS, *REQUEST_NAMES} - {"tokenizer"}
+        check_names(options, known, also_named=also_named, error=UnknownSettingError)
         return cls(
             **{name: value for name, value in options.items() if name in own},
             sampling={name: value for name, value in options.items() if name not in own},
