@@ -286,7 +286,7 @@ WITHOUT_DRIVER = """
 import torch
 from faster_smolvlm.kernels.launch import UnsupportedArchitectureError
 from faster_smolvlm.kernels.rms_norm import rms_norm
-from faster_smolvlm import ops
+from faster_smolvlm.modeling import ops
 x, w = torch.randn(2, 32), torch.ones(32)
 try:
     rms_norm(x, None, w, 1e-5)
