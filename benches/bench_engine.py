@@ -1,6 +1,6 @@
 """The native engine beside Transformers, OpenVINO and llama.cpp on a CPU, alternating in one run.
 
-    python benches/bench_engine.py --config DIR --cache DIR [--work vision --work decode …] [--threads 2] [--rounds 7]
+    python -m benches.bench_engine --config DIR --cache DIR [--work vision --work decode …] [--threads 2] [--rounds 7]
 
 DIR of `--config` holds a real configuration with its tokenizer; all engines get the same random weights, converted once
 into the folder of `--cache`. `--work check-…` says how close each engine is to Transformers in float32. One that is not
@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 import timing
-from anchors import checkpoint
-from anchors.cost import Cost
-from anchors.load import Load
-from anchors.side import Settings
-from anchors.worker import Engine, Worker
 from PIL import Image
+
+from benches.anchors import checkpoint
+from benches.anchors.cost import Cost
+from benches.anchors.load import Load
+from benches.anchors.side import Settings
+from benches.anchors.worker import Engine, Worker
 
 OURS = Engine(
     "native", "anchors.native_side", "Native", ("faster_smolvlm",), ("float32", "bfloat16", "int8"),

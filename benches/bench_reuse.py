@@ -1,6 +1,6 @@
 """What the native engine saves: a second question, blank tiles, guessing ahead.
 
-    python benches/bench_reuse.py --config DIR [--threads 2] [--rounds 3]
+    python -m benches.bench_reuse --config DIR [--threads 2] [--rounds 3]
 
 DIR holds a real `config.json` with the processor's files; the weights are random bfloat16. Guessing is measured on the
 demo checkpoint's answers to its own questions, and its price on the real size: a step of several tokens against one.
