@@ -165,7 +165,8 @@ def stages(size: str, rounds: int) -> list[list[str]]:
     image = photos(size, 1)[0]
     process = processor("ours")
     pixels = np.asarray(image)
-    *_, rows, cols = _rust.layout(*pixels.shape[:2], longest_edge=2048, exact=None, tile=512, split=True)
+    sizes = _rust.ImageSizes(longest_edge=2048, exact=None, tile=512, split=True)
+    *_, rows, cols = _rust.layout(*pixels.shape[:2], sizes=sizes)
     shape = (1, rows * cols + 1, 512, 512)
     frames = {"do_pad": False, "return_tensors": "np"}
 

@@ -19,6 +19,7 @@ import numpy as np
 import timing
 from faster_smolvlm import SmolVLM, SmolVLMConfig, SmolVLMProcessor
 from faster_smolvlm.native import NativeSmolVLM
+from faster_smolvlm.native.engine import Step
 from faster_smolvlm.native.random_weights import random_tensors
 
 from examples.train_demo.heldout import scene_items
@@ -82,7 +83,8 @@ def price_of_guesses(vlm: SmolVLM) -> None:
     sequence = rust.open()
 
     def step(count: int) -> None:
-        rust.step_argmax([sequence], [count], np.arange(3, 3 + count), none, np.full(count, -1), list(range(count)))
+        ids, rows = np.arange(3, 3 + count), np.full(count, -1)
+        rust.step(Step([sequence], [count], ids, none, rows, list(range(count))), True)
 
     step(200)
 

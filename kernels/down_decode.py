@@ -10,7 +10,16 @@ import triton
 import triton.language as tl
 
 from .launch import launch, settings
-from .matvec import load_row, load_weights, prefetch_weights, tile_constants, variant, wait_for_inputs
+from .matvec import (
+    add_residual,
+    load_row,
+    load_weights,
+    prefetch_weights,
+    scaled_rows,
+    tile_constants,
+    variant,
+    wait_for_inputs,
+)
 
 
 @triton.jit
@@ -31,12 +40,8 @@ def down_decode_kernel(
     for column in range(PREFETCH * BLOCK_K, K, BLOCK_K):
         w = load_weights(tile, column, keep_rows, K, BLOCK_K, EVEN_K, EVEN_N)
         acc += w.to(tl.float32) * load_row(X + b * K, column, K, BLOCK_K, EVEN_K).to(tl.float32)[None, :]
-    y = tl.sum(acc, 1)
-    if INT8:
-        y *= tl.load(S + row, mask=keep_rows, other=0.0).to(tl.float32)
-    residual = tl.load(R + b * N + row, mask=keep_rows, other=0.0)
-    y = y.to(Y.dtype.element_ty).to(tl.float32) + residual.to(tl.float32)
-    tl.store(Y + b * N + row, y.to(Y.dtype.element_ty), mask=keep_rows)
+    y = scaled_rows(tl.sum(acc, 1), S, row, keep_rows, INT8)
+    add_residual(Y, R, b * N + row, y, keep_rows)
 
 
 def down_decode(

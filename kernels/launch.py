@@ -7,7 +7,6 @@ kernel to :func:`launch`. The ahead-of-time gate of the tests records the same l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,9 @@ from typing import Any
 
 import torch
 import triton
+
+from .forced import architecture as forced_architecture
+from .forced import interpreted, use_architecture
 
 ARCHITECTURES = ("sm80", "sm90", "sm100", "gfx942")
 
@@ -101,7 +103,6 @@ _TABLE["interpreter"] = {
     for name, row in _TABLE["sm90"].items()
 }
 
-_forced: str | None = None
 _record: list[Launch] | None = None
 
 
@@ -111,9 +112,10 @@ def architecture(device: torch.device) -> str:
     Raises:
         UnsupportedArchitectureError: a device that the kernels were not compiled and checked for.
     """
-    if _forced is not None:
-        return _forced
-    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
+    forced = forced_architecture()
+    if forced is not None:
+        return forced
+    if device.type == "cpu" and interpreted():
         return "interpreter"
     if device.type != "cuda":
         raise UnsupportedArchitectureError(
@@ -169,14 +171,10 @@ def launch(kernel: Any, grid: tuple[int, ...], row: Settings, *args: Any, pdl: b
 @contextmanager
 def as_if(arch: str) -> Iterator[None]:
     """Use the settings of ``arch`` whatever the device is."""
-    global _forced
     if arch not in _TABLE:
         raise ValueError(f"unknown architecture {arch!r}; expected one of {', '.join(_TABLE)}")
-    before, _forced = _forced, arch
-    try:
+    with use_architecture(arch):
         yield
-    finally:
-        _forced = before
 
 
 @contextmanager

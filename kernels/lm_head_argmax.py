@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from .launch import launch, next_power_of_2, settings
-from .matvec import inverse_rms, normed_matvec, prefetch_weights, tile_constants, variant, wait_for_inputs
+from .matvec import inverse_rms, normed_matvec, prefetch_weights, scaled_rows, tile_constants, variant, wait_for_inputs
 
 
 @triton.jit
@@ -35,9 +35,7 @@ def lm_head_argmax_kernel(
     x = X + b * K
     rstd = inverse_rms(x, eps, K, K_PADDED)
     y = normed_matvec(x, G, rstd, tile, tiles, keep_rows, ROWS, K, BLOCK_K, PREFETCH, EVEN_K, EVEN_N)
-    if INT8:
-        y *= tl.load(S + row, mask=keep_rows, other=0.0).to(tl.float32)
-    y = y.to(X.dtype.element_ty)
+    y = scaled_rows(y, S, row, keep_rows, INT8).to(X.dtype.element_ty)
     if STORE:
         tl.store(Logits + b * N + row, y, mask=keep_rows)
     score = tl.where(keep_rows, y.to(tl.float32), float("-inf"))

@@ -96,6 +96,22 @@ def normed_matvec(
     return tl.sum(acc, 1)
 
 
+@triton.jit
+def scaled_rows(y, S, row, keep_rows, INT8: tl.constexpr):
+    """Return the sums ``y`` of the rows, times their scales if the weights are int8."""
+    if INT8:
+        y *= tl.load(S + row, mask=keep_rows, other=0.0).to(tl.float32)
+    return y
+
+
+@triton.jit
+def add_residual(Y, R, at, y, keep_rows):
+    """Round the sums ``y``, add the residual at R and write the result to Y, both at ``at``."""
+    dtype: tl.constexpr = Y.dtype.element_ty
+    residual = tl.load(R + at, mask=keep_rows, other=0.0)
+    tl.store(Y + at, (y.to(dtype).to(tl.float32) + residual.to(tl.float32)).to(dtype), mask=keep_rows)
+
+
 def column_tile(k: int) -> tuple[int, bool]:
     """Return ``(BLOCK_K, EVEN_K)`` for K columns: a power of two that divides K where one does (576 = 9 x 64)."""
     block = largest_power_of_two_divisor(k, 128)

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from .launch import launch, next_power_of_2, settings
-from .matvec import inverse_rms, normed_matvec, prefetch_weights, tile_constants, variant, wait_for_inputs
+from .matvec import inverse_rms, normed_matvec, prefetch_weights, scaled_rows, tile_constants, variant, wait_for_inputs
 
 
 @triton.jit
@@ -33,9 +33,8 @@ def mlp_decode_kernel(
     rstd = inverse_rms(x, eps, K, K_PADDED)
     gate = normed_matvec(x, G, rstd, WG + offset, gates, keep_rows, ROWS, K, BLOCK_K, PREFETCH, EVEN_K, EVEN_N)
     up = normed_matvec(x, G, rstd, WU + offset, ups, keep_rows, ROWS, K, BLOCK_K, PREFETCH, EVEN_K, EVEN_N)
-    if INT8:
-        gate *= tl.load(SG + row, mask=keep_rows, other=0.0).to(tl.float32)
-        up *= tl.load(SU + row, mask=keep_rows, other=0.0).to(tl.float32)
+    gate = scaled_rows(gate, SG, row, keep_rows, INT8)
+    up = scaled_rows(up, SU, row, keep_rows, INT8)
     dtype: tl.constexpr = Y.dtype.element_ty
     gate = gate.to(dtype).to(tl.float32)
     activated = (gate / (1.0 + tl.exp(-gate))).to(dtype)

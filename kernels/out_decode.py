@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from .launch import launch, settings
-from .matvec import prefetch_weights, variant, wait_for_inputs
+from .matvec import add_residual, prefetch_weights, scaled_rows, variant, wait_for_inputs
 
 
 @triton.jit
@@ -53,11 +53,8 @@ def out_decode_kernel(
             w = tl.load(tile + h * D, mask=keep_rows[:, None], other=0, eviction_policy="evict_first")
         o = combine_splits(PartialO, PartialL, b * HEADS + h, D, SPLITS, SPLITS_PADDED).to(dtype)
         acc += w.to(tl.float32) * o.to(tl.float32)[None, :]
-    y = tl.sum(acc, 1)
-    if INT8:
-        y *= tl.load(S + row, mask=keep_rows, other=0.0).to(tl.float32)
-    residual = tl.load(R + b * N + row, mask=keep_rows, other=0.0)
-    tl.store(Y + b * N + row, (y.to(dtype).to(tl.float32) + residual.to(tl.float32)).to(dtype), mask=keep_rows)
+    y = scaled_rows(tl.sum(acc, 1), S, row, keep_rows, INT8)
+    add_residual(Y, R, b * N + row, y, keep_rows)
 
 
 def out_decode(

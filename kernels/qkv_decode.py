@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from .launch import launch, next_power_of_2, settings
-from .matvec import inverse_rms, normed_matvec, prefetch_weights, tile_constants, variant, wait_for_inputs
+from .matvec import inverse_rms, normed_matvec, prefetch_weights, scaled_rows, tile_constants, variant, wait_for_inputs
 from .rotary import rotate
 
 
@@ -49,10 +49,9 @@ def qkv_decode_kernel(
     rstd = inverse_rms(x, eps, K, K_PADDED)
     y1 = normed_matvec(x, G, rstd, tile1, tiles1, keep_rows, ROWS, K, BLOCK_K, PREFETCH, EVEN_K, EVEN_N)
     y2 = normed_matvec(x, G, rstd, tile2, tiles2, keep_rows, ROWS, K, BLOCK_K, PREFETCH, EVEN_K, EVEN_N)
-    if INT8:
-        S = tl.where(is_q, SQ, tl.where(is_k, SK, SV))
-        y1 *= tl.load(S + row, mask=keep_rows, other=0.0).to(tl.float32)
-        y2 *= tl.load(S + row + D // 2, mask=keep_rows, other=0.0).to(tl.float32)
+    S = tl.where(is_q, SQ, tl.where(is_k, SK, SV))
+    y1 = scaled_rows(y1, S, row, keep_rows, INT8)
+    y2 = scaled_rows(y2, S, row + D // 2, keep_rows, INT8)
     dtype: tl.constexpr = Q.dtype.element_ty
     y1 = y1.to(dtype)
     y2 = y2.to(dtype)

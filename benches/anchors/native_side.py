@@ -10,6 +10,7 @@ import numpy.typing as npt
 from faster_smolvlm import SmolVLM
 from faster_smolvlm._rust import machine_limits
 from faster_smolvlm.native import NativeSmolVLM
+from faster_smolvlm.native.engine import Step
 from faster_smolvlm.processor.processing_smolvlm import SmolVLMProcessor
 from faster_smolvlm.vlm.smolvlm import Result
 
@@ -105,4 +106,5 @@ class Native:
 
     def _step(self, sequences: list[int], lengths: list[int], ids: npt.NDArray[np.int64], wanted: list[int]) -> Any:
         rows = np.full(len(ids), -1, np.int64)
-        return self.model.rust.step_argmax(sequences, lengths, ids, self.model.no_features(), rows, wanted)
+        step = Step(sequences, lengths, ids, self.model.no_features(), rows, wanted)
+        return self.model.rust.step(step, True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, final
+from typing import Any, Literal, Protocol, TypedDict, final, overload, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ __all__ = [
     "BUILD_PROFILE",
     "VERSION",
     "FrameStream",
+    "ImageSettings",
+    "ImageSizes",
     "NativeModel",
     "empty",
     "explicit_frames",
@@ -59,32 +61,42 @@ class FrameStream:
     def offer(self, time: float, is_key: bool) -> tuple[bool, list[int]]: ...
     def finish(self) -> list[int]: ...
 
-def layout(
-    height: int,
-    width: int,
-    *,
-    longest_edge: int | None,
-    exact: tuple[int, int] | None,
-    tile: int,
-    split: bool,
-    upscale: bool = True,
-    max_tiles: int | None = None,
-) -> tuple[tuple[int, int], tuple[int, int], int, int]: ...
+@final
+class ImageSizes:
+    """How pictures are resized (to the longest edge, else exactly to (height, width), else not) and cut."""
+
+    def __new__(
+        cls,
+        *,
+        longest_edge: int | None,
+        exact: tuple[int, int] | None,
+        tile: int,
+        split: bool,
+        upscale: bool = True,
+        max_tiles: int | None = None,
+    ) -> ImageSizes: ...
+
+@final
+class ImageSettings:
+    """How pictures become frames; made once, used for many calls."""
+
+    def __new__(
+        cls,
+        sizes: ImageSizes,
+        *,
+        resample: int,
+        arithmetic: str,
+        table: NDArray[np.float32],
+        formula: Sequence[tuple[float, float, float]],
+        kernels: str | None = None,
+    ) -> ImageSettings: ...
+
+def layout(height: int, width: int, *, sizes: ImageSizes) -> tuple[tuple[int, int], tuple[int, int], int, int]: ...
 def preprocess(
     images: Sequence[NDArray[np.uint8] | Image],
     places: Sequence[int],
     out: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8],
-    *,
-    longest_edge: int | None,
-    exact: tuple[int, int] | None,
-    split: bool,
-    resample: int,
-    arithmetic: str,
-    table: NDArray[np.float32],
-    formula: Sequence[tuple[float, float, float]],
-    upscale: bool = True,
-    max_tiles: int | None = None,
-    kernels: str | None = None,
+    settings: ImageSettings,
 ) -> None: ...
 def empty(shape: Sequence[int], dtype: str) -> NDArray[Any]: ...
 def fill_mask(mask: NDArray[np.int64], counts: Sequence[int]) -> None: ...
@@ -97,6 +109,62 @@ def resize(
 ) -> NDArray[np.uint8]: ...
 def resize_float32(image: NDArray[np.float32], height: int, width: int, *, resample: int) -> NDArray[np.float32]: ...
 def resize_float64(image: NDArray[np.float64], height: int, width: int, *, resample: int) -> NDArray[np.float64]: ...
+
+@type_check_only
+class VisionSizes(TypedDict):
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_channels: int
+    image_size: int
+    patch_size: int
+    layer_norm_eps: float
+
+@type_check_only
+class TextSizes(TypedDict):
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    rope_theta: float
+    rms_norm_eps: float
+    tie_word_embeddings: bool
+
+@type_check_only
+class ModelSizes(TypedDict):
+    scale_factor: int
+    vision: VisionSizes
+    text: TextSizes
+
+@type_check_only
+class LoadOptions(TypedDict):
+    dtype: str
+    kv_dtype: str
+    num_threads: int
+    cache_positions: int
+    packed_cache: str | PathLike[str] | None
+
+@type_check_only
+class Step(Protocol):
+    """Tokens that are appended to some sequences; the object has these attributes."""
+
+    @property
+    def sequences(self) -> Sequence[int]: ...
+    @property
+    def lengths(self) -> Sequence[int]: ...
+    @property
+    def ids(self) -> NDArray[np.int64]: ...
+    @property
+    def features(self) -> NDArray[np.float32]: ...
+    @property
+    def feature_rows(self) -> NDArray[np.int64]: ...
+    @property
+    def outputs(self) -> Sequence[int]: ...
 
 @final
 class NativeModel:
@@ -113,46 +181,16 @@ class NativeModel:
     def position_bytes(self) -> int: ...
     @property
     def packed(self) -> tuple[str, str]: ...
-    def __new__(
-        cls,
-        files: Sequence[str],
-        config: dict[str, Any],
-        *,
-        dtype: str,
-        kv_dtype: str,
-        num_threads: int,
-        cache_positions: int,
-        packed_cache: str | PathLike[str] | None = None,
-    ) -> NativeModel: ...
+    def __new__(cls, files: Sequence[str], config: ModelSizes, options: LoadOptions) -> NativeModel: ...
     @staticmethod
     def from_tensors(
-        tensors: Sequence[tuple[str, str, Sequence[int], NDArray[np.uint8]]],
-        config: dict[str, Any],
-        *,
-        dtype: str,
-        kv_dtype: str,
-        num_threads: int,
-        cache_positions: int,
+        tensors: Sequence[tuple[str, str, Sequence[int], NDArray[np.uint8]]], config: ModelSizes, options: LoadOptions
     ) -> NativeModel: ...
     def encode(self, pixels: NDArray[np.float32], patch_mask: NDArray[np.bool_]) -> NDArray[np.float32]: ...
-    def step_logits(
-        self,
-        sequences: Sequence[int],
-        lengths: Sequence[int],
-        ids: NDArray[np.int64],
-        features: NDArray[np.float32],
-        feature_rows: NDArray[np.int64],
-        wanted: Sequence[int],
-    ) -> NDArray[np.float32]: ...
-    def step_argmax(
-        self,
-        sequences: Sequence[int],
-        lengths: Sequence[int],
-        ids: NDArray[np.int64],
-        features: NDArray[np.float32],
-        feature_rows: NDArray[np.int64],
-        wanted: Sequence[int],
-    ) -> NDArray[np.int64]: ...
+    @overload
+    def step(self, step: Step, argmax: Literal[False]) -> NDArray[np.float32]: ...
+    @overload
+    def step(self, step: Step, argmax: Literal[True]) -> NDArray[np.int64]: ...
     def open(self) -> int: ...
     def close(self, sequence: int) -> None: ...
     def fork(self, sequence: int, length: int) -> int: ...

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from faster_smolvlm.native import NativeEngine, NativeSmolVLM, start_generation
+from faster_smolvlm.native.engine import Step
 
 from tests.helpers.native_models import Saved, force, padded, prompt, reference
 
@@ -213,7 +214,7 @@ def test_a_full_sequence_stays_as_it_is_and_others_go_on(random_model: Make) -> 
     full.prefill()
     other.prefill()
     with pytest.raises(ValueError, match="701 tokens long, the model's position limit is 700"):
-        native.rust.step_argmax(full._sequences, [1], np.array([5]), native.no_features(), np.array([-1]), [0])
+        native.rust.step(Step(full._sequences, [1], np.array([5]), native.no_features(), np.array([-1]), [0]), True)
     assert not full.step([5]).any()
     assert native.rust.length(full._sequences[0]) == 700
     expected = native.logits(np.full(8, 5))[-1]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from faster_smolvlm import _rust
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -89,7 +90,7 @@ def reference_grid(height: int, width: int, edge: int, tile: int) -> tuple[Any, 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600))
 def test_geometry(height: int, width: int, edge: int, tile: int) -> None:
-    layout = faster_smolvlm._rust.layout(height, width, longest_edge=edge, exact=None, tile=tile, split=True)
+    layout = _rust.layout(height, width, sizes=_rust.ImageSizes(longest_edge=edge, exact=None, tile=tile, split=True))
     assert layout == reference_grid(height, width, edge, tile)
 
 

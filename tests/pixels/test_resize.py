@@ -80,14 +80,16 @@ def test_every_instruction_set_equals_the_definition(
 ) -> None:
     resample = min(resample, 3) if arithmetic.name == "torch" else resample
     target = {"longest_edge": tile * times + times % 2, "exact": None}
-    *_, rows, cols = _rust.layout(height, width, tile=tile, split=split, **target)
+    sizes = _rust.ImageSizes(tile=tile, split=split, **target)
+    *_, rows, cols = _rust.layout(height, width, sizes=sizes)
     table, formula = _conversion(arithmetic, 3, True, 1 / 255, True, (0.5, 0.4, 0.3), (0.5, 0.25, 0.3))
     outputs = []
     for kernels in ["scalar", *KERNELS]:
         # What a kernel forgets to write keeps a value that differs between them.
         out = np.full((rows * cols + 1, 3, tile, tile), len(outputs), dtype=dtype)
-        options = {"split": split, "resample": resample, "arithmetic": arithmetic.name, "kernels": kernels}
-        _rust.preprocess([pixels(height, width, 3)], [0], out, table=table, formula=formula, **target, **options)
+        options = {"resample": resample, "arithmetic": arithmetic.name, "kernels": kernels}
+        made = _rust.ImageSettings(sizes, table=table, formula=formula, **options)
+        _rust.preprocess([pixels(height, width, 3)], [0], out, made)
         outputs.append(out)
     for kernels, out in zip(KERNELS, outputs[1:], strict=True):
         assert out.tobytes() == outputs[0].tobytes(), kernels
@@ -96,29 +98,41 @@ def test_every_instruction_set_equals_the_definition(
 def test_wrong_arguments_are_errors() -> None:
     image, out = pixels(8, 8, 0), np.empty((1, 3, 4, 4), np.float32)
     table, formula = _conversion(Torch(), 3, True, 1 / 255, True, (0.5,) * 3, (0.5,) * 3)
-    good = {
-        "longest_edge": 4,
-        "exact": None,
-        "split": False,
-        "resample": 1,
-        "arithmetic": "torch",
-        "table": table,
-        "formula": formula,
-    }
+    sizes = {"longest_edge": 4, "exact": None, "tile": 4, "split": False}
+    settings = {"resample": 1, "arithmetic": "torch", "table": table, "formula": formula}
     for changes, message in (
         ({"resample": 6}, "resample must be one of"),
         ({"arithmetic": "numpy"}, "arithmetic must be"),
-        ({"longest_edge": 0}, "longest edge must be at least 1"),
         ({"kernels": "abacus"}, "kernels must be one of"),
         ({"table": table[:, :9].copy()}, "256 columns"),
     ):
         with pytest.raises(ValueError, match=message):
-            _rust.preprocess([image], [0], out, **{**good, **changes})
-    with pytest.raises(ValueError, match="the output holds"):
-        _rust.preprocess([image], [1], out, **good)
-    with pytest.raises(ValueError, match="pictures and"):
-        _rust.preprocess([image], [], out, **good)
-    with pytest.raises(ValueError, match="no pixels"):
-        _rust.preprocess([image[:0]], [0], out, **good)
+            _rust.ImageSettings(_rust.ImageSizes(**sizes), **{**settings, **changes})
+    good = _rust.ImageSettings(_rust.ImageSizes(**sizes), **settings)
+    zero = _rust.ImageSettings(_rust.ImageSizes(**{**sizes, "longest_edge": 0}), **settings)
+    other = _rust.ImageSettings(_rust.ImageSizes(**{**sizes, "tile": 5}), **settings)
+    for places, images, made, message in (
+        ([0], [image], zero, "longest edge must be at least 1"),
+        ([0], [image], other, "the tile is 5"),
+        ([1], [image], good, "the output holds"),
+        ([], [image], good, "pictures and"),
+        ([0], [image[:0]], good, "no pixels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _rust.preprocess(images, places, out, made)
     with pytest.raises(TypeError):
-        _rust.preprocess([image.astype(np.float32)], [0], out, **good)
+        _rust.preprocess([image.astype(np.float32)], [0], out, good)
+
+
+def test_sizes_beyond_memory_are_errors() -> None:
+    image = pixels(4, 4, 0)
+    with pytest.raises(MemoryError):
+        _rust.resize(image, 1 << 40, 1 << 40, resample=2, arithmetic="pillow")
+    with pytest.raises(MemoryError):
+        _rust.resize_float32(image.astype(np.float32), 1, 1 << 60, resample=2)
+    with pytest.raises(ValueError, match="the longest is"):
+        _rust.layout(4, 4, sizes=_rust.ImageSizes(longest_edge=None, exact=(1 << 40, 4), tile=4, split=True))
+    with pytest.raises(MemoryError):
+        _rust.uniform_frames(1 << 60, 1 << 60)
+    with pytest.raises(MemoryError):
+        _rust.sample_frames(1 << 60, 30.0, 1e300, 1 << 60, 1.0)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels import forced
 from . import reference
 
 ATTENTION = ("auto", "triton", "sdpa", "eager", "flash_attention_2")
@@ -25,7 +26,6 @@ ATTENTION = ("auto", "triton", "sdpa", "eager", "flash_attention_2")
 
 KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
-_forced: str | None = None
 _usable: dict[torch.device, str] = {}
 _packed: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Tensor, Tensor]] = WeakKeyDictionary()
 
@@ -80,22 +80,16 @@ def use(implementation: str) -> Iterator[None]:
 
     Under Triton's interpreter (TRITON_INTERPRET=1) "triton" on a CPU runs the kernels themselves.
     """
-    global _forced
-    if implementation not in ("triton", "torch"):
-        raise ValueError(f"implementation must be 'triton' or 'torch', got {implementation!r}.")
-    before, _forced = _forced, implementation
-    try:
+    with forced.use_implementation(implementation):
         yield
-    finally:
-        _forced = before
 
 
 def why_not_triton(device: torch.device, dtype: torch.dtype) -> str:
     """Return why the kernels cannot serve tensors of this kind, or "" if they can."""
     if dtype not in KERNEL_DTYPES:
         return f"the Triton kernels compute in bfloat16, float16 and float32, not in {dtype}"
-    if _forced is not None:
-        return "" if _forced == "triton" else "plain torch was asked for by ops.use('torch')"
+    if forced.implementation() is not None:
+        return "" if forced.implementation() == "triton" else "plain torch was asked for by ops.use('torch')"
     if device not in _usable:
         _usable[device] = _probe(device)
     return _usable[device]
@@ -117,8 +111,8 @@ def _kernels(x: Tensor, *others: Tensor) -> bool:
     """Return whether the kernels serve `x` with `others` of its dtype and device; on a CPU only if forced."""
     if any(other.dtype != x.dtype or other.device != x.device for other in others):
         return False
-    if _forced is not None:
-        return _forced == "triton" and x.dtype in KERNEL_DTYPES
+    if forced.implementation() is not None:
+        return forced.implementation() == "triton" and x.dtype in KERNEL_DTYPES
     return x.device.type == "cuda" and not why_not_triton(x.device, x.dtype)
 
 
@@ -264,12 +258,12 @@ def attention(
     """
     if implementation == "flash_attention_2" and mask is None and query.dtype != torch.float32:
         return _flash_attention(query, key, value, scale, causal, dropout)
-    forced = implementation == "triton"
-    if forced or (implementation == "auto" and query.shape[2] > 1 and _kernels(query)):
+    asked = implementation == "triton"
+    if asked or (implementation == "auto" and query.shape[2] > 1 and _kernels(query)):
         reason = _why_not_attention(query, key, value, mask, scale, dropout)
         if not reason:
             return _triton_attention(query, key, value, mask, scale, causal)
-        if forced:
+        if asked:
             raise ValueError(f"attn_implementation='triton': {reason}. Use 'sdpa' or 'eager'.")
     return _sdpa(query, key, value, mask, scale, causal, dropout)
 

@@ -9,17 +9,16 @@ Tensors may have any strides: what a kernel cannot address as it lies is copied 
 
 from __future__ import annotations
 
-import os
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..kernels.forced import interpreted
 from . import reference
 
 
 def _runs_kernel(x: Tensor) -> bool:
-    return x.device.type != "cpu" or os.environ.get("TRITON_INTERPRET") == "1"
+    return x.device.type != "cpu" or interpreted()
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -21,9 +21,7 @@ from .reuse import PrefixCache, Unit
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-ResultT = TypeVar("ResultT", Float32, Int64)
-StepFunction: TypeAlias = Callable[[list[int], list[int], Int64, Float32, Int64, list[int]], ResultT]
-"""`NativeModel.step_logits` or `step_argmax`."""
+ResultT = TypeVar("ResultT")
 Progress: TypeAlias = Callable[[int, int], None]
 
 
@@ -59,7 +57,7 @@ class EngineOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """Tokens that are appended to some sequences in one call of the Rust side.
 
     `ids` are those of all sequences, one after the other, `lengths` how many each gets. `feature_rows` says which row
@@ -142,7 +140,7 @@ class NativeEngine:
             finished = [row for row, _, end in pieces if end == ends[row]]
             lengths = [end - begin for _, begin, end in pieces]
             last = np.cumsum(lengths) - 1
-            step = _Step(
+            step = Step(
                 [self._sequences[row] for row, _, _ in pieces],
                 lengths,
                 np.concatenate([prompts[row][begin:end] for row, begin, end in pieces]),
@@ -150,7 +148,7 @@ class NativeEngine:
                 np.concatenate([feature_rows[row][begin:end] for row, begin, end in pieces]),
                 [int(last[i]) for i, (row, _, _) in enumerate(pieces) if row in finished],
             )
-            logits[finished] = self._call(self._model.rust.step_logits, step)
+            logits[finished] = self._logits(step)
             self._advance(sum(lengths))
         self.prefill_seconds = time.perf_counter() - start
         self._known = [len(units) for units in self._units]
@@ -167,7 +165,7 @@ class NativeEngine:
         rows = [row for row in range(len(ids)) if self._known[row] < self._model.position_limit]
         for begin in range(0, len(rows), NativeModel.STEP_ROWS):
             part = rows[begin : begin + NativeModel.STEP_ROWS]
-            logits[part] = self._append(self._model.rust.step_logits, part, [[int(ids[row])] for row in part])
+            logits[part] = self._append(self._logits, part, [[int(ids[row])] for row in part])
         for row in rows:
             self._known[row] += 1
         return logits
@@ -219,7 +217,7 @@ class NativeEngine:
     ) -> Iterator[tuple[int, list[int]]]:
         if not rows:
             return
-        likeliest = self._append(self._model.rust.step_argmax, rows, pieces, every=True).tolist()
+        likeliest = self._append(self._likeliest, rows, pieces, every=True).tolist()
         for row, piece in zip(rows, pieces, strict=True):
             accepted = 1
             while accepted < len(piece) and piece[accepted] == likeliest[accepted - 1]:
@@ -236,14 +234,14 @@ class NativeEngine:
         return ids
 
     def _append(
-        self, step: StepFunction[ResultT], rows: list[int], pieces: list[list[int]], *, every: bool = False
+        self, take: Callable[[Step], ResultT], rows: list[int], pieces: list[list[int]], *, every: bool = False
     ) -> ResultT:
-        """Append tokens to rows, in one step; return what `step` gives after the last token of each, or after every."""
+        """Append tokens to rows, in one step; return what `take` gives after the last token of each, or after every."""
         lengths = [len(piece) for piece in pieces]
         ids = np.array([token for piece in pieces for token in piece], np.int64)
         outputs = np.arange(len(ids)) if every else np.cumsum(lengths) - 1
         sequences, text_only = [self._sequences[row] for row in rows], np.full(len(ids), -1, np.int64)
-        found = self._call(step, _Step(sequences, lengths, ids, self._model.no_features(), text_only, outputs.tolist()))
+        found = take(Step(sequences, lengths, ids, self._model.no_features(), text_only, outputs.tolist()))
         for row, piece in zip(rows, pieces, strict=True):
             self._units[row] += piece
         return found
@@ -289,8 +287,8 @@ class NativeEngine:
         for begin in range(0, len(ids), NativeModel.STEP_ROWS):
             end = min(begin + NativeModel.STEP_ROWS, len(ids))
             rows, outputs = feature_rows[0][begin:end], list(range(end - begin))
-            step = _Step(self._sequences, [end - begin], ids[begin:end], features, rows, outputs)
-            parts.append(self._call(self._model.rust.step_logits, step))
+            step = Step(self._sequences, [end - begin], ids[begin:end], features, rows, outputs)
+            parts.append(self._logits(step))
         return np.concatenate(parts)
 
     def _open(self) -> tuple[Float32, list[Int64], list[int]]:
@@ -344,11 +342,17 @@ class NativeEngine:
             )
         self._prompts.check_frames()
 
-    def _call(self, function: StepFunction[ResultT], step: _Step) -> ResultT:
+    def _logits(self, step: Step) -> Float32:
+        return self._retried(lambda: self._model.rust.step(step, False))
+
+    def _likeliest(self, step: Step) -> Int64:
+        return self._retried(lambda: self._model.rust.step(step, True))
+
+    def _retried(self, take: Callable[[], ResultT]) -> ResultT:
         """Make one step; if the cache is full, forget what was kept for reuse and try again."""
         while True:
             try:
-                return function(step.sequences, step.lengths, step.ids, step.features, step.feature_rows, step.outputs)
+                return take()
             except MemoryError:  # a try that fails is what this loop is for
                 if not self._model.prefixes.forget_one():
                     raise

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .._rust import NativeModel
-from ..checkpoint.config_base import PretrainedConfig
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
 from ..checkpoint.weights import WeightFiles
@@ -23,6 +22,8 @@ from .reuse import FeatureCache, PrefixCache
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from .._rust import LoadOptions, ModelSizes
 
 MemoryTensor = tuple[str, str, Sequence[int], npt.NDArray[np.uint8]]
 """Name, dtype ("float32", "float16" or "bfloat16"), shape, and the bytes of the values in a row."""
@@ -99,16 +100,14 @@ class NativeSmolVLM(FrameEncoder):
         if tensors and paths:
             raise ValueError("weights has to be either paths or tensors, got both.")
         positions, prefix_bytes = cache_limits.get("cache_positions"), cache_limits.get("prefix_cache_bytes")
-        make: Callable[..., NativeModel] = NativeModel.from_tensors if tensors else NativeModel
-        self.rust = make(
-            tensors or paths,
-            sizes,
-            dtype=self.dtype,
-            kv_dtype="float32" if self.dtype == "float32" else "bfloat16",
-            num_threads=num_threads or _cores(),
-            cache_positions=2 * limit if positions is None else positions,
-            **({} if packed_cache_dir is None else {"packed_cache": packed_cache_dir}),
-        )
+        options: LoadOptions = {
+            "dtype": self.dtype,
+            "kv_dtype": "float32" if self.dtype == "float32" else "bfloat16",
+            "num_threads": num_threads or _cores(),
+            "cache_positions": 2 * limit if positions is None else positions,
+            "packed_cache": packed_cache_dir,
+        }
+        self.rust = NativeModel.from_tensors(tensors, sizes, options) if tensors else NativeModel(paths, sizes, options)
         if self.packed in ("replaced", "failed"):
             warn_caller(f"packed weights in {packed_cache_dir}: {self.packed}, {self.rust.packed[1]}")
         self.position_limit = limit
@@ -192,7 +191,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _sizes(config: SmolVLMConfig, position_limit: int) -> dict[str, object]:
+def _sizes(config: SmolVLMConfig, position_limit: int) -> ModelSizes:
     """Return the numbers that the Rust side takes, after refusing settings that it does not have."""
     vision, text = config.vision_config, config.text_config
     rope = text.rope_parameters or {}
@@ -211,18 +210,30 @@ def _sizes(config: SmolVLMConfig, position_limit: int) -> dict[str, object]:
                 f"The native engine has {name} = {expected!r} only, the config says {given!r}. "
                 "Use SmolVLMForConditionalGeneration, which needs torch, for this checkpoint."
             )
-    sizes_of_text = _numbers(text, "num_key_value_heads head_dim vocab_size rope_theta rms_norm_eps")
+    # What may have another type was looked at above, or filled in by the configuration itself.
     return {
         "scale_factor": config.scale_factor,
-        "vision": _numbers(vision, "layer_norm_eps image_size patch_size num_channels"),
+        "vision": {
+            "hidden_size": vision.hidden_size,
+            "intermediate_size": vision.intermediate_size,
+            "num_hidden_layers": vision.num_hidden_layers,
+            "num_attention_heads": vision.num_attention_heads,
+            "num_channels": vision.num_channels,
+            "image_size": cast("int", vision.image_size),
+            "patch_size": cast("int", vision.patch_size),
+            "layer_norm_eps": vision.layer_norm_eps,
+        },
         "text": {
-            **sizes_of_text,
+            "hidden_size": text.hidden_size,
+            "intermediate_size": text.intermediate_size,
+            "num_hidden_layers": text.num_hidden_layers,
+            "num_attention_heads": text.num_attention_heads,
+            "num_key_value_heads": cast("int", text.num_key_value_heads),
+            "head_dim": cast("int", text.head_dim),
+            "vocab_size": text.vocab_size,
             "max_position_embeddings": position_limit,
+            "rope_theta": text.rope_theta,
+            "rms_norm_eps": text.rms_norm_eps,
             "tie_word_embeddings": config.tie_word_embeddings,
         },
     }
-
-
-def _numbers(config: PretrainedConfig, names: str) -> dict[str, object]:
-    common = "hidden_size intermediate_size num_hidden_layers num_attention_heads"
-    return {name: getattr(config, name) for name in f"{common} {names}".split()}

@@ -84,23 +84,21 @@ class FramePixels:
         table, formula = conversion(_ARITHMETIC, 3, self._settings)
         if out is None:
             return np.stack([table[channel][rgb[..., channel]] for channel in range(3)])
-        _rust.preprocess(
-            [rgb],
-            [0],
-            out[None],
-            split=False,
+        settings = _rust.ImageSettings(
+            _rust.ImageSizes(tile=self._tile, split=False, **target),
             resample=int(self._settings["resample"]),
             arithmetic=_ARITHMETIC.name,
             table=table,
             formula=formula,
-            **target,
         )
+        _rust.preprocess([rgb], [0], out[None], settings)
         return out
 
     def _of_planes(self, planes: Array) -> Array:
         """Pixels of any other type, in single steps."""
         if self._settings["do_resize"]:
-            (height, width), *_ = _rust.layout(*planes.shape[1:], tile=self._tile, split=False, **self._target)
+            sizes = _rust.ImageSizes(tile=self._tile, split=False, **self._target)
+            (height, width), *_ = _rust.layout(*planes.shape[1:], sizes=sizes)
             for side in ((height, width), (self._tile, self._tile)):
                 planes = _ARITHMETIC.resize(planes, *side, self._settings["resample"])
         return _ARITHMETIC.rescale_and_normalize(planes, *rescaling(self._settings))

@@ -176,9 +176,8 @@ class SmolVLMImageProcessorBase(SettingsFiles):
         if not kwargs["do_image_splitting"]:
             return 0, 0, 0
         tile = kwargs["max_image_size"]["longest_edge"]
-        (height, width), *_ = _rust.layout(
-            height, width, longest_edge=kwargs["size"]["longest_edge"], exact=None, tile=tile, split=True
-        )
+        sizes = _rust.ImageSizes(longest_edge=kwargs["size"]["longest_edge"], exact=None, tile=tile, split=True)
+        (height, width), *_ = _rust.layout(height, width, sizes=sizes)
         rows, cols = math.ceil(height / tile), math.ceil(width / tile)
         return (rows * cols + 1, rows, cols) if max(rows, cols) > 1 else (0, 0, 0)
 

@@ -45,12 +45,14 @@ class SmolVLMImageProcessor(SmolVLMImageProcessorBase):
 
     def resize(self, image: T, size: Size, resample: int | None = None, **kwargs: object) -> T:
         """Resize to the longest edge of `size`, or to its height and width."""
-        (height, width), *_ = _rust.layout(*image.shape[-2:], tile=1, split=True, **target_of_size(size))
+        sizes = _rust.ImageSizes(tile=1, split=True, **target_of_size(size))
+        (height, width), *_ = _rust.layout(*image.shape[-2:], sizes=sizes)
         return self._each(image, lambda planes: self.arithmetic.resize(planes, height, width, resample))
 
     def resize_for_vision_encoder(self, image: T, vision_encoder_max_size: int, resample: int | None = None) -> T:
         """Raise both sides to multiples of `vision_encoder_max_size`."""
-        _, (height, width), *_ = _rust.layout(*image.shape[-2:], tile=vision_encoder_max_size, split=True, **KEEP_SIZE)
+        sizes = _rust.ImageSizes(tile=vision_encoder_max_size, split=True, **KEEP_SIZE)
+        _, (height, width), *_ = _rust.layout(*image.shape[-2:], sizes=sizes)
         return self._each(image, lambda planes: self.arithmetic.resize(planes, height, width, resample))
 
     def split_images(

@@ -39,7 +39,7 @@ class Grid(NamedTuple):
 def grid_of(height: int, width: int, settings: Settings) -> Grid:
     """Return how a picture of this size is cut; ValueError for sizes below 1."""
     tile, split = settings["max_image_size"]["longest_edge"], bool(settings["do_image_splitting"])
-    return Grid(*_rust.layout(height, width, tile=tile, split=split, **resize_target(settings)))
+    return Grid(*_rust.layout(height, width, sizes=_rust.ImageSizes(tile=tile, split=split, **resize_target(settings))))
 
 
 def native_frames(
@@ -57,17 +57,15 @@ def native_frames(
             starts.append(start)
             start += grid.frames
         out[start : (row + 1) * shape[1]] = 0
-    _rust.preprocess(
-        images,
-        starts,
-        out,
-        split=bool(settings["do_image_splitting"]),
+    split, target = bool(settings["do_image_splitting"]), resize_target(settings)
+    prepared = _rust.ImageSettings(
+        _rust.ImageSizes(tile=shape[-1], split=split, **target),
         resample=int(BILINEAR if settings["resample"] is None else settings["resample"]),
         arithmetic=arithmetic.name,
         table=table,
         formula=formula,
-        **resize_target(settings),
     )
+    _rust.preprocess(images, starts, out, prepared)
     return out.reshape(shape)
 
 
@@ -87,10 +85,12 @@ def stepwise_frames(samples: Samples, shape: tuple[int, ...], settings: Settings
 def _cut(image: Array, settings: Settings, arithmetic: Arithmetic) -> Iterator[Array]:
     resample, tile = settings["resample"], settings["max_image_size"]["longest_edge"]
     if settings["do_resize"]:
-        (height, width), *_ = _rust.layout(*image.shape[1:], tile=tile, split=True, **resize_target(settings))
+        sizes = _rust.ImageSizes(tile=tile, split=True, **resize_target(settings))
+        (height, width), *_ = _rust.layout(*image.shape[1:], sizes=sizes)
         image = arithmetic.resize(image, height, width, resample)
     split = bool(settings["do_image_splitting"])
-    _, (height, width), rows, cols = _rust.layout(*image.shape[1:], tile=tile, split=split, **KEEP_SIZE)
+    sizes = _rust.ImageSizes(tile=tile, split=split, **KEEP_SIZE)
+    _, (height, width), rows, cols = _rust.layout(*image.shape[1:], sizes=sizes)
     image = arithmetic.resize(image, height, width, resample)
     for row in range(rows):
         for col in range(cols):

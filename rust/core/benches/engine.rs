@@ -16,11 +16,13 @@ use faster_smolvlm_core::machine::team::Team;
 use faster_smolvlm_core::model::checkpoint::Checkpoint;
 use faster_smolvlm_core::model::kernels::select;
 use faster_smolvlm_core::model::linear::{
-    Activations, Epilogue, Input, Linear, LinearScratch, Order, Quantized, QuantizedRows, Rows,
+    Activations, Epilogue, Input, InputFormat, Linear, LinearScratch, Order, Quantized, QuantizedRows, Rows, Storage,
 };
 use faster_smolvlm_core::model::{
     Engine, Frame, KvFormat, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig, VisionConfig,
-    WeightFormat, limits, names,
+    WeightFormat,
+    limits::{self, Limits},
+    names,
 };
 use safetensors::tensor::TensorView;
 
@@ -136,6 +138,14 @@ fn time(mut work: impl FnMut() -> Outcome<()>) -> Outcome<Seconds> {
 
 const FORMATS: [WeightFormat; 3] = [WeightFormat::Float32, WeightFormat::Bfloat16, WeightFormat::Int8];
 
+/// Operations per second of the numbers that a storage multiplies, and what these are; integers beside float32.
+fn peak(limits: &Limits, storage: Storage) -> (f64, &'static str) {
+    match (storage.input(), limits.bfloat16_flops) {
+        (InputFormat::Bfloat16, Some(flops)) => (flops, "bfloat16"),
+        _ => (limits.flops, "float32"),
+    }
+}
+
 /// What the threads of a product share.
 struct Product<'a> {
     input: Activations<'a>,
@@ -151,8 +161,9 @@ impl Share for Product<'_> {
 }
 
 /// The matrix products of the model alone.
-fn linear(path: &Path, threads: usize, format: WeightFormat, peak: f64) -> Outcome<()> {
+fn linear(path: &Path, threads: usize, format: WeightFormat, limits: &Limits) -> Outcome<()> {
     let kernels = select(Isa::of_environment()?)?;
+    let (peak, numbers_of_peak) = peak(limits, kernels.storage(format, false));
     let mut team = Team::new(threads)?;
     let checkpoint = Checkpoint::open(&[path.to_string_lossy().into_owned()])?;
     let cases = [
@@ -195,7 +206,7 @@ fn linear(path: &Path, threads: usize, format: WeightFormat, peak: f64) -> Outco
         })?;
         let flops = 2.0 * (rows * inputs * outputs) as f64;
         println!(
-            "linear {format:?} {rows} x {inputs} x {outputs}: {}, {} of the float32 peak",
+            "linear {format:?} {rows} x {inputs} x {outputs}: {}, {} of the {numbers_of_peak} peak",
             seconds.rate(flops / 1e9, "GFLOP/s"),
             seconds.share(flops, peak)
         );
@@ -240,9 +251,10 @@ fn model(
     threads: usize,
     format: WeightFormat,
     wants: &dyn Fn(&str) -> bool,
-    read: f64,
-    peak: f64,
+    limits: &Limits,
 ) -> Outcome<()> {
+    let storage = select(Isa::of_environment()?)?.storage(format, true);
+    let (peak, numbers_of_peak) = peak(limits, storage);
     let start = Instant::now();
     let mut engine = load(path, threads, format)?;
     if wants("load") {
@@ -255,7 +267,7 @@ fn model(
         let mut out = vec![0.0; 64 * 576];
         let seconds = time(|| Ok(engine.encode(&frame, &mut out)?))?;
         println!(
-            "vision {format:?}, one 512 x 512 tile: {:.1} ({:.1}) ms, {} of the float32 peak",
+            "vision {format:?}, one 512 x 512 tile: {:.1} ({:.1}) ms, {} of the {numbers_of_peak} peak",
             1e3 * seconds.median,
             1e3 * seconds.best,
             seconds.share(214.7e9, peak)
@@ -285,7 +297,7 @@ fn model(
         println!(
             "decode {format:?}, {batch} sequences at {context}: {}, weights at {} of the bandwidth",
             seconds.rate((TOKENS * batch) as f64, "tokens/s"),
-            seconds.share((TOKENS * engine.text_bytes()) as f64, read)
+            seconds.share((TOKENS * engine.text_bytes()) as f64, limits.read_bytes)
         );
         for sequence in sequences {
             engine.cache().close(sequence)?;
@@ -313,10 +325,10 @@ fn main() -> Outcome<()> {
     );
     for format in formats {
         if wants("linear") {
-            linear(&path, threads, format, limits.flops)?;
+            linear(&path, threads, format, &limits)?;
         }
         if ["load", "vision", "prefill", "decode", "batch"].iter().any(|w| wants(w)) {
-            model(&path, threads, format, &wants, limits.read_bytes, limits.flops)?;
+            model(&path, threads, format, &wants, &limits)?;
         }
     }
     Ok(())

@@ -2,7 +2,8 @@
 //!
 //! Indices count the frames in the order in which they are shown, from 0. [`sample`] is the rule of SmolVLM; the others
 //! are the policies that users ask for. [`Stream`] applies the same policies to a source whose length nobody knows yet.
-use crate::{Error, error::Result};
+use crate::error::{Error, Result};
+use crate::machine::vectors::{collected, with_capacity};
 
 /// What a video says about itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,7 +37,7 @@ pub fn sample(clip: Clip, max_frames: u64, fps: f64, skip_secs: f64) -> Result<V
     if start >= end {
         (start, end) = (0, last);
     }
-    Ok(linspace(start, end, wanted))
+    linspace(start, end, wanted)
 }
 
 /// `n` frames at equal distance, from the first: `i * total / n`.
@@ -44,7 +45,7 @@ pub fn uniform(total: u64, n: u64) -> Result<Vec<u64>> {
     if n > total {
         return Err(too_many(n, total));
     }
-    Ok((0..n).map(|i| (i as u128 * total as u128 / n as u128) as u64).collect())
+    collected(length(n), (0..n).map(|i| (i as u128 * total as u128 / n as u128) as u64))
 }
 
 /// `fps` frames per second of a video of constant frame rate, at least one frame.
@@ -99,27 +100,32 @@ pub fn key_frames(keys: &[u64], max_frames: u64) -> Result<Vec<u64>> {
     if keys.is_empty() {
         return Err(empty());
     }
-    let chosen = linspace(0, keys.len() as u64 - 1, max_frames.clamp(1, keys.len() as u64));
+    let chosen = linspace(0, keys.len() as u64 - 1, max_frames.clamp(1, keys.len() as u64))?;
     Ok(chosen.into_iter().map(|i| keys[i as usize]).collect())
 }
 
 /// NumPy's `unique(linspace(start, end, n, dtype=int))`, rounding included: multiply first, then add, then floor.
-fn linspace(start: u64, end: u64, n: u64) -> Vec<u64> {
+fn linspace(start: u64, end: u64, n: u64) -> Result<Vec<u64>> {
     if n <= 1 {
-        return vec![start; n as usize];
+        return Ok(vec![start; n as usize]);
     }
     if n > end - start {
-        return (start..=end).collect();
+        return collected(length(end - start).saturating_add(1), start..=end);
     }
     let step = (end - start) as f64 / (n - 1) as f64;
-    let mut indices = Vec::with_capacity(n as usize);
+    let mut indices = with_capacity(length(n))?;
     for i in 0..n {
         let index = if i == n - 1 { end } else { (i as f64 * step + start as f64).floor() as u64 };
         if indices.last() != Some(&index) {
             indices.push(index);
         }
     }
-    indices
+    Ok(indices)
+}
+
+/// A number of frames as a length; what does not fit fits no memory either.
+fn length(frames: u64) -> usize {
+    usize::try_from(frames).unwrap_or(usize::MAX)
 }
 
 /// A time stamp this little late (in ticks, or seconds) is rounding, not lateness.
@@ -213,13 +219,13 @@ impl Stream {
             Policy::Rate(fps) => ((time - start) * fps + SAME_TIME).floor() as u64,
             _ => self.candidates,
         };
-        self.candidates = candidate + 1;
+        self.candidates = candidate.saturating_add(1);
         if !candidate.is_multiple_of(self.stride) && !matches!(self.policy, Policy::Explicit(_)) {
             return Ok(nothing);
         }
         self.held.push(index);
         let mut release = Vec::new();
-        if self.held.len() as u64 >= 2 * self.max_frames && !matches!(self.policy, Policy::Explicit(_)) {
+        if self.held.len() as u64 >= self.max_frames.saturating_mul(2) && !matches!(self.policy, Policy::Explicit(_)) {
             let mut position = 0;
             self.held.retain(|&index| {
                 position += 1;
@@ -270,6 +276,7 @@ fn not_a_number(name: &str, value: f64) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     const fn clip(total: u64, fps: f64, duration: f64) -> Clip {
         Clip { total, fps, duration }
@@ -329,5 +336,24 @@ mod tests {
         let times = [0.0, 0.5, 1.0, 10.0, 10.1, 10.2, 11.0];
         let kept: Vec<bool> = times.iter().map(|&t| stream.offer(t, false).expect("valid").keep).collect();
         assert_eq!(kept, [true, false, true, true, false, false, true]);
+    }
+
+    #[test]
+    fn more_frames_than_memory_holds_is_an_error() {
+        let kind = |chosen: Result<Vec<u64>>| chosen.map_err(|error| error.kind()).err();
+        for total in [1 << 61, u64::MAX - 1] {
+            assert_eq!(kind(uniform(total, total)), Some(ErrorKind::Memory));
+            assert_eq!(kind(sample(clip(total, 30.0, 1e300), u64::MAX, 1.0, 0.0)), Some(ErrorKind::Memory));
+            assert_eq!(kind(sample(clip(total, 30.0, 1e300), total / 2, 1.0, 0.0)), Some(ErrorKind::Memory));
+        }
+    }
+
+    #[test]
+    fn a_stream_without_a_limit_takes_every_frame() {
+        for max_frames in [1 << 63, u64::MAX] {
+            let mut stream = Stream::new(Policy::Uniform, max_frames).expect("valid");
+            assert!((0..9).all(|i| stream.offer(f64::from(i), false) == Ok(Verdict { keep: true, release: vec![] })));
+            assert_eq!(stream.finish(), Ok((0..9).collect()));
+        }
     }
 }

@@ -3,11 +3,12 @@
 use faster_smolvlm_core::Error;
 use faster_smolvlm_core::pixels::convert::{Conversion, Formula};
 use faster_smolvlm_core::pixels::definition::{Real, resize, resize_float};
+use faster_smolvlm_core::pixels::filters::Filter;
 use faster_smolvlm_core::pixels::kernels::{Loops, StreamValue};
 use faster_smolvlm_core::pixels::layout::{Layout, Settings, Target};
 use faster_smolvlm_core::pixels::picture::{Image, ImageView, Picture};
 use faster_smolvlm_core::pixels::preprocess::{Pixels, preprocess_batch};
-use faster_smolvlm_core::pixels::windows::{Arithmetic, Filter};
+use faster_smolvlm_core::pixels::windows::Arithmetic;
 use numpy::{Element, IntoPyArray, PyArray3, PyReadonlyArray2, PyReadonlyArray3, PyReadwriteArray4};
 use numpy::{PyUntypedArrayMethods, ndarray::Array3};
 use pyo3::exceptions::PyValueError;
@@ -39,34 +40,87 @@ fn to_array<T: Element + Copy + Default>(
     Ok(array.into_pyarray(py))
 }
 
+/// How pictures are resized and cut.
+#[pyclass(frozen, module = "faster_smolvlm._rust")]
+pub(crate) struct ImageSizes(Settings);
+
+#[pymethods]
+impl ImageSizes {
+    /// Stage A resizes to the longest edge, else exactly to (height, width), else not at all.
+    #[new]
+    #[pyo3(signature = (*, longest_edge, exact, tile, split, upscale=true, max_tiles=None))]
+    fn new(
+        longest_edge: Option<usize>,
+        exact: Option<(usize, usize)>,
+        tile: usize,
+        split: bool,
+        upscale: bool,
+        max_tiles: Option<usize>,
+    ) -> Self {
+        let target = match (longest_edge, exact) {
+            (Some(edge), _) => Target::LongestEdge(edge),
+            (None, Some((height, width))) => Target::Exact { height, width },
+            (None, None) => Target::Keep,
+        };
+        Self(Settings { target, tile, split, upscale, max_tiles })
+    }
+}
+
+/// How pictures become frames; made once, used for many calls.
+#[pyclass(frozen, module = "faster_smolvlm._rust")]
+pub(crate) struct ImageSettings {
+    sizes: Settings,
+    filter: Filter,
+    arithmetic: Arithmetic,
+    conversions: Vec<Conversion>,
+    loops: Loops,
+}
+
+#[pymethods]
+impl ImageSettings {
+    /// `table`, (channels, 256) float32, holds the value of each byte; `formula`, (channels, 3), scale, mean and std of
+    /// arithmetic that may give the same. `kernels` forces one of `kernel_names()`.
+    #[new]
+    #[pyo3(signature = (sizes, *, resample, arithmetic, table, formula, kernels=None))]
+    fn new(
+        sizes: &ImageSizes,
+        resample: u8,
+        arithmetic: &str,
+        table: PyReadonlyArray2<'_, f32>,
+        formula: Vec<(f64, f32, f32)>,
+        kernels: Option<&str>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            sizes: sizes.0,
+            filter: Filter::from_code(resample).map_err(to_python)?,
+            arithmetic: self::arithmetic(arithmetic)?,
+            conversions: conversions(&table, &formula)?,
+            loops: loops(kernels)?,
+        })
+    }
+}
+
+impl ImageSettings {
+    fn pixels(&self) -> Pixels<'_> {
+        Pixels {
+            settings: self.sizes,
+            filter: self.filter,
+            arithmetic: self.arithmetic,
+            conversions: &self.conversions,
+            loops: self.loops,
+        }
+    }
+}
+
 /// (height, width) after stage A, the same after stage B, rows, cols.
 type Cut = ((usize, usize), (usize, usize), usize, usize);
 
 /// How a picture of (height, width) is cut: ((height, width) after stage A, the same after stage B, rows, cols).
 #[pyfunction]
-#[pyo3(signature = (height, width, *, longest_edge, exact, tile, split, upscale=true, max_tiles=None))]
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn layout(
-    height: usize,
-    width: usize,
-    longest_edge: Option<usize>,
-    exact: Option<(usize, usize)>,
-    tile: usize,
-    split: bool,
-    upscale: bool,
-    max_tiles: Option<usize>,
-) -> PyResult<Cut> {
-    let settings = Settings { target: target(longest_edge, exact), tile, split, upscale, max_tiles };
-    let layout = Layout::new(height, width, &settings).map_err(to_python)?;
+#[pyo3(signature = (height, width, *, sizes))]
+pub(crate) fn layout(height: usize, width: usize, sizes: &ImageSizes) -> PyResult<Cut> {
+    let layout = Layout::new(height, width, &sizes.0).map_err(to_python)?;
     Ok((layout.stage_a, layout.stage_b, layout.rows, layout.cols))
-}
-
-fn target(longest_edge: Option<usize>, exact: Option<(usize, usize)>) -> Target {
-    match (longest_edge, exact) {
-        (Some(edge), _) => Target::LongestEdge(edge),
-        (None, Some((height, width))) => Target::Exact { height, width },
-        (None, None) => Target::Keep,
-    }
 }
 
 /// Resize a uint8 (height, width, channels) picture, bit-equal to Pillow or to torch.
@@ -127,59 +181,38 @@ pub(crate) fn resize_float64<'py>(
 /// Turn pictures, uint8 arrays (height, width, channels) or PIL images of mode RGB, into frames: those of picture k are
 /// written from `places[k]` on into `out`, (frames, channels, tile, tile) of float32, uint16 (the bits of bfloat16) or
 /// uint8 (the bytes themselves). The pixels are read where they lie.
-///
-/// `table`, (channels, 256) float32, holds the value of each byte; `formula`, (channels, 3), scale, mean and std of
-/// arithmetic that may give the same. `kernels` forces one of `kernel_names()`.
 #[pyfunction(name = "preprocess")]
-#[pyo3(signature = (images, places, out, *, longest_edge, exact, split, resample, arithmetic, table, formula, upscale=true, max_tiles=None, kernels=None))]
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn preprocess_images<'py>(
     py: Python<'py>,
     images: Vec<Bound<'py, PyAny>>,
     places: Vec<usize>,
     out: &Bound<'py, PyAny>,
-    longest_edge: Option<usize>,
-    exact: Option<(usize, usize)>,
-    split: bool,
-    resample: u8,
-    arithmetic: &str,
-    table: PyReadonlyArray2<'py, f32>,
-    formula: Vec<(f64, f32, f32)>,
-    upscale: bool,
-    max_tiles: Option<usize>,
-    kernels: Option<&str>,
+    settings: &ImageSettings,
 ) -> PyResult<()> {
-    let conversions = conversions(&table, &formula)?;
-    let pixels = |tile| -> PyResult<Pixels<'_>> {
-        Ok(Pixels {
-            settings: Settings { target: target(longest_edge, exact), tile, split, upscale, max_tiles },
-            filter: Filter::from_code(resample).map_err(to_python)?,
-            arithmetic: self::arithmetic(arithmetic)?,
-            conversions: &conversions,
-            loops: loops(kernels)?,
-        })
-    };
     if let Ok(mut out) = out.extract::<PyReadwriteArray4<'py, f32>>() {
-        write(py, &images, &places, &mut out, pixels)
+        write(py, &images, &places, &mut out, settings)
     } else if let Ok(mut out) = out.extract::<PyReadwriteArray4<'py, u16>>() {
-        write(py, &images, &places, &mut out, pixels)
+        write(py, &images, &places, &mut out, settings)
     } else {
-        write(py, &images, &places, &mut out.extract::<PyReadwriteArray4<'py, u8>>()?, pixels)
+        write(py, &images, &places, &mut out.extract::<PyReadwriteArray4<'py, u8>>()?, settings)
     }
 }
 
-fn write<'py, 'a, V: StreamValue + Element>(
+fn write<'py, V: StreamValue + Element>(
     py: Python<'py>,
     images: &[Bound<'py, PyAny>],
     places: &[usize],
     out: &mut PyReadwriteArray4<'py, V>,
-    pixels: impl FnOnce(usize) -> PyResult<Pixels<'a>>,
+    settings: &ImageSettings,
 ) -> PyResult<()> {
-    let (channels, tile) = (out.shape()[1], out.shape()[2]);
-    let pixels = pixels(tile)?;
+    let (channels, tile) = (out.shape()[1], settings.sizes.tile);
+    if out.shape()[2..] != [tile, tile] {
+        let given = (out.shape()[2], out.shape()[3]);
+        return Err(PyValueError::new_err(format!("the frames of the output are {given:?}, the tile is {tile}")));
+    }
     let given = images.iter().map(Given::new).collect::<PyResult<Vec<_>>>()?;
     let pictures = given.iter().map(Given::picture).collect::<PyResult<Vec<_>>>()?;
-    let out = out.as_slice_mut()?;
+    let (out, pixels) = (out.as_slice_mut()?, settings.pixels());
     detach(py, || {
         let jobs = jobs(&pictures, places, channels * tile * tile, &pixels.settings, out)?;
         preprocess_batch(jobs, &pixels)

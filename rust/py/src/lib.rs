@@ -2,10 +2,12 @@
 use pyo3::prelude::*;
 
 mod buffer;
+mod config;
 mod gate;
 mod image;
 mod model;
 mod pixels;
+mod tensors;
 mod video;
 
 /// Native half of faster_smolvlm: all that Python can see.
@@ -15,7 +17,8 @@ mod _rust {
     use crate::buffer::{empty, fill_frames, pool_trim, pool_waiting};
     #[pymodule_export]
     use crate::image::{
-        image_threads, kernel_names, layout, preprocess_images, resize_float32, resize_float64, resize_uint8,
+        ImageSettings, ImageSizes, image_threads, kernel_names, layout, preprocess_images, resize_float32,
+        resize_float64, resize_uint8,
     };
     #[pymodule_export]
     use crate::model::{NativeModel, machine_limits, weights_fingerprint};

@@ -1,48 +1,22 @@
 //! The native CPU engine as Python sees it: one class that holds a model and its sequences.
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use faster_smolvlm_core::Error;
 use faster_smolvlm_core::machine::cpu::Isa;
 use faster_smolvlm_core::machine::fingerprint;
 use faster_smolvlm_core::model::{
-    Checkpoint, Engine, Frame, KvFormat, LoadOptions, MemoryTensor, ModelConfig, Output, STEP_ROWS, StepInput,
-    TensorType, TextConfig, VisionConfig, WeightFormat, checkpoint::Memory, limits, linear::packed_file::Outcome,
+    Checkpoint, Engine, Frame, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, kv::PAGE, limits,
+    linear::packed_file::Outcome,
 };
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3, PyUntypedArrayMethods,
 };
-use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
-use crate::gate::{detach, to_python};
-
-fn weight_format(name: &str) -> PyResult<WeightFormat> {
-    match name {
-        "float32" => Ok(WeightFormat::Float32),
-        "bfloat16" => Ok(WeightFormat::Bfloat16),
-        "int8" => Ok(WeightFormat::Int8),
-        _ => Err(PyValueError::new_err(format!("dtype must be float32, bfloat16 or int8, got {name:?}"))),
-    }
-}
-
-fn load_options(
-    dtype: &str,
-    kv_dtype: &str,
-    threads: usize,
-    cache_positions: usize,
-    packed_cache: Option<PathBuf>,
-) -> PyResult<LoadOptions> {
-    Ok(LoadOptions {
-        isa: Isa::of_environment().map_err(to_python)?,
-        dtype: weight_format(dtype)?,
-        kv_dtype: KvFormat::try_from(weight_format(kv_dtype)?).map_err(to_python)?,
-        threads,
-        cache_positions,
-        packed_cache,
-    })
-}
+use crate::config::{LoadSettings, ModelSizes, fields};
+use crate::gate::detach;
+use crate::tensors::{PythonBytes, PythonTensor, memory_tensor};
 
 fn packed(outcome: &Outcome) -> (&'static str, String) {
     match outcome {
@@ -54,110 +28,20 @@ fn packed(outcome: &Outcome) -> (&'static str, String) {
     }
 }
 
-fn field<'py, T: FromPyObjectOwned<'py>>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<T> {
-    let value = config.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
-    value.extract::<T>().map_err(Into::<PyErr>::into).map_err(|e| PyValueError::new_err(format!("{name}: {e}")))
-}
-
-fn part<'py>(config: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyDict>> {
-    let value = config.get_item(name)?.ok_or_else(|| PyKeyError::new_err(name.to_owned()))?;
-    Ok(value.cast_into::<PyDict>()?)
-}
-
-fn model_config(config: &Bound<'_, PyDict>) -> PyResult<ModelConfig> {
-    let (v, t) = (part(config, "vision")?, part(config, "text")?);
-    Ok(ModelConfig {
-        scale_factor: field(config, "scale_factor")?,
-        vision: VisionConfig {
-            hidden_size: field(&v, "hidden_size")?,
-            intermediate_size: field(&v, "intermediate_size")?,
-            num_hidden_layers: field(&v, "num_hidden_layers")?,
-            num_attention_heads: field(&v, "num_attention_heads")?,
-            num_channels: field(&v, "num_channels")?,
-            image_size: field(&v, "image_size")?,
-            patch_size: field(&v, "patch_size")?,
-            layer_norm_eps: field(&v, "layer_norm_eps")?,
-        },
-        text: TextConfig {
-            hidden_size: field(&t, "hidden_size")?,
-            intermediate_size: field(&t, "intermediate_size")?,
-            num_hidden_layers: field(&t, "num_hidden_layers")?,
-            num_attention_heads: field(&t, "num_attention_heads")?,
-            num_key_value_heads: field(&t, "num_key_value_heads")?,
-            head_dim: field(&t, "head_dim")?,
-            vocab_size: field(&t, "vocab_size")?,
-            max_position_embeddings: field(&t, "max_position_embeddings")?,
-            rope_theta: field(&t, "rope_theta")?,
-            rms_norm_eps: field(&t, "rms_norm_eps")?,
-            tie_word_embeddings: field(&t, "tie_word_embeddings")?,
-        },
-    })
-}
-
-/// The bytes of an array that Python owns.
-struct PythonBytes {
-    // Keeps the memory in place; `PyReadonlyArray` itself is tied to a token of the interpreter.
-    _owner: Py<PyArray1<u8>>,
-    start: *const u8,
-    len: usize,
-}
-
-// SAFETY: the memory stays where it is while `_owner` lives, and nothing here writes it. That nobody else does while a
-// model is loaded or at work is asked of the caller in Python, as torch asks it of those who share its tensors.
-unsafe impl Send for PythonBytes {}
-// SAFETY: as above.
-unsafe impl Sync for PythonBytes {}
-
-impl PythonBytes {
-    fn new(array: &Bound<'_, PyArray1<u8>>) -> PyResult<Self> {
-        if !array.is_c_contiguous() {
-            return Err(PyValueError::new_err("the bytes of a tensor must lie in a row"));
-        }
-        Ok(Self { start: array.data(), len: array.len(), _owner: array.clone().unbind() })
-    }
-}
-
-impl AsRef<[u8]> for PythonBytes {
-    fn as_ref(&self) -> &[u8] {
-        if self.len == 0 {
-            return &[];
-        }
-        // SAFETY: `len` contiguous bytes from `start` on, kept alive by `_owner`.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
-    }
-}
-
-/// Name, dtype, shape and bytes of a tensor.
-type PythonTensor<'py> = (String, String, Vec<usize>, Bound<'py, PyArray1<u8>>);
-
-fn memory_tensor((name, dtype, shape, bytes): PythonTensor<'_>) -> PyResult<MemoryTensor> {
-    let dtype = match dtype.as_str() {
-        "float32" => TensorType::Float32,
-        "float16" => TensorType::Float16,
-        "bfloat16" => TensorType::Bfloat16,
-        _ => {
-            return Err(PyValueError::new_err(format!(
-                "tensor {name} is {dtype}; the engine reads float32, float16 and bfloat16"
-            )));
-        }
-    };
-    let bytes: Memory = Box::new(PythonBytes::new(&bytes)?);
-    Ok(MemoryTensor { name, dtype, shape, bytes })
-}
-
-/// Arrays of a step as they come from Python.
-struct StepArrays<'py> {
+/// The attributes of a step as they come from Python.
+#[derive(FromPyObject)]
+pub(crate) struct Step<'py> {
     sequences: Vec<u64>,
     lengths: Vec<usize>,
     ids: PyReadonlyArray1<'py, i64>,
     features: PyReadonlyArray2<'py, f32>,
     feature_rows: PyReadonlyArray1<'py, i64>,
-    wanted: Vec<usize>,
+    outputs: Vec<usize>,
 }
 
 /// A model loaded for the CPU, and the sequences that it is working on. One call runs at a time.
 #[pyclass(frozen, module = "faster_smolvlm._rust")]
-pub struct NativeModel {
+pub(crate) struct NativeModel {
     engine: Mutex<Engine>,
     #[pyo3(get)]
     isa: &'static str,
@@ -183,10 +67,9 @@ impl NativeModel {
     fn load(
         py: Python<'_>,
         open: impl FnOnce() -> Result<Checkpoint, Error> + Send,
-        config: &Bound<'_, PyDict>,
+        config: ModelConfig,
         options: &LoadOptions,
     ) -> PyResult<Self> {
-        let config = model_config(config)?;
         let (hidden_size, vocab_size) = (config.text.hidden_size, config.text.vocab_size);
         let engine = detach(py, || Engine::new(open, config, options))?;
         Ok(Self {
@@ -206,19 +89,19 @@ impl NativeModel {
         detach(py, || work(&mut self.lock()))
     }
 
-    fn step(&self, py: Python<'_>, arrays: &StepArrays<'_>, output: Output<'_>) -> PyResult<()> {
-        let hidden = arrays.features.as_array().shape()[1];
+    fn take(&self, py: Python<'_>, step: &Step<'_>, output: Output<'_>) -> PyResult<()> {
+        let hidden = step.features.shape()[1];
         if hidden != self.hidden_size {
             let expected = self.hidden_size;
             return Err(PyValueError::new_err(format!("features are {hidden} wide, expected {expected}")));
         }
         let input = StepInput {
-            sequences: &arrays.sequences,
-            lengths: &arrays.lengths,
-            ids: arrays.ids.as_slice()?,
-            features: arrays.features.as_slice()?,
-            feature_rows: arrays.feature_rows.as_slice()?,
-            wanted: &arrays.wanted,
+            sequences: &step.sequences,
+            lengths: &step.lengths,
+            ids: step.ids.as_slice()?,
+            features: step.features.as_slice()?,
+            feature_rows: step.feature_rows.as_slice()?,
+            wanted: &step.outputs,
         };
         self.run(py, |engine| engine.step(&input, output))
     }
@@ -230,37 +113,30 @@ impl NativeModel {
     #[classattr]
     const STEP_ROWS: usize = STEP_ROWS;
 
+    /// Packs the weights in safetensors files. `config` and `options` are dictionaries with all fields.
     #[new]
-    #[pyo3(signature = (files, config, *, dtype, kv_dtype, num_threads, cache_positions, packed_cache = None))]
-    #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         files: Vec<String>,
-        config: &Bound<'_, PyDict>,
-        dtype: &str,
-        kv_dtype: &str,
-        num_threads: usize,
-        cache_positions: usize,
-        packed_cache: Option<PathBuf>,
+        config: &Bound<'_, PyAny>,
+        options: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
-        let options = load_options(dtype, kv_dtype, num_threads, cache_positions, packed_cache)?;
+        let config = fields::<ModelSizes>(config)?.into();
+        let options = fields::<LoadSettings>(options)?.options()?;
         Self::load(py, move || Checkpoint::open(&files), config, &options)
     }
 
     /// Packs tensors that lie in memory: (name, dtype, shape, bytes as uint8) each. The bytes of the embeddings are
     /// read by later calls too; none may be written during a call.
     #[staticmethod]
-    #[pyo3(signature = (tensors, config, *, dtype, kv_dtype, num_threads, cache_positions))]
     fn from_tensors(
         py: Python<'_>,
         tensors: Vec<PythonTensor<'_>>,
-        config: &Bound<'_, PyDict>,
-        dtype: &str,
-        kv_dtype: &str,
-        num_threads: usize,
-        cache_positions: usize,
+        config: &Bound<'_, PyAny>,
+        options: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
-        let options = load_options(dtype, kv_dtype, num_threads, cache_positions, None)?;
+        let config = fields::<ModelSizes>(config)?.into();
+        let options = fields::<LoadSettings>(options)?.options()?;
         let tensors = tensors.into_iter().map(memory_tensor).collect::<PyResult<Vec<_>>>()?;
         Self::load(py, move || Checkpoint::from_memory(tensors), config, &options)
     }
@@ -284,44 +160,21 @@ impl NativeModel {
         Ok(out)
     }
 
-    /// Takes tokens through the text stack and gives the logits, float32 [wanted, vocabulary].
-    #[allow(clippy::too_many_arguments)]
-    fn step_logits<'py>(
-        &self,
-        py: Python<'py>,
-        sequences: Vec<u64>,
-        lengths: Vec<usize>,
-        ids: PyReadonlyArray1<'py, i64>,
-        features: PyReadonlyArray2<'py, f32>,
-        feature_rows: PyReadonlyArray1<'py, i64>,
-        wanted: Vec<usize>,
-    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let out = PyArray2::zeros(py, [wanted.len(), self.vocab_size], false);
-        let arrays = StepArrays { sequences, lengths, ids, features, feature_rows, wanted };
-        let mut writer = out.readwrite();
-        self.step(py, &arrays, Output::Logits(writer.as_slice_mut()?))?;
-        drop(writer);
-        Ok(out)
-    }
-
-    /// Takes tokens through the text stack and gives the most likely next tokens, int64 [wanted].
-    #[allow(clippy::too_many_arguments)]
-    fn step_argmax<'py>(
-        &self,
-        py: Python<'py>,
-        sequences: Vec<u64>,
-        lengths: Vec<usize>,
-        ids: PyReadonlyArray1<'py, i64>,
-        features: PyReadonlyArray2<'py, f32>,
-        feature_rows: PyReadonlyArray1<'py, i64>,
-        wanted: Vec<usize>,
-    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        let out = PyArray1::zeros(py, [wanted.len()], false);
-        let arrays = StepArrays { sequences, lengths, ids, features, feature_rows, wanted };
-        let mut writer = out.readwrite();
-        self.step(py, &arrays, Output::Argmax(writer.as_slice_mut()?))?;
-        drop(writer);
-        Ok(out)
+    /// Takes tokens through the text stack and gives, for each of the outputs asked for, the logits, float32 [outputs,
+    /// vocabulary], or with `argmax` the likeliest next token, int64 [outputs].
+    fn step<'py>(&self, py: Python<'py>, step: Step<'py>, argmax: bool) -> PyResult<Bound<'py, PyAny>> {
+        let outputs = step.outputs.len();
+        if outputs > STEP_ROWS {
+            return Err(PyValueError::new_err(format!("{outputs} outputs were asked for, a step has {STEP_ROWS}")));
+        }
+        if argmax {
+            let out = PyArray1::zeros(py, [outputs], false);
+            self.take(py, &step, Output::Argmax(out.readwrite().as_slice_mut()?))?;
+            return Ok(out.into_any());
+        }
+        let out = PyArray2::zeros(py, [outputs, self.vocab_size], false);
+        self.take(py, &step, Output::Logits(out.readwrite().as_slice_mut()?))?;
+        Ok(out.into_any())
     }
 
     /// Starts an empty sequence and gives its handle.
@@ -349,7 +202,7 @@ impl NativeModel {
         self.run(py, |engine| Ok(engine.cache().get(sequence)?.length))
     }
 
-    /// Makes room for at least `positions` positions in all.
+    /// Enlarges the key/value cache to at least `positions` positions in all.
     fn grow_cache(&self, py: Python<'_>, positions: usize) -> PyResult<()> {
         self.run(py, |engine| engine.cache().grow(positions))
     }
@@ -358,7 +211,7 @@ impl NativeModel {
     fn cache_pages(&self, py: Python<'_>) -> PyResult<(usize, usize, usize)> {
         self.run(py, |engine| {
             let cache = engine.cache();
-            Ok((cache.free_pages(), cache.pages(), faster_smolvlm_core::model::kv::PAGE))
+            Ok((cache.free_pages(), cache.pages(), PAGE))
         })
     }
 }
@@ -366,15 +219,19 @@ impl NativeModel {
 /// Bytes per second read from memory, float32 operations per second, and bfloat16 ones if the instruction set has them,
 /// of `num_threads` threads together.
 #[pyfunction]
-pub fn machine_limits(py: Python<'_>, num_threads: usize) -> PyResult<(f64, f64, Option<f64>)> {
+pub(crate) fn machine_limits(py: Python<'_>, num_threads: usize) -> PyResult<(f64, f64, Option<f64>)> {
     let limits = detach(py, || limits::measure(num_threads, Isa::of_environment()?))?;
     Ok((limits.read_bytes, limits.flops, limits.bfloat16_flops))
 }
 
 /// A hash of the arrays, one after the other, to notice that one of them changed.
 #[pyfunction]
-pub fn weights_fingerprint(py: Python<'_>, arrays: Vec<Bound<'_, PyArray1<u8>>>, num_threads: usize) -> PyResult<u64> {
+pub(crate) fn weights_fingerprint(
+    py: Python<'_>,
+    arrays: Vec<Bound<'_, PyArray1<u8>>>,
+    num_threads: usize,
+) -> PyResult<u64> {
     let arrays = arrays.iter().map(PythonBytes::new).collect::<PyResult<Vec<_>>>()?;
     let slices: Vec<&[u8]> = arrays.iter().map(AsRef::as_ref).collect();
-    Ok(py.detach(|| fingerprint::fingerprint(&slices, num_threads)))
+    detach(py, || Ok(fingerprint::fingerprint(&slices, num_threads)))
 }

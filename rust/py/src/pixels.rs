@@ -124,7 +124,7 @@ pub(crate) struct Pixels {
 
 // SAFETY: the pixels are plain memory that nobody here writes, the capsule is only held.
 unsafe impl Send for Pixels {}
-// SAFETY: as above.
+// SAFETY: a shared value gives out a slice of memory that nobody here writes.
 unsafe impl Sync for Pixels {}
 
 impl Pixels {
@@ -143,8 +143,8 @@ impl Pixels {
                 return Err(unexpected());
             }
             let values = &**array.children;
-            let bytes = i64::try_from(width * height * PIXEL).unwrap_or(i64::MAX);
-            if values.length != bytes || values.offset != 0 || values.n_buffers != 2 {
+            let bytes = width.checked_mul(height).and_then(|pixels| i64::try_from(pixels.checked_mul(PIXEL)?).ok());
+            if Some(values.length) != bytes || values.offset != 0 || values.n_buffers != 2 {
                 return Err(unexpected());
             }
             (*values.buffers.add(1)).cast::<u8>()

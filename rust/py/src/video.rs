@@ -8,7 +8,7 @@ use crate::gate::to_python;
 /// SmolVLM's rule: `fps` frames per second, at most `max_frames`, evenly between the first and the last frame.
 #[pyfunction]
 #[pyo3(signature = (total, video_fps, duration, max_frames, fps, skip_secs = 1.0))]
-pub fn sample_frames(
+pub(crate) fn sample_frames(
     total: u64,
     video_fps: f64,
     duration: f64,
@@ -21,37 +21,37 @@ pub fn sample_frames(
 
 /// `n` frames at equal distance, from the first.
 #[pyfunction]
-pub fn uniform_frames(total: u64, n: u64) -> PyResult<Vec<u64>> {
+pub(crate) fn uniform_frames(total: u64, n: u64) -> PyResult<Vec<u64>> {
     video::uniform(total, n).map_err(to_python)
 }
 
 /// `fps` frames per second of a video of constant frame rate, at least one frame.
 #[pyfunction]
-pub fn frames_at_rate(total: u64, video_fps: f64, fps: f64) -> PyResult<Vec<u64>> {
+pub(crate) fn frames_at_rate(total: u64, video_fps: f64, fps: f64) -> PyResult<Vec<u64>> {
     video::at_rate(total, video_fps, fps).map_err(to_python)
 }
 
 /// `fps` frames per second by the times, in ascending seconds, at which the frames are shown.
 #[pyfunction]
-pub fn frames_at_times(times: Vec<f64>, fps: f64) -> PyResult<Vec<u64>> {
+pub(crate) fn frames_at_times(times: Vec<f64>, fps: f64) -> PyResult<Vec<u64>> {
     video::at_times(&times, fps).map_err(to_python)
 }
 
 /// The given frames, ascending and distinct; a negative index counts from the end.
 #[pyfunction]
-pub fn explicit_frames(total: u64, indices: Vec<i64>) -> PyResult<Vec<u64>> {
+pub(crate) fn explicit_frames(total: u64, indices: Vec<i64>) -> PyResult<Vec<u64>> {
     video::explicit(total, &indices).map_err(to_python)
 }
 
 /// At most `max_frames` of the key frames, spread evenly over them.
 #[pyfunction]
-pub fn key_frames(keys: Vec<u64>, max_frames: u64) -> PyResult<Vec<u64>> {
+pub(crate) fn key_frames(keys: Vec<u64>, max_frames: u64) -> PyResult<Vec<u64>> {
     video::key_frames(&keys, max_frames).map_err(to_python)
 }
 
 /// Chooses frames of a source of unknown length while they arrive.
 #[pyclass(module = "faster_smolvlm._rust")]
-pub struct FrameStream {
+pub(crate) struct FrameStream {
     stream: video::Stream,
 }
 

@@ -9,3 +9,4 @@ pub mod picture_threads;
 pub mod scratch;
 pub mod shared;
 pub mod team;
+pub mod vectors;

@@ -92,3 +92,49 @@ fn kept() -> usize {
     static KEPT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
     *KEPT.get_or_init(|| std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_KEPT))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One test: the list of free buffers belongs to the process.
+    #[test]
+    fn buffers_are_used_again_and_a_fork_does_without_the_list() {
+        trim();
+        let first = Buffer::new(3 * ALIGNMENT - 5).expect("six megabytes");
+        assert!(first.as_ptr().addr().is_multiple_of(ALIGNMENT));
+        let (start, other) = (first.as_ptr(), Buffer::new(3 * ALIGNMENT).expect("six megabytes"));
+        assert_ne!(start, other.as_ptr(), "a buffer has one holder");
+        drop(first);
+        assert_eq!(waiting(), 3 * ALIGNMENT);
+        // Less than a quarter larger than asked for fits, much larger does not.
+        assert_ne!(Buffer::new(ALIGNMENT).expect("two megabytes").as_ptr(), start);
+        trim();
+        assert_eq!(waiting(), 0);
+        drop(other);
+        let again = Buffer::new(3 * ALIGNMENT - 1).expect("six megabytes");
+        assert_eq!(waiting(), 0, "the one that waited is in use");
+        drop(again);
+        assert!(Buffer::new(usize::MAX).is_err() && Buffer::new(isize::MAX as usize - ALIGNMENT).is_err());
+        #[cfg(target_os = "linux")]
+        fork_with_the_list_taken();
+        trim();
+    }
+
+    #[cfg(target_os = "linux")]
+    fn fork_with_the_list_taken() {
+        let taken = FREE.lock().expect("no panic while it is held");
+        // SAFETY: the child allocates, which glibc allows after a fork, and leaves at once.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let works = Buffer::new(ALIGNMENT).is_ok() && waiting() == 0;
+            // SAFETY: ends the child without its parent's destructors.
+            unsafe { libc::_exit(if works { 0 } else { 1 }) };
+        }
+        let mut status = -1;
+        // SAFETY: waits for the child that was just made; the status is a local.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!((ended, status), (child, 0));
+        drop(taken);
+    }
+}

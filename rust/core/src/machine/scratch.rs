@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
+use crate::error::{Error, Result};
+
 /// Bytes that a thread keeps at most.
 const KEPT_BYTES: usize = 16 << 20;
 
@@ -15,13 +17,15 @@ pub struct Scratch(Vec<u8>);
 
 impl Scratch {
     /// At least as many bytes as asked for are there, exactly as many are seen.
-    pub fn new(length: usize) -> Self {
+    pub fn new(length: usize) -> Result<Self> {
         let mut bytes = FREE.with_borrow_mut(|free| {
             let fits = free.iter().position(|bytes| bytes.capacity() >= length);
             fits.map_or_else(Vec::new, |at| free.remove(at))
         });
+        let more = length.saturating_sub(bytes.len());
+        bytes.try_reserve_exact(more).map_err(|_| Error::no_memory(length))?;
         bytes.resize(length, 0);
-        Self(bytes)
+        Ok(Self(bytes))
     }
 }
 

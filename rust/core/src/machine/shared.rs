@@ -168,3 +168,74 @@ impl<'a> Shared<'a, f32> {
         &halves[start % 2..][..range.len()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::team::Team;
+    use super::*;
+
+    /// Whether a job of two tasks on shared memory, one row each, ends without a panic.
+    fn works(task: impl Fn(&Part<'_>, &mut Shared<'_, u32>) + Sync) -> (bool, [u32; 8]) {
+        let mut values = [0; 8];
+        let mut team = Team::new(2).expect("threads");
+        let outcome = team.run_shared(&mut Shared::new(&mut values), |worker, shared| {
+            worker.for_each_part(2, 1, |part| task(part, shared));
+        });
+        (outcome.is_ok(), values)
+    }
+
+    /// Writes four elements that are row `row`.
+    fn write(part: &Part<'_>, row: usize, shared: &mut Shared<'_, u32>) {
+        part.check(row, &(0..4));
+        // SAFETY: rows are four elements each, and the part has this one.
+        unsafe { shared.part_mut(part, 4 * row..4 * row + 4) }.fill(row as u32 + 1);
+    }
+
+    #[test]
+    fn each_task_writes_its_part_and_no_other() {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let good = works(|part, shared| write(part, part.rows().start, shared));
+        let other = works(|part, shared| write(part, 1 - part.rows().start, shared));
+        let own = works(|part, shared| write(&Part::own(part.task()), part.rows().start, shared));
+        let outside = works(|part, shared| write(part, part.rows().start + 2, shared));
+        std::panic::set_hook(hook);
+        assert_eq!(good, (true, [1, 1, 1, 1, 2, 2, 2, 2]));
+        for refused in [other, own, outside] {
+            assert_eq!(refused, (false, [0; 8]));
+        }
+    }
+
+    #[test]
+    fn memory_of_one_thread_is_its_own() {
+        let mut values = [0.0_f32; 8];
+        let mut team = Team::new(1).expect("a thread");
+        let memory = std::sync::Mutex::new(&mut values);
+        team.run(|worker| {
+            let mut memory = memory.lock().expect("no panic");
+            let mut shared = Shared::new(&mut memory[..]);
+            worker.for_each(1, |task| {
+                let part = Part::own(task);
+                // SAFETY: the part is everything.
+                unsafe { shared.part_mut(&part, 2..4) }.fill(f32::from_bits(0x0002_0001));
+                assert_eq!(shared.half_part(task, 4..8), [1, 2, 1, 2]);
+                assert_eq!(shared.half_part(task, 5..7), [2, 1]);
+                assert_eq!(shared.part(task, 0..2), [0.0, 0.0]);
+            });
+        })
+        .expect("no panic");
+    }
+
+    #[test]
+    fn halves_of_a_part_do_not_meet() {
+        let mut team = Team::new(1).expect("a thread");
+        team.run(|worker| {
+            worker.for_each(1, |task| {
+                // SAFETY: there is no other task.
+                let half = unsafe { Part::of(task, 3..5, 32..64) }.half_columns();
+                half.check(4, &(16..32));
+            });
+        })
+        .expect("no panic");
+    }
+}

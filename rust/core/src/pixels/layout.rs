@@ -5,6 +5,9 @@ use crate::Error;
 /// Pictures are never made larger than this in stage A.
 const MAX_EDGE: usize = 4096;
 
+/// The longest side that settings may ask for: sizes are multiplied with each other, and no memory holds more.
+const MAX_SIDE: usize = 1 << 24;
+
 /// What stage A resizes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -53,6 +56,14 @@ impl Layout {
         }
         if settings.tile == 0 {
             return Err(Error::zero_setting("the tile size"));
+        }
+        let exact = match settings.target {
+            Target::Exact { height, width } => height.max(width),
+            Target::LongestEdge(_) | Target::Keep => 0,
+        };
+        let side = settings.tile.max(exact);
+        if side > MAX_SIDE {
+            return Err(Error::value(format!("a side of {side} pixels was asked for, the longest is {MAX_SIDE}")));
         }
         let Target::LongestEdge(edge) = settings.target else {
             return Self::towards(height, width, settings.target, settings);

@@ -4,6 +4,7 @@
 //! which gives the same bits with the inner loops of [`kernels`] in one pass over memory.
 pub mod convert;
 pub mod definition;
+pub mod filters;
 pub mod frame_mask;
 pub mod kernels;
 pub mod layout;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::Error;
+use crate::machine::vectors::{Zero, zeros};
 
 /// A view on interleaved pixels, rows one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -219,15 +220,17 @@ pub struct Image<T = u8> {
     channels: usize,
 }
 
-impl<T: Copy + Default> Image<T> {
+impl<T: Zero> Image<T> {
     /// A picture of zeros.
     pub fn zeros(height: usize, width: usize, channels: usize) -> Result<Self, Error> {
         if height == 0 || width == 0 {
             return Err(Error::empty_target(height, width));
         }
-        Ok(Self { data: vec![T::default(); volume(height, width, channels)?], height, width, channels })
+        Ok(Self { data: zeros(volume(height, width, channels)?)?, height, width, channels })
     }
+}
 
+impl<T: Copy> Image<T> {
     /// Borrow the whole picture.
     pub fn view(&self) -> ImageView<'_, T> {
         ImageView { data: &self.data, height: self.height, width: self.width, channels: self.channels }

@@ -7,12 +7,13 @@ use crate::machine::picture_threads;
 use crate::pixels::convert::{Conversion, Value};
 use crate::pixels::definition::resize;
 use crate::pixels::definition::tile::convert_tile;
+use crate::pixels::filters::Filter;
 use crate::pixels::kernels::{Loops, StreamValue};
 use crate::pixels::layout::{Layout, Settings};
 use crate::pixels::picture::{Image, ImageView, Picture};
 use crate::pixels::stream;
 use crate::pixels::stream::plan::{Key, Plan};
-use crate::pixels::windows::{Arithmetic, Filter};
+use crate::pixels::windows::Arithmetic;
 
 /// How pixels are computed.
 #[derive(Clone, Copy)]
@@ -47,7 +48,7 @@ pub fn preprocess<V: StreamValue>(
 ) -> Result<(), Error> {
     let layout = Layout::new(image.height(), image.width(), &pixels.settings)?;
     let tile = pixels.settings.tile;
-    let needed = layout.frames() * image.channels() * tile * tile;
+    let needed = layout.frames().saturating_mul(image.channels()).saturating_mul(tile * tile);
     if out.len() != needed {
         return Err(Error::output_length(out.len(), needed));
     }
@@ -58,7 +59,7 @@ pub fn preprocess<V: StreamValue>(
         )));
     }
     if let (Loops::Stream(kernels), Some(conversions)) = (pixels.loops, pixels.conversions.first_chunk::<3>())
-        && pixels.filter != Filter::Nearest
+        && pixels.filter != Filter::NEAREST
         && image.channels() == 3
     {
         let size = (image.height(), image.width());
@@ -86,4 +87,79 @@ fn scalar<V: Value>(image: ImageView<'_>, layout: &Layout, pixels: &Pixels<'_>, 
     let global = if tiles.is_empty() { stage_b } else { to(stage_b.view(), (tile, tile))? };
     convert_tile(global.view(), (0, 0), tile, pixels.conversions, last);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pixels::layout::Target;
+
+    fn pixels(conversions: &[Conversion], loops: Loops) -> Pixels<'_> {
+        let settings = Settings { target: Target::Keep, tile: 2, split: true, upscale: true, max_tiles: None };
+        let filter = Filter::from_code(4).expect("box");
+        Pixels { settings, filter, arithmetic: Arithmetic::Pillow, conversions, loops }
+    }
+
+    /// Row y, column x, channel c is 40 y + 6 x + 2 c.
+    fn picture() -> Vec<u8> {
+        (0..4 * 6 * 3).map(|i| (i / 18 * 40 + i / 3 % 6 * 6 + i % 3 * 2) as u8).collect()
+    }
+
+    #[test]
+    fn frames_are_the_tiles_row_by_row_then_the_global_view() {
+        let data = picture();
+        let image = ImageView::new(&data, 4, 6, 3).expect("four rows");
+        let conversions = vec![Conversion::new([0.0; 256], None); 3];
+        for loops in Loops::available() {
+            let mut out = vec![0_u8; 7 * 12];
+            preprocess(Picture::View(image.into()), &pixels(&conversions, loops), &mut out, 1).expect("fits");
+            for (index, tile) in out.chunks_exact(12).take(6).enumerate() {
+                let (top, left) = (index / 3 * 2, index % 3 * 2);
+                for (i, &value) in tile.iter().enumerate() {
+                    let (channel, y, x) = (i / 4, top + i / 2 % 2, left + i % 2);
+                    assert_eq!(usize::from(value), 40 * y + 6 * x + 2 * channel, "{}", loops.name());
+                }
+            }
+            // Means of 2 × 3 pixels.
+            assert_eq!(out[72..], [26, 44, 106, 124, 28, 46, 108, 126, 30, 48, 110, 128], "{}", loops.name());
+        }
+    }
+
+    #[test]
+    fn batches_equal_single_pictures_on_any_number_of_threads() {
+        let data = picture();
+        let image = || Picture::View(ImageView::new(&data, 4, 6, 3).expect("four rows").into());
+        let conversions = vec![Conversion::new(std::array::from_fn(|byte| byte as f32 / 3.0), None); 3];
+        let pixels = pixels(&conversions, Loops::best());
+        let mut single = vec![0_f32; 7 * 12];
+        preprocess(image(), &pixels, &mut single, 1).expect("fits");
+        for threads in [2, 5] {
+            let mut out = vec![0_f32; 7 * 12];
+            preprocess(image(), &pixels, &mut out, threads).expect("fits");
+            assert_eq!(out, single);
+        }
+        let mut many = vec![0_f32; 9 * 7 * 12];
+        let jobs = many.chunks_exact_mut(7 * 12).map(|out| (image(), out)).collect();
+        preprocess_batch(jobs, &pixels).expect("fits");
+        assert!(many.chunks_exact(7 * 12).all(|frames| frames == single));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let data = picture();
+        let image = Picture::View(ImageView::new(&data, 4, 6, 3).expect("four rows").into());
+        let conversions = vec![Conversion::new([0.0; 256], None); 3];
+        let refused = |pixels: &Pixels<'_>, length: usize| {
+            preprocess(image, pixels, &mut vec![0_u8; length], 1).expect_err("does not fit").to_string()
+        };
+        let all = pixels(&conversions, Loops::best());
+        assert_eq!(refused(&all, 7 * 12 - 1), "the output holds 83 values, the frames need 84");
+        assert!(
+            refused(&pixels(&conversions[..2], Loops::best()), 84).contains("512 entries, 3 channels need 256 each")
+        );
+        let settings = Settings { target: Target::Exact { height: 1 << 40, width: 1 << 40 }, ..all.settings };
+        assert!(refused(&Pixels { settings, ..all }, 84).contains("the longest is"));
+        let settings = Settings { tile: 1 << 40, ..all.settings };
+        assert!(refused(&Pixels { settings, ..all }, 84).contains("the longest is"));
+    }
 }

@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::pixels::windows::{Arithmetic, Filter, Pass};
+use crate::machine::vectors::with_capacity;
+use crate::pixels::filters::Filter;
+use crate::pixels::windows::{Arithmetic, Pass};
 
 /// Bytes in a strip, and rows in a transposed block: what the kernels take at once.
 pub const LANES: usize = 32;
@@ -43,7 +45,7 @@ impl Taps {
         let digits = weights
             .filter_map(|&weight| to_digits(weight).iter().rposition(|&digit| digit != 0))
             .fold(2, |most, highest| most.max(highest + 1));
-        let (mut windows, mut pairs, mut quads) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut windows, mut pairs, mut quads) = (with_capacity(outputs)?, Vec::new(), Vec::new());
         for window in &pass.windows {
             windows.push(Packed {
                 first: window.first,

@@ -11,7 +11,7 @@ use super::product::Product;
 ///
 /// # Safety
 /// The methods may be called where the set's instructions are, on memory that holds what they read and write. All but
-/// `tile` and `expand` must be inlined into these two, which are compiled for the set.
+/// `compiled` must be inlined into it, as all functions below: a call for each tile costs 5 % of the time.
 pub(super) trait Registers: Sized {
     /// [`PANEL`] numbers.
     type Panel: Copy;
@@ -31,10 +31,8 @@ pub(super) trait Registers: Sized {
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
 
-    /// [`tile`], compiled for the set.
-    unsafe fn tile<W: Weights, const R: usize, const N: usize, const FETCH: bool>(t: &Tile);
-    /// [`expand`], compiled for the set.
-    unsafe fn expand(w: *const u8, steps: usize, to: *mut f32);
+    /// [`all_panels`], compiled for the set.
+    unsafe fn compiled<S: Shapes, W: Weights>(p: &mut Product<'_>);
 }
 
 /// The blocks that a set keeps in registers.
@@ -45,13 +43,13 @@ pub(super) trait Shapes {
     /// All rows, at most [`Shapes::DIRECT_ROWS`], times one panel from `panel` on or more; gives their number.
     ///
     /// # Safety
-    /// The product must have been checked, and the machine must have the instructions of `G`.
+    /// The product must have been checked, and the caller must be compiled for the instructions of `G`.
     unsafe fn direct<G: Registers, W: Weights>(p: &mut Product<'_>, panel: usize) -> usize;
 
     /// The first of `rows` rows times one panel: as many as suit; gives their number.
     ///
     /// # Safety
-    /// There must be the rows and the panel, and the machine must have the instructions of `G`.
+    /// There must be the rows and the panel, and the caller must be compiled for the instructions of `G`.
     unsafe fn rows<G: Registers, W: Weights, const FETCH: bool>(t: &Tile, rows: usize) -> usize;
 }
 
@@ -115,17 +113,22 @@ pub(super) unsafe fn product<G: Registers, S: Shapes>(mut p: Product<'_>) {
     // SAFETY: `check` has compared every slice with the sizes; the caller promises the instructions.
     unsafe {
         match p.format {
-            FloatFormat::Float32 => typed::<G, S, Float32>(&mut p),
-            FloatFormat::Bfloat16 => typed::<G, S, Bfloat16>(&mut p),
+            FloatFormat::Float32 => G::compiled::<S, Float32>(&mut p),
+            FloatFormat::Bfloat16 => G::compiled::<S, Bfloat16>(&mut p),
         }
     }
 }
 
-unsafe fn typed<G: Registers, S: Shapes, W: Weights>(p: &mut Product<'_>) {
+/// All rows and panels.
+///
+/// # Safety
+/// The product must have been checked, and the caller must be compiled for the instructions of `G`.
+#[inline(always)]
+pub(super) unsafe fn all_panels<G: Registers, S: Shapes, W: Weights>(p: &mut Product<'_>) {
     if p.rows == 0 {
         return;
     }
-    // SAFETY: the caller of `product` promises the instructions, and the sizes were checked.
+    // SAFETY: the caller promises the instructions, and that the sizes were checked.
     unsafe {
         if p.rows > S::DIRECT_ROWS {
             return many_rows::<G, S, W>(p);
@@ -141,6 +144,7 @@ unsafe fn typed<G: Registers, S: Shapes, W: Weights>(p: &mut Product<'_>) {
 ///
 /// # Safety
 /// The product must have been checked.
+#[inline(always)]
 unsafe fn run_of<W: Weights>(p: &mut Product<'_>, panel: usize, from: usize) -> Tile {
     // SAFETY: the offsets stay inside the slices; a run begins at an even step, so its weights begin where its steps
     // would if all were in a row.
@@ -161,14 +165,15 @@ unsafe fn run_of<W: Weights>(p: &mut Product<'_>, panel: usize, from: usize) -> 
 /// `R` rows times `N` panels from `panel` on, all of `k`; gives `N`.
 ///
 /// # Safety
-/// The product must have been checked and have as many rows and panels; the machine must have the instructions of `G`.
+/// The product must have been checked and have as many rows and panels; the caller must be compiled for `G`.
+#[inline(always)]
 pub(super) unsafe fn block<G: Registers, W: Weights, const R: usize, const N: usize, const FETCH: bool>(
     p: &mut Product<'_>,
     panel: usize,
 ) -> usize {
     for from in (0..p.k.max(1)).step_by(RUN) {
         // SAFETY: the caller promises what is needed.
-        unsafe { G::tile::<W, R, N, FETCH>(&run_of::<W>(p, panel, from)) };
+        unsafe { tile::<G, W, R, N, FETCH>(&run_of::<W>(p, panel, from)) };
     }
     N
 }
@@ -176,7 +181,8 @@ pub(super) unsafe fn block<G: Registers, W: Weights, const R: usize, const N: us
 /// All rows times one panel, all of `k`; gives 1.
 ///
 /// # Safety
-/// The product must have been checked and have the panel; the machine must have the instructions of `G`.
+/// The product must have been checked and have the panel; the caller must be compiled for the instructions of `G`.
+#[inline(always)]
 pub(super) unsafe fn one_panel<G: Registers, S: Shapes, W: Weights>(p: &mut Product<'_>, panel: usize) -> usize {
     for from in (0..p.k.max(1)).step_by(RUN) {
         // SAFETY: the caller promises what is needed.
@@ -185,6 +191,7 @@ pub(super) unsafe fn one_panel<G: Registers, S: Shapes, W: Weights>(p: &mut Prod
     1
 }
 
+#[inline(always)]
 unsafe fn many_rows<G: Registers, S: Shapes, W: Weights>(p: &mut Product<'_>) {
     for from in (0..p.k.max(1)).step_by(RUN) {
         for panel in 0..p.panels {
@@ -193,7 +200,7 @@ unsafe fn many_rows<G: Registers, S: Shapes, W: Weights>(p: &mut Product<'_>) {
                 let mut run = run_of::<W>(p, panel, from);
                 if W::FORMAT == FloatFormat::Bfloat16 {
                     let to = p.scratch.as_mut_ptr();
-                    G::expand(run.w, run.k, to);
+                    expand::<G>(run.w, run.k, to);
                     run.w = to.cast_const().cast();
                 }
                 all_rows::<G, S, Float32, false>(run, p.rows);
@@ -203,6 +210,7 @@ unsafe fn many_rows<G: Registers, S: Shapes, W: Weights>(p: &mut Product<'_>) {
 }
 
 /// All rows times a run of one panel.
+#[inline(always)]
 unsafe fn all_rows<G: Registers, S: Shapes, W: Weights, const FETCH: bool>(run: Tile, rows: usize) {
     let mut row = 0;
     while row < rows {

@@ -2,11 +2,13 @@
 
 use super::nearest_neighbour;
 use crate::Error;
+use crate::machine::vectors::{Zero, collected};
+use crate::pixels::filters::Filter;
 use crate::pixels::picture::{Image, ImageView};
-use crate::pixels::windows::{Arithmetic, Filter};
+use crate::pixels::windows::Arithmetic;
 
 /// A floating-point pixel.
-pub trait Real: Copy + Default + std::ops::Mul<Output = Self> + std::ops::Add<Output = Self> {
+pub trait Real: Zero + Default + std::ops::Mul<Output = Self> + std::ops::Add<Output = Self> {
     /// Round to this type, as torch does at every step of the weights.
     fn round(value: f64) -> f64;
     /// Convert a weight.
@@ -41,17 +43,15 @@ pub fn resize_float<T: Real>(
     if height == 0 || width == 0 {
         return Err(Error::empty_target(height, width));
     }
-    match filter {
-        Filter::Nearest => return nearest_neighbour(image, height, width, Arithmetic::Torch),
-        Filter::Box => return Err(Error::unsupported_filter("box")),
-        Filter::Hamming => return Err(Error::unsupported_filter("Hamming")),
-        Filter::Lanczos | Filter::Bilinear | Filter::Bicubic => {}
+    if filter == Filter::NEAREST {
+        return nearest_neighbour(image, height, width, Arithmetic::Torch);
     }
+    filter.check_torch()?;
     let channels = image.channels();
     let mut wide = image.to_image();
     if width != image.width() {
         wide = Image::zeros(image.height(), width, channels)?;
-        let windows = windows::<T>(image.width(), width, filter);
+        let windows = windows::<T>(image.width(), width, filter)?;
         for y in 0..image.height() {
             let row = image.row(y);
             for ((first, weights), pixel) in windows.iter().zip(wide.row_mut(y).chunks_exact_mut(channels)) {
@@ -65,7 +65,7 @@ pub fn resize_float<T: Real>(
         return Ok(wide);
     }
     let mut out = Image::zeros(height, width, channels)?;
-    for (y, (first, weights)) in windows::<T>(image.height(), height, filter).into_iter().enumerate() {
+    for (y, (first, weights)) in windows::<T>(image.height(), height, filter)?.into_iter().enumerate() {
         for (x, value) in out.row_mut(y).iter_mut().enumerate() {
             *value = weighted(&weights, (first..).map(|input| wide.view().row(input)[x]));
         }
@@ -78,25 +78,24 @@ fn weighted<T: Real>(weights: &[T], inputs: impl Iterator<Item = T>) -> T {
 }
 
 /// First input and weights for each output. Centre, argument and weights are rounded to `T` where torch holds them in it.
-fn windows<T: Real>(inputs: usize, outputs: usize, filter: Filter) -> Vec<(usize, Vec<T>)> {
+fn windows<T: Real>(inputs: usize, outputs: usize, filter: Filter) -> Result<Vec<(usize, Vec<T>)>, Error> {
     let scale = T::round(T::round(inputs as f64) / T::round(outputs as f64));
     let (support, shrink) = if scale >= 1.0 {
         (T::round(filter.support() * scale), T::round(1.0 / scale))
     } else {
         (filter.support(), 1.0)
     };
-    (0..outputs)
-        .map(|output| {
-            let center = T::round(scale * (output as f64 + 0.5));
-            let first = (T::round(center - support) + 0.5).max(0.0) as usize;
-            let end = ((T::round(center + support) + 0.5) as usize).min(inputs);
-            let argument = |input: usize| T::round((T::round(input as f64 - center) + 0.5) * shrink);
-            let mut weights: Vec<f64> = (first..end).map(|input| T::round(filter.at(argument(input)))).collect();
-            let sum = weights.iter().fold(0.0, |sum, &weight| T::round(sum + weight));
-            if sum != 0.0 {
-                weights.iter_mut().for_each(|weight| *weight = T::round(*weight / sum));
-            }
-            (first, weights.into_iter().map(T::from_f64).collect())
-        })
-        .collect()
+    let window = |output: usize| {
+        let center = T::round(scale * (output as f64 + 0.5));
+        let first = (T::round(center - support) + 0.5).max(0.0) as usize;
+        let end = ((T::round(center + support) + 0.5) as usize).min(inputs);
+        let argument = |input: usize| T::round((T::round(input as f64 - center) + 0.5) * shrink);
+        let mut weights: Vec<f64> = (first..end).map(|input| T::round(filter.at(argument(input)))).collect();
+        let sum = weights.iter().fold(0.0, |sum, &weight| T::round(sum + weight));
+        if sum != 0.0 {
+            weights.iter_mut().for_each(|weight| *weight = T::round(*weight / sum));
+        }
+        (first, weights.into_iter().map(T::from_f64).collect())
+    };
+    collected(outputs, (0..outputs).map(window))
 }

@@ -3,13 +3,17 @@
 mod float;
 mod nearest;
 mod passes;
+#[cfg(test)]
+mod tests;
 pub mod tile;
 
 pub use float::{Real, resize_float};
 
 use crate::Error;
+use crate::machine::vectors::Zero;
+use crate::pixels::filters::Filter;
 use crate::pixels::picture::{Image, ImageView};
-use crate::pixels::windows::{Arithmetic, Filter, Order, Pass};
+use crate::pixels::windows::{Arithmetic, Order, Pass};
 
 /// Resize to `height` × `width`; a pass whose size does not change is skipped.
 pub fn resize(
@@ -22,7 +26,7 @@ pub fn resize(
     if height == 0 || width == 0 {
         return Err(Error::empty_target(height, width));
     }
-    if filter == Filter::Nearest {
+    if filter == Filter::NEAREST {
         return nearest_neighbour(image, height, width, arithmetic);
     }
     let order = Order::of((image.height(), image.width()), (height, width), arithmetic);
@@ -41,16 +45,16 @@ pub fn resize(
 }
 
 /// Resize by copying pixels.
-fn nearest_neighbour<T: Copy + Default>(
+fn nearest_neighbour<T: Zero>(
     image: ImageView<'_, T>,
     height: usize,
     width: usize,
     arithmetic: Arithmetic,
 ) -> Result<Image<T>, Error> {
     let channels = image.channels();
-    let columns = nearest::sources(image.width(), width, arithmetic);
+    let columns = nearest::sources(image.width(), width, arithmetic)?;
     let mut out = Image::zeros(height, width, channels)?;
-    for (y, source) in nearest::sources(image.height(), height, arithmetic).into_iter().enumerate() {
+    for (y, source) in nearest::sources(image.height(), height, arithmetic)?.into_iter().enumerate() {
         let row = image.row(source);
         for (pixel, &x) in out.row_mut(y).chunks_exact_mut(channels).zip(&columns) {
             pixel.copy_from_slice(&row[x * channels..(x + 1) * channels]);

@@ -1,9 +1,11 @@
 //! Nearest neighbour: which input each output copies, as Pillow and as torch count.
 
+use crate::error::Result;
+use crate::machine::vectors::collected;
 use crate::pixels::windows::Arithmetic;
 
 /// For each output, the index of the input that it copies.
-pub(super) fn sources(inputs: usize, outputs: usize, arithmetic: Arithmetic) -> Vec<usize> {
+pub(super) fn sources(inputs: usize, outputs: usize, arithmetic: Arithmetic) -> Result<Vec<usize>> {
     match arithmetic {
         Arithmetic::Pillow => {
             let scale = inputs as f64 / outputs as f64;
@@ -14,13 +16,13 @@ pub(super) fn sources(inputs: usize, outputs: usize, arithmetic: Arithmetic) -> 
                 at += scale;
                 source
             };
-            (0..outputs).map(|_| next()).collect()
+            collected(outputs, (0..outputs).map(|_| next()))
         }
         Arithmetic::Torch => {
             let scale = inputs as f32 / outputs as f32;
             // One rounding for product and difference, as a fused multiply-add leaves it.
             let centre = |output: usize| ((output as f64 + 0.5) * f64::from(scale) - 0.5) as f32;
-            (0..outputs).map(|output| ((centre(output) + 0.5) as usize).min(inputs - 1)).collect()
+            collected(outputs, (0..outputs).map(|output| ((centre(output) + 0.5) as usize).min(inputs - 1)))
         }
     }
 }

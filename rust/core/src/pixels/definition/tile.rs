@@ -21,3 +21,26 @@ pub fn convert_tile<V: Value>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_become_planes() {
+        // Row y, column x, channel c is 100 y + 10 x + c.
+        let data: Vec<u8> = (0..2 * 4 * 3).map(|i| (i / 12 * 100 + i / 3 % 4 * 10 + i % 3) as u8).collect();
+        let image = ImageView::new(&data, 2, 4, 3).expect("two rows");
+        let negated = Conversion::new(std::array::from_fn(|byte| -(byte as f32)), None);
+        let conversions = [negated.clone(), negated.clone(), negated];
+        let mut bytes = [0_u8; 12];
+        convert_tile(image, (0, 1), 2, &conversions, &mut bytes);
+        assert_eq!(bytes, [10, 20, 110, 120, 11, 21, 111, 121, 12, 22, 112, 122]);
+        let mut floats = [0_f32; 12];
+        convert_tile(image, (0, 2), 2, &conversions, &mut floats);
+        assert_eq!(floats[..4], [-20.0, -30.0, -120.0, -130.0]);
+        let mut halves = [0_u16; 12];
+        convert_tile(image, (0, 2), 2, &conversions, &mut halves);
+        assert_eq!(halves[0], 0xc1a0, "-20 as bfloat16");
+    }
+}

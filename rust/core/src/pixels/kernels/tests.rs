@@ -2,13 +2,12 @@
 
 use super::*;
 use crate::pixels::convert::Formula;
+use crate::pixels::filters::Filter;
 use crate::pixels::layout::{Settings, Target};
 use crate::pixels::picture::{Picture, StridedView, Strides};
 use crate::pixels::preprocess::{Pixels, preprocess};
 use crate::pixels::taps::LANES;
-use crate::pixels::windows::{Arithmetic, Filter};
-
-const FILTERS: [Filter; 5] = [Filter::Lanczos, Filter::Bilinear, Filter::Bicubic, Filter::Box, Filter::Hamming];
+use crate::pixels::windows::Arithmetic;
 
 /// Bytes from a fixed sequence, extremes among them.
 fn bytes(length: usize, seed: u64) -> Vec<u8> {
@@ -34,7 +33,7 @@ fn fast_sets() -> impl Iterator<Item = &'static Kernels> {
 fn passes() -> Vec<(String, Taps)> {
     let mut passes = Vec::new();
     for (inputs, outputs) in [(1, 3), (5, 64), (33, 7), (100, 99), (300, 11), (64, 1)] {
-        for filter in FILTERS {
+        for filter in Filter::weighing() {
             for arithmetic in [Arithmetic::Pillow, Arithmetic::Torch] {
                 // torch has no box and no Hamming filter.
                 if let Ok(taps) = Taps::new(inputs, outputs, filter, arithmetic) {
@@ -43,7 +42,7 @@ fn passes() -> Vec<(String, Taps)> {
             }
         }
     }
-    assert_eq!(passes.len(), 6 * (2 * FILTERS.len() - 2));
+    assert_eq!(passes.len(), 6 * (5 + 3), "five filters of Pillow, three of torch");
     passes
 }
 
@@ -96,7 +95,7 @@ fn weighted_sums() {
 #[test]
 fn weights_at_the_limit_of_16_bits() {
     let limit = |size: &(usize, usize)| {
-        let taps = Taps::new(size.0, size.1, Filter::Lanczos, Arithmetic::Torch);
+        let taps = Taps::new(size.0, size.1, Filter::from_code(1).expect("Lanczos"), Arithmetic::Torch);
         taps.ok().filter(|taps| taps.digits() == 3)
     };
     let sizes = (2..90).flat_map(|inputs| (1..90).map(move |outputs| (inputs, outputs)));
@@ -179,7 +178,13 @@ fn whole_pictures_equal_the_definition() {
                 let image = Picture::View(view.expect("three channels"));
                 let layout = crate::pixels::layout::Layout::new(height, width, &settings).expect("valid");
                 let mut out = vec![f32::NAN; layout.frames() * 3 * 32 * 32];
-                let pixels = Pixels { settings, filter: Filter::Lanczos, arithmetic, conversions: &conversions, loops };
+                let pixels = Pixels {
+                    settings,
+                    filter: Filter::from_code(1).expect("Lanczos"),
+                    arithmetic,
+                    conversions: &conversions,
+                    loops,
+                };
                 preprocess(image, &pixels, &mut out, 1).expect("valid");
                 out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
@@ -208,7 +213,7 @@ fn loops_are_listed_and_named() {
 
 #[test]
 fn short_slices_are_refused() {
-    let taps = Taps::new(64, 8, Filter::Bilinear, Arithmetic::Pillow).expect("defined");
+    let taps = Taps::new(64, 8, Filter::from_code(2).expect("bilinear"), Arithmetic::Pillow).expect("defined");
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let refused = |work: &(dyn Fn() + std::panic::RefUnwindSafe)| std::panic::catch_unwind(work).is_err();

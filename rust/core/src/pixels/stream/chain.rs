@@ -39,7 +39,12 @@ pub type Sink<'s> = dyn FnMut(usize, usize, &[u8]) + 's;
 
 impl<'a> Chain<'a> {
     /// A chain that will be asked for the rows `band` of its last pass, in order.
-    pub fn new(picture: Picture<'a>, passes: &'a [Pass], band: Range<usize>, kernels: &'static Kernels) -> Self {
+    pub fn new(
+        picture: Picture<'a>,
+        passes: &'a [Pass],
+        band: Range<usize>,
+        kernels: &'static Kernels,
+    ) -> Result<Self, Error> {
         // From the last pass to the first: the row that it begins with, and how many rows the next one looks at.
         let mut needs = vec![(band.start, LANES)];
         for pass in passes[1.min(passes.len())..].iter().rev() {
@@ -54,8 +59,8 @@ impl<'a> Chain<'a> {
         let mut levels = Vec::new();
         for (index, (pass, (start, look))) in passes.iter().zip(needs).enumerate() {
             let step = match pass {
-                Pass::Horizontal(columns) => Step::Horizontal(Block::new(columns)),
-                Pass::Split => Step::Horizontal(Block::splitting(width)),
+                Pass::Horizontal(columns) => Step::Horizontal(Block::new(columns)?),
+                Pass::Split => Step::Horizontal(Block::splitting(width)?),
                 Pass::Vertical(taps) => Step::Vertical(taps),
             };
             let feeds_rows = matches!(passes.get(index + 1), Some(Pass::Vertical(_)));
@@ -69,9 +74,9 @@ impl<'a> Chain<'a> {
                 Step::Horizontal(block) => width = block.outputs(),
                 Step::Vertical(taps) => height = taps.outputs(),
             }
-            levels.push(Level { step, ring: Ring::new(width, rows, start), next: start, height });
+            levels.push(Level { step, ring: Ring::new(width, rows, start)?, next: start, height });
         }
-        Self { reader: Reader::new(picture), levels, width, kernels }
+        Ok(Self { reader: Reader::new(picture), levels, width, kernels })
     }
 
     /// Produce row `y` of the last pass, after the one before, and give it to `sink` in parts of `part` columns, which is

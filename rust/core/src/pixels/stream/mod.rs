@@ -8,6 +8,8 @@ mod chain;
 mod columns;
 pub mod plan;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod transposed;
 
 use std::ops::Range;
@@ -42,7 +44,7 @@ pub fn preprocess<V: StreamValue>(
     let cols = plan.layout.cols.max(1);
     let (tiles, view) = out.split_at_mut(height * width * 3);
     let kept_width = plan.kept.as_ref().map_or(width, |columns| columns.outputs);
-    let mut kept = Kept::new(if view.is_empty() { 0 } else { height }, kept_width);
+    let mut kept = Kept::new(if view.is_empty() { 0 } else { height }, kept_width)?;
     let work = Work { picture, passes: &plan.tiles, conversions, kernels, tile };
     let targets = rows_of_tiles(tiles, tile, cols);
     in_bands(Bands { height, threads }, targets, &mut kept, |mut band| work.run(&mut band, plan.kept.as_ref()))?;
@@ -57,7 +59,7 @@ pub fn preprocess<V: StreamValue>(
     };
     let bands = Bands { height: tile, threads };
     let targets = rows_of_tiles(view, tile, 1);
-    in_bands(bands, targets, &mut Kept::new(0, 0), |mut band| work.run(&mut band, None))
+    in_bands(bands, targets, &mut Kept::new(0, 0)?, |mut band| work.run(&mut band, None))
 }
 
 /// The rows of all tiles in the order in which they are written: by row of the picture, column of tiles, channel.
@@ -80,9 +82,9 @@ struct Kept {
 }
 
 impl Kept {
-    fn new(rows: usize, width: usize) -> Self {
+    fn new(rows: usize, width: usize) -> Result<Self, Error> {
         let stride = if rows == 0 { 0 } else { 3 * plane_stride(width) };
-        Self { rows: Scratch::new(rows * stride), stride }
+        Ok(Self { rows: Scratch::new(rows.saturating_mul(stride))?, stride })
     }
 }
 
@@ -107,8 +109,8 @@ struct Band<'a, 'o, V> {
 impl Work<'_> {
     fn run<V: StreamValue>(&self, band: &mut Band<'_, '_, V>, kept: Option<&Columns>) -> Result<(), Error> {
         let start = band.rows.start;
-        let mut chain = Chain::new(self.picture, self.passes, band.rows.clone(), self.kernels);
-        let mut shrink = kept.map(Block::new);
+        let mut chain = Chain::new(self.picture, self.passes, band.rows.clone(), self.kernels)?;
+        let mut shrink = kept.map(Block::new).transpose()?;
         let per_row = band.targets.len() / band.rows.len();
         // A row is converted in parts of one tile where a tile is whole strips.
         let plane = plane_stride(per_row / 3 * self.tile);

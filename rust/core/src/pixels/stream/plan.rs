@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use super::columns::Columns;
 use crate::Error;
+use crate::pixels::filters::Filter;
 use crate::pixels::layout::{Layout, Settings};
 use crate::pixels::taps::Taps;
-use crate::pixels::windows::{Arithmetic, Filter, Order};
+use crate::pixels::windows::{Arithmetic, Order};
 
 /// Sizes that are kept; a folder of photos has few.
 const KEPT: usize = 32;

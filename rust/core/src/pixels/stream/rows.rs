@@ -110,11 +110,11 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Room for `rows` rows, of which the first is `start`.
-    pub fn new(width: usize, rows: usize, start: usize) -> Self {
+    /// A ring for `rows` rows, of which the first is `start`.
+    pub fn new(width: usize, rows: usize, start: usize) -> Result<Self, Error> {
         // An odd number of cache lines: rows at a power of two would all fall into the same few sets of the cache.
         let stride = (3 * plane_stride(width)).next_multiple_of(128) + 64;
-        Self { data: Scratch::new(rows * stride), width, start, rows, stride }
+        Ok(Self { data: Scratch::new(rows.saturating_mul(stride))?, width, start, rows, stride })
     }
 
     /// From a row to the next.

@@ -2,6 +2,7 @@
 
 use super::columns::Columns;
 use super::rows::{Rows, plane_stride};
+use crate::error::Result;
 use crate::machine::scratch::Scratch;
 use crate::pixels::kernels::Kernels;
 use crate::pixels::taps::LANES;
@@ -17,14 +18,14 @@ pub struct Block<'a> {
 
 impl<'a> Block<'a> {
     /// A pass over columns.
-    pub fn new(columns: &'a Columns) -> Self {
+    pub fn new(columns: &'a Columns) -> Result<Self> {
         let widest = columns.pieces.iter().map(|piece| piece.inputs).max();
-        Self { columns: Some(columns), outputs: columns.outputs, data: strips(widest.unwrap_or(0)) }
+        Ok(Self { columns: Some(columns), outputs: columns.outputs, data: strips(widest.unwrap_or(0))? })
     }
 
     /// Only take channels apart.
-    pub fn splitting(width: usize) -> Self {
-        Self { columns: None, outputs: width, data: strips(LANES) }
+    pub fn splitting(width: usize) -> Result<Self> {
+        Ok(Self { columns: None, outputs: width, data: strips(LANES)? })
     }
 
     /// Pixels in a row after the pass.
@@ -77,9 +78,9 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Room for pixels of up to four bytes, and what transposing whole squares writes behind them.
-fn strips(pixels: usize) -> Scratch {
-    Scratch::new((pixels * 4 + 3 * LANES) * LANES)
+/// A buffer for pixels of up to four bytes, and for what transposing whole squares writes behind them.
+fn strips(pixels: usize) -> Result<Scratch> {
+    Scratch::new(pixels.saturating_mul(4).saturating_add(3 * LANES).saturating_mul(LANES))
 }
 
 /// Turn the strips of up to 32 pixels back into pieces of `count` rows, from column `first` of each plane on.

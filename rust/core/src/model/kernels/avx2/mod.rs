@@ -1,7 +1,7 @@
 //! AVX2 with FMA: the matrix products by hand, the row kernels by compiling the definition for this instruction set.
 use std::arch::x86_64::*;
 
-use super::float_product::{self, Registers, Shapes, Tile, Weights, block, one_panel};
+use super::float_product::{self, Registers, Shapes, Tile, Weights, block, one_panel, tile};
 use super::{Kernels, Product};
 use crate::machine::cpu::{Avx2, Isa};
 
@@ -104,24 +104,14 @@ impl Registers for Ymm {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
-    unsafe fn tile<W: Weights, const R: usize, const N: usize, const FETCH: bool>(t: &Tile) {
+    unsafe fn compiled<S: Shapes, W: Weights>(p: &mut Product<'_>) {
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn compiled<W: Weights, const R: usize, const N: usize, const FETCH: bool>(t: &Tile) {
-            // SAFETY: the caller of `tile` promises the memory.
-            unsafe { float_product::tile::<Ymm, W, R, N, FETCH>(t) }
+        unsafe fn compiled<S: Shapes, W: Weights>(p: &mut Product<'_>) {
+            // SAFETY: the caller of the outer function promises a checked product.
+            unsafe { float_product::all_panels::<Ymm, S, W>(p) }
         }
-        // SAFETY: the caller promises the memory and the instructions.
-        unsafe { compiled::<W, R, N, FETCH>(t) }
-    }
-
-    unsafe fn expand(w: *const u8, steps: usize, to: *mut f32) {
-        #[target_feature(enable = "avx2")]
-        unsafe fn compiled(w: *const u8, steps: usize, to: *mut f32) {
-            // SAFETY: the caller of `expand` promises the memory.
-            unsafe { float_product::expand::<Ymm>(w, steps, to) }
-        }
-        // SAFETY: the caller promises the memory and the instructions.
-        unsafe { compiled(w, steps, to) }
+        // SAFETY: the caller promises a checked product and the instructions.
+        unsafe { compiled::<S, W>(p) }
     }
 }
 
@@ -133,6 +123,7 @@ const ROWS: usize = 6;
 impl Shapes for Sixteen {
     const DIRECT_ROWS: usize = 2 * ROWS;
 
+    #[inline(always)]
     unsafe fn direct<G: Registers, W: Weights>(p: &mut Product<'_>, panel: usize) -> usize {
         // SAFETY: the caller promises a checked product with the rows and panels that are matched here.
         unsafe {
@@ -151,18 +142,19 @@ impl Shapes for Sixteen {
         }
     }
 
+    #[inline(always)]
     unsafe fn rows<G: Registers, W: Weights, const FETCH: bool>(t: &Tile, rows: usize) -> usize {
         // Tiles of even height: a low one does not hide the latency of its sums.
         let height = rows.div_ceil(rows.div_ceil(ROWS));
         // SAFETY: the caller promises the rows.
         unsafe {
             match height {
-                1 => G::tile::<W, 1, 1, FETCH>(t),
-                2 => G::tile::<W, 2, 1, FETCH>(t),
-                3 => G::tile::<W, 3, 1, FETCH>(t),
-                4 => G::tile::<W, 4, 1, FETCH>(t),
-                5 => G::tile::<W, 5, 1, FETCH>(t),
-                _ => G::tile::<W, ROWS, 1, FETCH>(t),
+                1 => tile::<G, W, 1, 1, FETCH>(t),
+                2 => tile::<G, W, 2, 1, FETCH>(t),
+                3 => tile::<G, W, 3, 1, FETCH>(t),
+                4 => tile::<G, W, 4, 1, FETCH>(t),
+                5 => tile::<G, W, 5, 1, FETCH>(t),
+                _ => tile::<G, W, ROWS, 1, FETCH>(t),
             }
         }
         height

@@ -2,7 +2,7 @@
 //! definition for this instruction set.
 use std::arch::x86_64::*;
 
-use super::float_product::{self, Registers, Shapes, Tile, Weights, block};
+use super::float_product::{self, Registers, Shapes, Tile, Weights, block, tile};
 use super::{Bfloat16Product, Kernels, Product};
 use crate::machine::cpu::{Avx512, Avx512Bf16, Avx512Vnni, Isa};
 
@@ -115,24 +115,14 @@ impl Registers for Zmm {
         }
     }
 
-    unsafe fn tile<W: Weights, const R: usize, const N: usize, const FETCH: bool>(t: &Tile) {
+    unsafe fn compiled<S: Shapes, W: Weights>(p: &mut Product<'_>) {
         #[target_feature(enable = "avx512f")]
-        unsafe fn compiled<W: Weights, const R: usize, const N: usize, const FETCH: bool>(t: &Tile) {
-            // SAFETY: the caller of `tile` promises the memory.
-            unsafe { float_product::tile::<Zmm, W, R, N, FETCH>(t) }
+        unsafe fn compiled<S: Shapes, W: Weights>(p: &mut Product<'_>) {
+            // SAFETY: the caller of the outer function promises a checked product.
+            unsafe { float_product::all_panels::<Zmm, S, W>(p) }
         }
-        // SAFETY: the caller promises the memory and the instructions.
-        unsafe { compiled::<W, R, N, FETCH>(t) }
-    }
-
-    unsafe fn expand(w: *const u8, steps: usize, to: *mut f32) {
-        #[target_feature(enable = "avx512f")]
-        unsafe fn compiled(w: *const u8, steps: usize, to: *mut f32) {
-            // SAFETY: the caller of `expand` promises the memory.
-            unsafe { float_product::expand::<Zmm>(w, steps, to) }
-        }
-        // SAFETY: the caller promises the memory and the instructions.
-        unsafe { compiled(w, steps, to) }
+        // SAFETY: the caller promises a checked product and the instructions.
+        unsafe { compiled::<S, W>(p) }
     }
 }
 
@@ -141,6 +131,7 @@ impl Registers for Zmm {
 pub(super) struct ThirtyTwo;
 
 /// `R` rows times four panels, or what is left; gives their number.
+#[inline(always)]
 unsafe fn few_rows<G: Registers, W: Weights, const R: usize>(p: &mut Product<'_>, panel: usize) -> usize {
     // SAFETY: the caller promises a checked product of `R` rows.
     unsafe {
@@ -155,6 +146,7 @@ unsafe fn few_rows<G: Registers, W: Weights, const R: usize>(p: &mut Product<'_>
 impl Shapes for ThirtyTwo {
     const DIRECT_ROWS: usize = 4;
 
+    #[inline(always)]
     unsafe fn direct<G: Registers, W: Weights>(p: &mut Product<'_>, panel: usize) -> usize {
         // SAFETY: the caller promises a checked product with the rows that are matched here.
         unsafe {
@@ -167,23 +159,25 @@ impl Shapes for ThirtyTwo {
         }
     }
 
+    #[inline(always)]
     unsafe fn rows<G: Registers, W: Weights, const FETCH: bool>(t: &Tile, rows: usize) -> usize {
         // SAFETY: the caller promises the rows.
         unsafe {
             match rows {
-                1 => tile::<G, W, 1, FETCH>(t),
-                2 | 3 => tile::<G, W, 2, FETCH>(t),
-                4 | 5 => tile::<G, W, 4, FETCH>(t),
-                6..=11 => tile::<G, W, 6, FETCH>(t),
-                _ => tile::<G, W, 12, FETCH>(t),
+                1 => one_tile::<G, W, 1, FETCH>(t),
+                2 | 3 => one_tile::<G, W, 2, FETCH>(t),
+                4 | 5 => one_tile::<G, W, 4, FETCH>(t),
+                6..=11 => one_tile::<G, W, 6, FETCH>(t),
+                _ => one_tile::<G, W, 12, FETCH>(t),
             }
         }
     }
 }
 
 /// `R` rows times a panel; gives `R`.
-unsafe fn tile<G: Registers, W: Weights, const R: usize, const FETCH: bool>(t: &Tile) -> usize {
+#[inline(always)]
+unsafe fn one_tile<G: Registers, W: Weights, const R: usize, const FETCH: bool>(t: &Tile) -> usize {
     // SAFETY: the caller promises the rows.
-    unsafe { G::tile::<W, R, 1, FETCH>(t) };
+    unsafe { tile::<G, W, R, 1, FETCH>(t) };
     R
 }

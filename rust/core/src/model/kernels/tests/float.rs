@@ -1,7 +1,7 @@
 //! The blocks of every set's float product, on registers that any machine has.
 use super::super::avx2::Sixteen;
 use super::super::avx512::ThirtyTwo;
-use super::super::float_product::{self, Registers, Shapes, Tile, Weights};
+use super::super::float_product::{self, Registers, Shapes, Weights};
 use super::*;
 
 /// Registers as arrays.
@@ -44,14 +44,9 @@ impl Registers for Arrays {
         [0, 1].map(|step| pairs.map(|pair| f32::from_bits(u32::from(pair[step]) << 16)))
     }
 
-    unsafe fn tile<W: Weights, const R: usize, const N: usize, const FETCH: bool>(t: &Tile) {
-        // SAFETY: the caller promises the memory.
-        unsafe { float_product::tile::<Self, W, R, N, FETCH>(t) }
-    }
-
-    unsafe fn expand(w: *const u8, steps: usize, to: *mut f32) {
-        // SAFETY: the caller promises the memory.
-        unsafe { float_product::expand::<Self>(w, steps, to) }
+    unsafe fn compiled<S: Shapes, W: Weights>(p: &mut Product<'_>) {
+        // SAFETY: the caller promises a checked product.
+        unsafe { float_product::all_panels::<Self, S, W>(p) }
     }
 }
 
