@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timing
 from faster_smolvlm import SmolVLM, SmolVLMConfig, SmolVLMProcessor
 from faster_smolvlm.native import NativeSmolVLM
 from faster_smolvlm.native.engine import Step
 from faster_smolvlm.native.random_weights import random_tensors
 
+from benches import timing
 from examples.train_demo.heldout import scene_items
 
 LOOKUPS = (0, 2, 4, 8)
