@@ -82,7 +82,7 @@ _WITHOUT_EFFECT = frozenset(
 def _setting(default: object = None, *, at_least: int | None = None, drawing: bool = False) -> dict[str, object]:
     """Describe a setting: the value that a call takes if nobody sets it, and the smallest integer that is allowed.
 
-    Settings for `drawing` count with `do_sample` only; `SmolVLM` takes one of them as a wish to draw.
+    Settings for `drawing` count with `do_sample` only; `SmolVLM` draws if one of them is set.
     """
     return {"default": default, "at_least": at_least, "drawing": drawing}
 

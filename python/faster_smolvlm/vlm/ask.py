@@ -40,7 +40,7 @@ class Ask:
     def settings(self) -> dict[str, Any]:
         """Return what `start_generation` takes: settings of `GenerationConfig`, and what it takes beside them.
 
-        Temperature 0 means greedy; one of the settings for drawing asks for it unless `do_sample` is given. Raises
+        Temperature 0 means greedy; without `do_sample`, tokens are drawn if a setting for drawing is given. Raises
         ValueError for several answers to a prompt.
         """
         found: dict[str, Any] = {
