@@ -106,6 +106,7 @@ pub fn for_isa(isa: Isa) -> Option<&'static Kernels> {
 }
 
 /// The kernels of every instruction set that this machine has, the preferred first.
+#[cfg(test)]
 pub fn available() -> Vec<&'static Kernels> {
     Isa::ALL.into_iter().filter_map(for_isa).collect()
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::Error;
 use crate::machine::scratch::Scratch;
 use crate::pixels::kernels::Kernels;
-use crate::pixels::picture::{Band, Picture, StridedView};
+use crate::pixels::picture::{Picture, RowBlock, StridedView};
 use crate::pixels::taps::LANES;
 
 /// Bytes that a plane of `width` takes in a row: whole strips.
@@ -57,7 +57,7 @@ const BAND_BYTES: usize = 1 << 19;
 pub struct Reader<'a> {
     picture: Picture<'a>,
     /// The band that was read last, and which rows it holds.
-    band: Option<(Box<dyn Band + 'a>, Range<usize>)>,
+    band: Option<(Box<dyn RowBlock + 'a>, Range<usize>)>,
 }
 
 impl<'a> Reader<'a> {
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
             empty => {
                 let length = (BAND_BYTES / (4 * bands.width())).next_multiple_of(LANES);
                 let end = (y + length.max(LANES).max(count)).min(bands.height());
-                empty.insert((bands.band(y..end)?, y..end))
+                empty.insert((bands.block(y..end)?, y..end))
             }
         };
         Ok(rows_of(&band.view()?, y - rows.start, count))
