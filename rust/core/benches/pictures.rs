@@ -18,7 +18,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const SIZES: [(usize, usize); 3] = [(1080, 1920), (480, 640), (3508, 2480)];
 
 fn picture(height: usize, width: usize) -> Vec<u8> {
-    (0..height * width * 3).map(|i| (i * 2_654_435_761 >> 13) as u8).collect()
+    (0..height * width * 3).map(|i| ((i * 2_654_435_761) >> 13) as u8).collect()
 }
 
 /// Times each of the works in turn, some rounds long: (median, best) in milliseconds of each.
