@@ -119,8 +119,9 @@ class SmolVLM:
 
         `options` are `progress`, settings of `GenerationConfig` such as `min_new_tokens`, `seed`, `logits_processor`
         or `stopping_criteria`. Tokens are drawn with `do_sample`, and without it if a temperature above 0, `top_k`,
-        `top_p` or `min_p` is given. With the native engine the callables get NumPy arrays, and `progress(done, all)` is called
-        while it works towards the first token, see `NativeEngine`; what it raises ends the call.
+        `top_p` or `min_p` is given. With the native engine the callables get NumPy arrays, and
+        `progress(done, all)` is called while it works towards the first token, see `NativeEngine`; what it raises ends
+        the call.
 
         Raises `MediaError` (a ValueError) that names a picture or clip which cannot be used, TypeError for an
         unknown option, ValueError for values that make no sense.
