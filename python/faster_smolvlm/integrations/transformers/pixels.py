@@ -112,7 +112,7 @@ def why_not(pictures: list[list[Picture]]) -> str:
         return "there are no pictures"
     if kinds != {"uint8 RGB"}:
         other = sorted(kinds - {"uint8 RGB"})[0]
-        return f"a picture holds {other}, where the Rust core is bit-equal for uint8 RGB only"
+        return f"a picture holds {other}; the Rust core is bit-equal for uint8 RGB only"
     return ""
 
 

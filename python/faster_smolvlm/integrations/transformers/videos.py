@@ -87,8 +87,8 @@ def _video_processor(tile: int) -> SmolVLMVideoProcessor:
 def _why_not(video: torch.Tensor) -> str:
     if video.ndim != 4 or video.shape[1] != 3 or str(video.dtype) != "torch.uint8" or video.device.type != "cpu":
         return (
-            f"a video is {video.dtype} {tuple(video.shape)} on {video.device}, "
-            "where the Rust core is bit-equal for uint8 RGB on the CPU only"
+            f"a video is {video.dtype} {tuple(video.shape)} on {video.device}; "
+            "the Rust core is bit-equal for uint8 RGB on the CPU only"
         )
     return ""
 
