@@ -39,6 +39,7 @@ pub(crate) fn scatter_pairs(row: &[i16], index: usize, block: &mut [i16]) {
 
 /// Writes a row into a block of tiles: 64 steps at a time, in units of two bytes.
 #[inline(always)]
+#[allow(dead_code, reason = "for sets that multiply tiles")]
 pub(crate) fn scatter_tiles(row: &[i16], index: usize, block: &mut [i16]) {
     for (tile, row) in block.chunks_exact_mut(TILE_BYTES / 2).zip(row.chunks(TILE_STEPS)) {
         let mut steps = [0; TILE_STEPS];
