@@ -1,6 +1,6 @@
 """What a fresh process costs: import, first token, peak memory on a photograph, and the size of an environment.
 
-    python benches/bench_cold_start.py --config DIR [--threads 2] [--rounds 5] [--wheel FILE]
+    python -m benches.bench_cold_start --config DIR [--threads 2] [--rounds 5] [--wheel FILE]
 
 DIR holds a real `config.json` with the processor's files; the weights are random, written once as bfloat16. With
 --wheel, the wheel and its dependencies are installed into a fresh environment, which has to come without torch, and the

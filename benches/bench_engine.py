@@ -1,6 +1,6 @@
 """The native engine beside Transformers, OpenVINO and llama.cpp on a CPU, alternating in one run.
 
-    python benches/bench_engine.py --config DIR --cache DIR [--work vision --work decode …] [--threads 2] [--rounds 7]
+    python -m benches.bench_engine --config DIR --cache DIR [--work vision --work decode …] [--threads 2] [--rounds 7]
 
 DIR of `--config` holds a real configuration with its tokenizer; all engines get the same random weights, converted once
 into the folder of `--cache`. `--work check-…` says how close each engine is to Transformers in float32. One that is not
@@ -22,36 +22,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timing
-from anchors import checkpoint
-from anchors.cost import Cost
-from anchors.load import Load
-from anchors.side import Settings
-from anchors.worker import Engine, Worker
 from PIL import Image
 
+from benches import timing
+from benches.anchors import checkpoint
+from benches.anchors.cost import Cost
+from benches.anchors.load import Load
+from benches.anchors.side import Settings
+from benches.anchors.worker import Engine, Worker
+
 OURS = Engine(
-    "native", "anchors.native_side", "Native", ("faster_smolvlm",), ("float32", "bfloat16", "int8"),
+    "native", "native_side", "Native", ("faster_smolvlm",), ("float32", "bfloat16", "int8"),
     ("vision", "prefill", "decode", "photo"),
 )  # fmt: skip
 OTHERS = (
     Engine(
-        "Transformers", "anchors.transformers_side", "Transformers", ("transformers", "torch"), ("float32", "bfloat16"),
+        "Transformers", "transformers_side", "Transformers", ("transformers", "torch"), ("float32", "bfloat16"),
         ("vision", "prefill", "decode", "photo"),
     ),
     Engine(
-        "OpenVINO", "anchors.openvino_side", "OpenVino", ("openvino", "openvino_genai"), ("bfloat16 hint",),
+        "OpenVINO", "openvino_side", "OpenVino", ("openvino", "openvino_genai"), ("bfloat16 hint",),
         ("vision", "prefill", "decode"),
     ),
     Engine(
-        "OpenVINO", "anchors.openvino_side", "OpenVino", ("openvino", "openvino_genai"), ("int8 weights",),
+        "OpenVINO", "openvino_side", "OpenVino", ("openvino", "openvino_genai"), ("int8 weights",),
         ("prefill", "decode"),
     ),
     Engine(
-        "llama.cpp", "anchors.llama_cpp_side", "LlamaCpp", ("llama_cpp",), ("BF16", "Q8_0"),
+        "llama.cpp", "llama_cpp_side", "LlamaCpp", ("llama_cpp",), ("BF16", "Q8_0"),
         ("vision", "prefill", "decode", "photo"),
     ),
-    Engine("llama.cpp", "anchors.llama_cpp_side", "LlamaCpp", ("llama_cpp",), ("Q4_0",), ("prefill", "decode")),
+    Engine("llama.cpp", "llama_cpp_side", "LlamaCpp", ("llama_cpp",), ("Q4_0",), ("prefill", "decode")),
 )  # fmt: skip
 REFERENCE = "Transformers float32"
 

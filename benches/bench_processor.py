@@ -1,4 +1,4 @@
-"""The text side of the processor against Transformers': `python benches/bench_processor.py [CHECKPOINT_DIR]`.
+"""The text side of the processor against Transformers': `python -m benches.bench_processor [CHECKPOINT_DIR]`.
 
 Both sides get the same pixels for nothing, so that what is left is the prompt, the tokenizer and the bookkeeping.
 Without a directory, the tokenizer of the real test data is used where FASTER_SMOLVLM_DATA names it.
@@ -18,7 +18,8 @@ import torch
 import transformers
 from faster_smolvlm.processor.processing_smolvlm import SmolVLMProcessor
 from faster_smolvlm.text.tokenization_smolvlm import SmolVLMTokenizer
-from timing import alternate, machine, table
+
+from benches.timing import alternate, machine, table
 
 WIDE = PIL.Image.new("RGB", (1280, 720))
 TURN = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is written on the sign?"}]}

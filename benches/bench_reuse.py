@@ -1,6 +1,6 @@
 """What the native engine saves: a second question, blank tiles, guessing ahead.
 
-    python benches/bench_reuse.py --config DIR [--threads 2] [--rounds 3]
+    python -m benches.bench_reuse --config DIR [--threads 2] [--rounds 3]
 
 DIR holds a real `config.json` with the processor's files; the weights are random bfloat16. Guessing is measured on the
 demo checkpoint's answers to its own questions, and its price on the real size: a step of several tokens against one.
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timing
 from faster_smolvlm import SmolVLM, SmolVLMConfig, SmolVLMProcessor
 from faster_smolvlm.native import NativeSmolVLM
 from faster_smolvlm.native.engine import Step
 from faster_smolvlm.native.random_weights import random_tensors
 
+from benches import timing
 from examples.train_demo.heldout import scene_items
 
 LOOKUPS = (0, 2, 4, 8)

@@ -1,7 +1,7 @@
 """Videos, from the file to the frames for the model: Transformers with torchcodec and other readers, and ours.
 
-    python benches/bench_video.py [--rounds 5] [--seconds 60] [--only CLIP] [--sides …] [clip …]
-    python benches/bench_video.py --memory CLIP    # peak memory for CLIP and for its first 10 s, as many frames of each
+    python -m benches.bench_video [--rounds 5] [--seconds 60] [--only CLIP] [--sides …] [clip …]
+    python -m benches.bench_video --memory CLIP    # peak memory for CLIP and for its first 10 s, as many frames of each
 
 Without clips it writes its own (720p H.264, with and without B-frames, and the first one ten times over), kept in
 $FASTER_SMOLVLM_BENCH, or a temporary folder, for the next run; `--make` does no more than that. Readers that are not
@@ -25,8 +25,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from timing import alternate, machine, table
+from benches.timing import alternate, machine, table
 
 THREADS = 2
 SAMPLE = {"num_frames": 64, "fps": 1}
@@ -147,7 +146,7 @@ def sides() -> dict[str, Callable[[], Callable[[str], Any]]]:
 
 def peak_memory(side: str, path: Path, fps: float = 1) -> tuple[int, int]:
     """Peak resident bytes that one call adds to what the imports take, in a process of its own; and frames taken."""
-    command = [sys.executable, __file__, "--measure", side, "--fps", str(fps), str(path)]
+    command = [sys.executable, "-m", "benches.bench_video", "--measure", side, "--fps", str(fps), str(path)]
     added, frames = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
     return int(added), int(frames)
 

@@ -1,6 +1,6 @@
 """How far the native engine's logits and image tokens are from Transformers' in float32, for each kind of weights.
 
-    python benches/engine_numerics.py --config DIR [--layers N] [--weights NAME ...] [--isa NAME ...]
+    python -m benches.engine_numerics --config DIR [--layers N] [--weights NAME ...] [--isa NAME ...]
 
 DIR holds a real `config.json`. The weights are drawn as GPT-2's are: matrices and embeddings normal with the config's
 `initializer_range`, what a branch adds to the stream divided by sqrt(2 · layers), the head untied. They are rounded to

@@ -1,6 +1,6 @@
 """Watch a looped clip for minutes and see whether memory grows.
 
-    python benches/soak_watch.py [--minutes 10] [--model demo] [clip]
+    python -m benches.soak_watch [--minutes 10] [--model demo] [clip]
 
 The frames come at the pace of a camera, two a second, and the minutes are those of the video. Each prints the most
 memory that was resident in it; fails where the last minute's is 1 % or more above the first's.
@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from bench_video import write_clip
+from benches.bench_video import write_clip
 
 EVERY = 0.5
 

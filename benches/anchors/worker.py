@@ -112,7 +112,9 @@ def _serve(connection: Connection, engine: Engine, precision: str, settings: Set
             return
         try:
             if side is None:
-                side = getattr(importlib.import_module(engine.module), engine.side)(settings, precision)
+                side = getattr(importlib.import_module(f".{engine.module}", __package__), engine.side)(
+                    settings, precision
+                )
             result: Any = None
             if kind == "prepare":
                 runs[arguments[0]] = getattr(side, name)(*arguments[1:])

@@ -9,6 +9,7 @@ import pytest
 from faster_smolvlm.auto import family_of
 from faster_smolvlm.checkpoint.hub import checkpoint
 from faster_smolvlm.families import FAMILIES, Family, family_named
+from faster_smolvlm.modeling.engines.known_modules import is_known
 from faster_smolvlm.pixels.backends import BACKENDS, image_processor_class
 
 
@@ -17,6 +18,7 @@ def test_a_row_is_what_its_classes_say(family: Family) -> None:
     config, model, processor = family.config_class(), family.model_class(), family.processor_class()
     assert config.model_type == processor.model_type == family.model_type
     assert model.config_class is config
+    assert is_known(model), "generate of this class is never served by the native engine"
     assert ("video_processor" in processor.get_attributes()) == family.has_video
     suffixes = {"torchvision": "", "pil": "Pil"}
     for backend in BACKENDS:

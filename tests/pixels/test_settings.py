@@ -10,7 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 from faster_smolvlm import MediaPolicy, SmolVLMImageProcessor, SmolVLMVideoProcessor
-from faster_smolvlm.pixels.settings import SETTINGS, Reader, call_names, names, unknown_setting
+from faster_smolvlm.pixels.settings import SETTINGS, Reader, call_names, names
+from faster_smolvlm.unknown_names import unknown_name
 
 from tests.helpers.setting_values import CLIP, CLIPS, NOISE, PICTURES, SMALL
 from tests.helpers.video_clips import write_clip
@@ -90,9 +91,9 @@ def test_values_of_another_type_are_errors(reader: Reader, name: str) -> None:
 
 
 def test_the_nearest_known_name_is_named() -> None:
-    assert "'do_resize'" in str(unknown_setting("do_resise", SETTINGS))
-    assert "'media_policy'" in str(unknown_setting("policy", SETTINGS))
-    assert "nearest" not in str(unknown_setting("anything", ()))
+    assert "'do_resize'" in str(unknown_name("do_resise", SETTINGS))
+    assert "'media_policy'" in str(unknown_name("policy", SETTINGS))
+    assert "nearest" not in str(unknown_name("anything", ()))
 
 
 @pytest.mark.parametrize("kind", PROCESSORS.values())

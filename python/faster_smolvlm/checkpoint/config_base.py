@@ -9,7 +9,8 @@ import typing
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .hub import Checkpoint, checkpoint, split_hub_options
+from ..unknown_names import is_misspelt, unknown_name
+from .hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_options
 from .json_files import JsonObject, json_text, read_json
 
 if typing.TYPE_CHECKING:
@@ -113,7 +114,13 @@ class PretrainedConfig:
 
     @classmethod
     def from_dict(cls, values: JsonObject, **overrides: object) -> Self:
-        """Build from the content of a `config.json`; `overrides` win over it. The dict is not changed."""
+        """Build from the content of a `config.json`; `overrides` win over it. The dict is not changed.
+
+        Raises TypeError for an override that looks like a misspelt field; other unknown ones are kept as attributes.
+        """
+        for name in overrides:
+            if name not in values and name not in cls._hints and is_misspelt(name, cls._hints):
+                raise unknown_name(name, cls._hints)
         return cls(**{**copy.deepcopy(values), **overrides})
 
     @classmethod
@@ -133,6 +140,9 @@ class PretrainedConfig:
         Raises OSError if there is no such file or it is no JSON object, ValueError for another model type.
         """
         hub_options, overrides = split_hub_options(options)
+        for name in overrides:
+            if is_misspelt(name, HUB_NAMES):
+                raise unknown_name(name, HUB_NAMES)
         return cls.from_checkpoint(checkpoint(name_or_dir, **hub_options), **overrides)
 
     @classmethod

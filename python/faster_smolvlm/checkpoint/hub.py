@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from ..unknown_names import check_names
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
@@ -30,11 +32,14 @@ class HubOptions(TypedDict, total=False):
     local_files_only: bool
 
 
+HUB_NAMES = tuple(HubOptions.__annotations__)
+
+
 def split_hub_options(arguments: Mapping[str, object]) -> tuple[HubOptions, dict[str, Any]]:
     """Part keyword arguments in those about the hub and the others."""
     options: HubOptions = {}
     others: dict[str, Any] = dict(arguments)
-    for name in HubOptions.__annotations__:
+    for name in HUB_NAMES:
         if name in others:
             options[name] = others.pop(name)  # type: ignore[literal-required]
     return options, others
@@ -116,9 +121,7 @@ def checkpoint(name_or_dir: str | os.PathLike[str], **options: Unpack[HubOptions
 
     Raises TypeError for a keyword argument that is none of `HubOptions`, OSError for the path of a file.
     """
-    unknown = split_hub_options(options)[1]
-    if unknown:
-        raise TypeError(f"unexpected keyword argument(s): {', '.join(sorted(unknown))}")
+    check_names(options, HUB_NAMES)
     name = os.fspath(name_or_dir)
     if os.path.isdir(name):
         return Checkpoint(name, Path(name))

@@ -189,9 +189,9 @@ def _prefill_operations(config: SmolVLMConfig, tokens: int) -> float:
 
 
 def peak_memory() -> int:
-    """Return how many bytes the process held at its peak; 0 if the system does not tell."""
+    """Return how many bytes the process held at its peak; 0 if the system does not say."""
     try:
-        with open("/proc/self/status") as lines:  # getrusage would tell of the process that started this one, too
+        with open("/proc/self/status") as lines:  # getrusage counts the process that started this one, too
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         pass

@@ -77,7 +77,7 @@ def _answer(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace
 
 
 def _question(source: str, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """Return the prompt and the arguments for a picture, or for a clip, which its name or its data URI tells."""
+    """Return the prompt and the arguments for a picture or a clip: its name or its data URI says which it is."""
     kind = source[5:] if source.startswith("data:") else mimetypes.guess_type(source.partition("?")[0])[0] or ""
     clip = kind.startswith("video/")
     prompt = options.prompt or (DEFAULT_CLIP_PROMPT if clip else DEFAULT_PROMPT)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoint.hub import HubOptions, checkpoint
 from ..checkpoint.json_files import json_text, read_json
+from ..unknown_names import UnknownSettingError, check_names
 from .caller import warn_caller
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ _WITHOUT_EFFECT = frozenset(
 def _setting(default: object = None, *, at_least: int | None = None, drawing: bool = False) -> dict[str, object]:
     """Describe a setting: the value that a call takes if nobody sets it, and the smallest integer that is allowed.
 
-    Settings for `drawing` count with `do_sample` only; `SmolVLM` takes one of them as a wish to draw.
+    Settings for `drawing` count with `do_sample` only; `SmolVLM` draws if one of them is set.
     """
     return {"default": default, "at_least": at_least, "drawing": drawing}
 
@@ -204,6 +205,8 @@ class GenerationConfig:
 
 _FIELDS = tuple(entry for entry in fields(GenerationConfig) if entry.name != "extra")
 SETTINGS = frozenset(entry.name for entry in _FIELDS)
+ARGUMENTS = SETTINGS | _OFF.keys() | _WITHOUT_EFFECT
+"""What a call takes: the settings, and those of Transformers that can only be off or change nothing."""
 _AT_LEAST: dict[str, int] = {e.name: e.metadata["at_least"] for e in _FIELDS if e.metadata.get("at_least") is not None}
 _DRAWING = tuple(entry.name for entry in _FIELDS if entry.metadata.get("drawing"))
 _DEFAULTS = GenerationConfig()
@@ -217,17 +220,19 @@ def asks_to_draw(settings: Mapping[str, object]) -> bool:
     return any(settings.get(name) is not None for name in _DRAWING)
 
 
-def resolve(arguments: Mapping[str, object], given: object, model_default: GenerationConfig) -> GenerationConfig:
+def resolve(
+    arguments: Mapping[str, object],
+    given: object,
+    model_default: GenerationConfig,
+    *,
+    also_named: Iterable[str] = (),
+) -> GenerationConfig:
     """Merge the settings of one call: `arguments` win over the config `given`, over the model's own, over the defaults.
 
-    `given` is a `GenerationConfig`, one of Transformers, a mapping or None. Raises ValueError for an argument that
-    nobody knows.
+    `given` is a `GenerationConfig`, one of Transformers, a mapping or None. Raises `UnknownSettingError` for an
+    argument that nobody knows; it may suggest one of `also_named`.
     """
-    unknown = [name for name in arguments if name not in SETTINGS and name not in _OFF and name not in _WITHOUT_EFFECT]
-    if unknown:
-        raise ValueError(
-            f"generate() got argument(s) that it does not know: {', '.join(map(repr, unknown))}. Check the spelling."
-        )
+    check_names(arguments, ARGUMENTS, also_named=also_named, error=UnknownSettingError)
     config = GenerationConfig()
     if given is not None:
         config = config.filled_from(given if isinstance(given, GenerationConfig) else _from_foreign(given))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from .arrays import Array
 from .beam import BeamSearch
@@ -47,9 +47,17 @@ class Request:
         processors, criteria = tuple(logits_processor or ()), tuple(stopping_criteria or ())
         return cls(generation_config, processors, criteria, tokenizer, generator, seed, settings)
 
-    def resolve(self, model_default: GenerationConfig) -> GenerationConfig:
-        """Return all settings of the call; see `config.resolve`, also for the errors."""
-        return resolve(self.settings, self.generation_config, model_default)
+    def resolve(self, model_default: GenerationConfig, inputs: Iterable[str] = ()) -> GenerationConfig:
+        """Return all settings of the call; see `config.resolve`, also for the errors.
+
+        `inputs` are the names of what the model takes, which the error for an unknown argument may suggest.
+        """
+        also_named = (*REQUEST_NAMES, *inputs)
+        return resolve(self.settings, self.generation_config, model_default, also_named=also_named)
+
+
+REQUEST_NAMES = tuple(entry.name for entry in fields(Request) if entry.name != "settings")
+"""The arguments of `generate` that are neither inputs of the model nor settings."""
 
 
 @dataclass(frozen=True)

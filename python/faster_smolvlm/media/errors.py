@@ -1,8 +1,8 @@
 """What can be wrong with a picture or a video from outside.
 
-Messages name the source and state limits. They never hold what a decoder said, object addresses, queries of URLs or the
-payload of a data URI: they may be shown to whoever sent the file. Each class is also of the types that Transformers
-raises in its place.
+Messages name the source and state limits. They never hold messages of a decoder, object addresses, queries of URLs
+or the payload of a data URI: they may be shown to whoever sent the file. Each class is also of the
+types that Transformers raises in its place.
 """
 
 from __future__ import annotations

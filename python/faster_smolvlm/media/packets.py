@@ -111,7 +111,7 @@ def read_table(packets: Iterator[av.Packet], codec: str, extradata: bytes | None
 
 
 def skippable(codec: str, extradata: bytes | None) -> Callable[[av.Packet], bool]:
-    """Return a test: can every other frame be decoded without this packet? False if that cannot be told."""
+    """Return a test: can every other frame be decoded without this packet? False if that is unknown."""
     nal = _nal_reader(codec, extradata)
     if nal is None:
         return lambda packet: False

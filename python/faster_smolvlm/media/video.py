@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _rust
+from ..unknown_names import check_names, parameters_of
 from .image import load_frames
 from .kinds import MediaSource, is_source
 from .limits import check_array
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from .kinds import AnyArray
 
 __all__ = ["Sampler", "VideoMetadata", "VideoReader", "default_sample_indices_fn", "load_video"]
+
+
+# What callers of Transformers pass to `load_video` and what has no meaning here.
+_IGNORED = frozenset({"backend"})
 
 
 @overload
@@ -72,7 +77,8 @@ def load_video(
 
     Returns uint8 frames (frames, height, width, 3), RGB, and the `VideoMetadata`; frames of an array or tensor keep
     their type and layout, and their frame rate is not known. Raises ValueError if several rules are given, if more
-    frames are asked for than there are, and for what is not one clip; a `MediaError` as `VideoReader`.
+    frames are asked for than there are, and for what is not one clip; TypeError for `kwargs` without a
+    `sample_indices_fn` that reads them; a `MediaError` as `VideoReader`.
     """
     given = [num_frames is not None, fps is not None, sampling is not None]
     if sum(given) > 1 and sample_indices_fn is None:
@@ -80,6 +86,8 @@ def load_video(
             "`num_frames`, `fps`, `sample_indices_fn` and `sampling` are mutually exclusive arguments, please use "
             "only one!"
         )
+    if sample_indices_fn is None:
+        check_names(kwargs.keys() - _IGNORED, parameters_of(load_video))
     sampler: Sampler = partial(
         sample_indices_fn or partial(default_sample_indices_fn, num_frames=num_frames, fps=fps), **kwargs
     )

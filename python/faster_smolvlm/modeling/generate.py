@@ -134,7 +134,7 @@ class GenerationMixin(SmolVLMPreTrainedModel[SmolVLMConfig]):
 
     def _plan(self, inputs: ModelInputs, request: Request, forced: str | None) -> tuple[Plan, AnyEngine]:
         """Check the inputs, set the call up and choose its engine, the one that is `forced` if any is."""
-        config = request.resolve(self.generation_config)
+        config = request.resolve(self.generation_config, inputs=(*NAMES, "streamer", "engine"))
         vocabulary = self.get_input_embeddings().num_embeddings
         prompts = check_prompts(inputs.input_ids, inputs.inputs_embeds, vocabulary)
         mask = check_mask(inputs, prompts, config)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..checkpoint import weights
 from ..checkpoint.config_base import PretrainedConfig
-from ..checkpoint.hub import Checkpoint, HubOptions, checkpoint
+from ..checkpoint.hub import HUB_NAMES, Checkpoint, HubOptions, checkpoint
+from ..unknown_names import check_names, parameters_of
 from . import ops
 from .modeling_outputs import ModelOutput
 
@@ -84,6 +85,7 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         Raises OSError for missing or broken files, RuntimeError that names the tensors if the weights do not fit
         the config, ValueError for a checkpoint of another kind of model.
         """
+        check_names(hub_options, HUB_NAMES, also_named=parameters_of(cls.from_pretrained))
         files = checkpoint(pretrained_model_name_or_path, **hub_options)
         target = _device(device if device is not None else device_map)
         config = cls._read_config(files) if config is None else copy.deepcopy(config)

@@ -37,7 +37,7 @@ def start_generation(
     """
     inputs = {name: arguments.pop(name) for name in _INPUTS if name in arguments}
     request = Request.of(generation_config, logits_processor, stopping_criteria, **arguments)
-    config = request.resolve(model.generation_config)
+    config = request.resolve(model.generation_config, inputs=_INPUTS)
     if (config.num_beams or 1) > 1:
         raise NotImplementedError(
             f"The native engine has no beam search (num_beams={config.num_beams}): "

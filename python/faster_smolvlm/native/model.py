@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from .._rust import NativeModel
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
-from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
+from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_options
 from ..checkpoint.weights import WeightFiles
 from ..generation.caller import warn_caller
 from ..generation.config import FILE_NAME, GenerationConfig
+from ..unknown_names import check_names, parameters_of
 from .engine import NativeEngine, Progress
 from .frames import Float32, FrameEncoder
 from .reuse import FeatureCache, PrefixCache
@@ -80,9 +81,7 @@ class NativeSmolVLM(FrameEncoder):
         MemoryError if the system does not give the memory.
         """
         start = time.perf_counter()
-        unknown = cache_limits.keys() - CacheLimits.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"NativeSmolVLM got unexpected keyword argument(s): {', '.join(sorted(unknown))}")
+        check_names(cache_limits, CacheLimits.__annotations__, also_named=parameters_of(NativeSmolVLM))
         if dtype not in DTYPES[1:]:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
         if quantization not in (None, "int8"):
@@ -131,6 +130,7 @@ class NativeSmolVLM(FrameEncoder):
         `dtype="auto"` stores the weights as the checkpoint does (float16 as float32).
         """
         hub_options, options = split_hub_options(options)
+        check_names(options, {*CacheLimits.__annotations__, *parameters_of(NativeSmolVLM)}, also_named=HUB_NAMES)
         return cls.from_checkpoint(checkpoint(name_or_dir, **hub_options), dtype=dtype, **options)
 
     @classmethod

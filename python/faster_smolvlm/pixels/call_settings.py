@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypedDict
 
+from ..unknown_names import check_names
 from .setting_checks import is_of_torch
-from .settings import OF_CALLER, SETTINGS, Reader, call_names, check_names
+from .settings import OF_CALLER, SETTINGS, Reader, call_names
 from .size import SizeDict, size_dict
 
 Settings = dict[str, Any]

@@ -14,6 +14,7 @@ from ..batch_feature import BatchFeature
 from ..checkpoint.json_files import JsonObject
 from ..media import MediaPolicy
 from ..media.nesting import nest_pictures
+from ..unknown_names import check_names
 from .arithmetic import Arithmetic
 from .call_settings import Settings, call_settings, check_complete, check_of_caller, plain, standardize, tensor_type
 from .output import Wrap, check_output, pack_frames
@@ -172,6 +173,7 @@ class SmolVLMImageProcessorBase(SettingsFiles):
         Kept as Transformers computes it: if the tile does not divide the longest edge it can differ from the tiling.
         """
         kwargs: Settings = {name: getattr(self, name) for name in ("do_image_splitting", "max_image_size", "size")}
+        check_names(images_kwargs or {}, names(self._reader))
         kwargs.update(images_kwargs or {})
         if not kwargs["do_image_splitting"]:
             return 0, 0, 0

@@ -7,9 +7,7 @@ code that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import Flag
 from functools import cache
 
@@ -142,20 +140,3 @@ IGNORED = frozenset(
     }
 )
 """What callers of Transformers pass to `from_pretrained` and what has no meaning here."""
-
-
-def unknown_setting(name: str, known: Collection[str], group: str = "") -> TypeError:
-    """Return the error for a setting that nobody reads: it names the setting and the nearest known one.
-
-    `group` is empty or " in images_kwargs" for a setting that was given there.
-    """
-    (nearest,) = get_close_matches(name, sorted(known), n=1, cutoff=0.0) or ("",)
-    hint = f"; the nearest known one is {nearest!r}" if nearest else ""
-    return TypeError(f"got an unexpected keyword argument {name!r}{group}: nothing here reads it{hint}")
-
-
-def check_names(given: Collection[str], known: Collection[str], group: str = "") -> None:
-    """Raise TypeError if one of the given names is not known."""
-    for name in given:
-        if name not in known:
-            raise unknown_setting(name, known, group)

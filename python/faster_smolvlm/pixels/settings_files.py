@@ -6,16 +6,16 @@ import copy
 import logging
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, cast, overload
 
 import numpy as np
 
-from ..checkpoint.hub import checkpoint, split_hub_options
+from ..checkpoint.hub import HUB_NAMES, checkpoint, split_hub_options
 from ..checkpoint.json_files import JsonObject, json_text, read_json
+from ..unknown_names import is_misspelt, unknown_name
 from .call_settings import Settings
-from .settings import IGNORED, OF_CALLER, Reader, names, unknown_setting
+from .settings import IGNORED, OF_CALLER, Reader, names
 from .size import SizeDict
 
 Self = TypeVar("Self", bound="SettingsFiles")
@@ -24,8 +24,6 @@ _LOG = logging.getLogger(__name__)
 PROCESSOR_FILE = "processor_config.json"
 # Names of classes, which files hold beside the settings.
 CLASS_NAMES = ("feature_extractor_type", "processor_class", "image_processor_type", "video_processor_type")
-# How similar an unknown name has to be to a setting's to be taken for a misspelt one.
-_MISSPELT = 0.8
 
 
 class SettingsFiles:
@@ -121,7 +119,7 @@ class SettingsFiles:
         known = (*names(cls._reader), *cls._also_read)
         unused = {name: value for name, value in kwargs.items() if name not in known}
         if unused and not return_unused:
-            raise unknown_setting(next(iter(unused)), known)
+            raise unknown_name(next(iter(unused)), (*known, *HUB_NAMES))
         held = {name: value for name, value in settings.items() if name not in OF_CALLER}
         if len(held) < len(settings):
             _LOG.warning("No file can set %s; ignored.", ", ".join(sorted(set(settings) - set(held))))
@@ -147,8 +145,8 @@ class SettingsFiles:
         """Keep what is no setting as attributes; raise TypeError for what looks like a misspelt one."""
         known = names(self._reader)
         for name in values:
-            if self._is_foreign(name) and get_close_matches(name, known, n=1, cutoff=_MISSPELT):
-                raise unknown_setting(name, known)
+            if self._is_foreign(name) and is_misspelt(name, known):
+                raise unknown_name(name, known)
         vars(self).update({name: value for name, value in values.items() if name not in CLASS_NAMES})
 
     @classmethod

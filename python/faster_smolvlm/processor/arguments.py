@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from ..pixels.call_settings import Settings
 from ..pixels.protocols import VideoProcessor
-from ..pixels.settings import Reader, call_names, check_names
+from ..pixels.settings import Reader, call_names
 from ..text.call_options import TextOptions
+from ..unknown_names import check_names
 
 TEXT = frozenset(TextOptions.__annotations__)
 OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets", "sanitize_control_tokens"})
@@ -57,13 +58,13 @@ class CallArguments:
                 values[name] = value
 
 
-def check_arguments(given: Mapping[str, object], clips: bool) -> None:
+def check_arguments(given: Mapping[str, object], clips: bool, also_named: Iterable[str] = ()) -> None:
     """Raise TypeError for a name that nobody reads, given flat or in a group such as `images_kwargs`.
 
-    `clips` tells whether there is a video processor.
+    `clips` tells whether there is a video processor; `also_named` are further names that the error may suggest.
     """
     groups = _groups(clips)
-    check_names(given.keys(), {*groups, *groups["common_kwargs"]})
+    check_names(given.keys(), {*groups, *groups["common_kwargs"]}, also_named=also_named)
     for group in groups.keys() & given.keys():
         values = given[group]
         if isinstance(values, Mapping):
@@ -96,18 +97,20 @@ def chat_call_arguments(
     kwargs: Mapping[str, object],
     read_by_template: Collection[str],
     video_processor: VideoProcessor | None,
+    also_named: Iterable[str] = (),
 ) -> tuple[Settings, Any]:
     """Return what `apply_chat_template` passes on to the call, and the pictures given instead of the conversation's.
 
     That are `processor_kwargs`, those of `kwargs` that the template does not read, and the sampling that the video
-    processor is set to. Raises TypeError for a name that neither the template nor the call reads.
+    processor is set to. Raises TypeError for a name that neither the template nor the call reads; it may suggest one of
+    `also_named`.
     """
     call: Settings = {
         **processor_kwargs,
         **{name: value for name, value in kwargs.items() if name not in read_by_template},
     }
     images = call.pop("images", None)
-    check_arguments(call, clips=video_processor is not None)
+    check_arguments(call, clips=video_processor is not None, also_named=(*read_by_template, *also_named))
     if video_processor is not None:
         call.setdefault("num_frames", video_processor.num_frames)
         call.setdefault("fps", video_processor.fps)

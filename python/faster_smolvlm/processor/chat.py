@@ -18,6 +18,7 @@ from ..text.plain_data import plain_data
 from ..text.template_sandbox import Span
 from ..text.token_ids import TokenIds
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
+from ..unknown_names import parameters_of
 from .arguments import chat_call_arguments
 from .files import ChatTemplates
 from .media import media_of
@@ -100,7 +101,13 @@ class ChatProcessor:
         if return_assistant_tokens_mask and not chat_rendering.tracks_generation(template):
             _LOG.warning("return_assistant_tokens_mask is set, but the chat template has no {%% generation %%} block.")
         read_by_template = chat_rendering.template_variables(template)
-        call, images = chat_call_arguments(processor_kwargs or {}, kwargs, read_by_template, self.video_processor)
+        call, images = chat_call_arguments(
+            processor_kwargs or {},
+            kwargs,
+            read_by_template,
+            self.video_processor,
+            parameters_of(ChatProcessor.apply_chat_template),
+        )
         shown: list[Any] = [conversations, tools, documents, kwargs]
         if sanitize_control_tokens:
             shown = mark(plain_data(shown), self.tokenizer.control_tokens(template))

@@ -7,13 +7,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
+from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_options
 from ..checkpoint.json_files import JsonObject, json_text, read_optional_json
 from ..pixels.backends import image_processor_class
 from ..pixels.call_settings import Settings
 from ..pixels.protocols import VideoProcessor
-from ..pixels.settings import IGNORED, Reader, check_names, names
+from ..pixels.settings import IGNORED, Reader, names
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
+from ..unknown_names import check_names
 
 _TOKENIZER = frozenset(
     {"padding_side", "truncation_side", "model_max_length", "bos_token", "eos_token", "pad_token", "unk_token"}
@@ -55,7 +56,7 @@ def read_processor(
     hub_options, rest = split_hub_options({key: value for key, value in kwargs.items() if key not in IGNORED})
     has_video = "video_processor" in kind.get_attributes()
     picture_names, clip_names = names(Reader.PICTURES), names(Reader.CLIPS) if has_video else ()
-    check_names(rest, {*picture_names, *clip_names, *_TOKENIZER, *_OWN, "backend"})
+    check_names(rest, {*picture_names, *clip_names, *_TOKENIZER, *_OWN, "backend"}, also_named=HUB_NAMES)
     source = checkpoint(name_or_dir, **hub_options)
     settings = read_optional_json(source.find("processor_config.json"))
     use_fast = None if kwargs.get("use_fast") is None else bool(kwargs["use_fast"])

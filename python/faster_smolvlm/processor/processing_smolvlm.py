@@ -16,6 +16,7 @@ from ..text.control_tokens import without_marked
 from ..text.expansion import PromptEncoder, PromptPart, prompt_parts
 from ..text.placeholders import Clip, Grid, MediaTokens
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
+from ..unknown_names import nearest_name, parameters_of
 from .arguments import TEXT, CallArguments, sort_arguments
 from .chat import ChatProcessor
 from .counts import as_texts, check_counts
@@ -55,7 +56,9 @@ class SmolVLMProcessor(ChatProcessor):
         **kwargs: object,
     ) -> None:
         if kwargs:
-            raise TypeError(f"Unexpected keyword argument {next(iter(kwargs))}.")
+            unknown = next(iter(kwargs))
+            nearest = nearest_name(unknown, parameters_of(SmolVLMProcessor))
+            raise TypeError(f"Unexpected keyword argument {unknown}. The nearest known one is {nearest!r}.")
         _check_part("image_processor", image_processor)
         if video_processor is not None:
             _check_part("video_processor", video_processor)

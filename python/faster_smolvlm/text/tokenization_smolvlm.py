@@ -21,6 +21,7 @@ from .special_tokens import SpecialTokens
 from .token_ids import TokenIds, as_list, tensor_type_of
 from .tokenizer_config import (
     chat_template_of,
+    check_overrides,
     config_text,
     missing_tokens,
     read_backend,
@@ -80,9 +81,11 @@ class SmolVLMTokenizer(SpecialTokens):
         """Read tokenizer.json and tokenizer_config.json of a directory or hub repository.
 
         `options` are those of `HubOptions`; the others replace entries of tokenizer_config.json
-        (`padding_side="left"`). Raises OSError for a missing or broken file.
+        (`padding_side="left"`), and other names are kept in `init_kwargs`. Raises OSError for a missing or broken
+        file, TypeError for a name that looks like a misspelt one.
         """
         hub_options, overrides = split_hub_options(options)
+        check_overrides(overrides)
         if isinstance(pretrained_model_name_or_path, Checkpoint):
             source = pretrained_model_name_or_path
         else:

@@ -8,12 +8,37 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from ..checkpoint.hub import Checkpoint
+from ..checkpoint.hub import HUB_NAMES, Checkpoint
 from ..checkpoint.json_files import JsonObject, read_optional_json
+from ..unknown_names import is_misspelt, unknown_name
 from .special_tokens import NAMED_TOKENS
 
 # Entries about where a tokenizer was loaded from: they are not written.
 _PRIVATE_KEYS = frozenset({"name_or_path", "vocab_file", "tokenizer_file", "is_local", "local_files_only", "backend"})
+
+CONFIG_NAMES = frozenset(
+    {
+        "additional_special_tokens",
+        "chat_template",
+        "clean_up_tokenization_spaces",
+        "extra_special_tokens",
+        "max_len",
+        "model_max_length",
+        "name_or_path",
+        "padding_side",
+        "truncation_side",
+        *NAMED_TOKENS,
+    }
+)
+"""The entries of tokenizer_config.json that are read, but for the names that a config gives to tokens."""
+
+
+def check_overrides(names: Iterable[str]) -> None:
+    """Raise TypeError for a name that looks like a misspelt one. A checkpoint may name any token (`image_token`)."""
+    known = {*CONFIG_NAMES, *HUB_NAMES}
+    for name in names:
+        if name not in known and not name.endswith("_token") and is_misspelt(name, known):
+            raise unknown_name(name, known)
 
 
 def read_config(files: Checkpoint) -> JsonObject:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..generation.config import asks_to_draw
+from ..generation.config import ARGUMENTS, asks_to_draw
+from ..generation.plan import REQUEST_NAMES
+from ..unknown_names import UnknownSettingError, check_names
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,14 @@ class Ask:
     sampling: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, **options: Any) -> Ask:
-        """Take the options of a call; those without a field of their own are `sampling`."""
+    def of(cls, also_named: Iterable[str] = (), /, **options: Any) -> Ask:
+        """Take the options of a call; those without a field of their own are `sampling`.
+
+        Raises TypeError for an unknown one; it may suggest one of `also_named`.
+        """
         own = {option.name for option in fields(cls)} - {"sampling"}
+        known = {*own, *ARGUMENTS, *REQUEST_NAMES} - {"tokenizer"}
+        check_names(options, known, also_named=also_named, error=UnknownSettingError)
         return cls(
             **{name: value for name, value in options.items() if name in own},
             sampling={name: value for name, value in options.items() if name not in own},
@@ -33,7 +40,7 @@ class Ask:
     def settings(self) -> dict[str, Any]:
         """Return what `start_generation` takes: settings of `GenerationConfig`, and what it takes beside them.
 
-        Temperature 0 means greedy; one of the settings for drawing asks for it unless `do_sample` is given. Raises
+        Temperature 0 means greedy; without `do_sample`, tokens are drawn if a setting for drawing is given. Raises
         ValueError for several answers to a prompt.
         """
         found: dict[str, Any] = {

@@ -95,7 +95,7 @@ class Torch:
 
 
 def engine_of(model: SmolVLMForConditionalGeneration | NativeSmolVLM) -> AnswerEngine:
-    """Return the engine that answers with a model, which tells by what it has: neither class is imported for it."""
+    """Return the engine that answers with a model. An attribute decides, so that neither class is imported for it."""
     if hasattr(model, "isa"):
         return Native(cast("NativeSmolVLM", model))
     return Torch(cast("SmolVLMForConditionalGeneration", model))

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from ..batch_feature import BatchFeature
+from ..checkpoint.hub import HUB_NAMES
 from ..generation.token_bytes import TokenBytes
 from ..media import MediaPolicy, load_image
+from ..unknown_names import check_names, parameters_of
 from .answers import Call, Observation, Result, Stream, Timings
 from .ask import Ask
 from .engines import AnswerEngine, engine_of
@@ -83,6 +85,7 @@ class SmolVLM:
         """
         start = time.perf_counter()
         name = pretrained_model_name_or_path
+        check_names(hub_options, HUB_NAMES, also_named=parameters_of(cls.from_pretrained))
         loading = Loading(name, hub_options, device, dtype, quantization, num_threads, packed_cache_dir)
         model, processor = loading.run()
         return cls(model, processor, policy=policy, load_seconds=time.perf_counter() - start)
@@ -115,14 +118,16 @@ class SmolVLM:
         anything between calls.
 
         `options` are `progress`, settings of `GenerationConfig` such as `min_new_tokens`, `seed`, `logits_processor`
-        or `stopping_criteria`; without `do_sample`, a temperature above 0, `top_k`, `top_p` or `min_p` asks for it.
-        With the native engine the callables get NumPy arrays, and `progress(done, all)` is called while it works
-        towards the first token, see `NativeEngine`; what it raises ends the call.
+        or `stopping_criteria`. Tokens are drawn with `do_sample`, and without it if a temperature above 0, `top_k`,
+        `top_p` or `min_p` is given. With the native engine the callables get NumPy arrays, and
+        `progress(done, all)` is called while it works towards the first token, see `NativeEngine`; what it raises ends
+        the call.
 
-        Raises `MediaError` (a ValueError) that names a picture or clip which cannot be used, ValueError for other
-        arguments.
+        Raises `MediaError` (a ValueError) that names a picture or clip which cannot be used, TypeError for an
+        unknown option, ValueError for values that make no sense.
         """
         ask = Ask.of(
+            parameters_of(SmolVLM.generate),
             max_new_tokens=max_new_tokens,
             do_image_splitting=do_image_splitting,
             skip_special_tokens=skip_special_tokens,
@@ -139,7 +144,7 @@ class SmolVLM:
         the source of the last two may stand under `url`, `path` or `base64` too, and may be what `generate` takes. The
         other arguments are those of `generate`.
         """
-        return self._start([messages], Ask.of(**options)).run()[0]
+        return self._start([messages], Ask.of(parameters_of(SmolVLM.chat), **options)).run()[0]
 
     def stream(
         self,
@@ -153,7 +158,7 @@ class SmolVLM:
 
         Pictures are read before this returns; each piece is made when it is asked for.
         """
-        ask = Ask.of(**options)
+        ask = Ask.of(parameters_of(SmolVLM.stream), **options)
         messages = one_message(prompt, images, videos) if isinstance(prompt, str) else prompt
         return Stream(self._start([messages], ask), self._tokens, ask.skip_special_tokens)
 
@@ -178,6 +183,7 @@ class SmolVLM:
         from .watch import watch  # imports the tokenizer and the reader of videos
 
         options |= {"max_new_tokens": max_new_tokens}
+        Ask.of(parameters_of(SmolVLM.watch), **options)  # refuses what is unknown before the first frame
         return watch(self, source, prompt=prompt, every=every, window=window, **options)
 
     @property

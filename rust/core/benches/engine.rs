@@ -9,20 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use faster_smolvlm_core::machine::cpu::Isa;
-use faster_smolvlm_core::machine::memory::Mapped;
-use faster_smolvlm_core::machine::shared::Share;
-use faster_smolvlm_core::machine::team::Team;
-use faster_smolvlm_core::model::checkpoint::Checkpoint;
-use faster_smolvlm_core::model::kernels::select;
-use faster_smolvlm_core::model::linear::{
-    Activations, Epilogue, Input, InputFormat, Linear, LinearScratch, Order, Quantized, QuantizedRows, Rows, Storage,
+use faster_smolvlm_core::bench::{
+    Activations, Epilogue, Input, InputFormat, Linear, LinearScratch, Mapped, Order, Quantized, QuantizedRows, Rows,
+    Share, Storage, Team, names, select,
 };
-use faster_smolvlm_core::model::{
-    Engine, Frame, KvFormat, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, TextConfig, VisionConfig,
-    WeightFormat,
-    limits::{self, Limits},
-    names,
+use faster_smolvlm_core::{
+    Checkpoint, Engine, Frame, Isa, KvFormat, Limits, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput,
+    TextConfig, VisionConfig, WeightFormat, measure_limits,
 };
 use safetensors::tensor::TensorView;
 
@@ -316,7 +309,7 @@ fn main() -> Outcome<()> {
     });
     let threads = number("ENGINE_THREADS", 2);
     let path = checkpoint(&config())?;
-    let limits = limits::measure(threads, Isa::of_environment()?)?;
+    let limits = measure_limits(threads, Isa::of_environment()?)?;
     println!(
         "{threads} threads: {:.1} GB/s read, {:.1} GFLOP/s float32, {:.1} bfloat16",
         limits.read_bytes / 1e9,

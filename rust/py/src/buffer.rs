@@ -1,8 +1,10 @@
 //! NumPy arrays over buffers of the pool. The array holds the buffer; every view, tensor or DLPack capsule made from it
 //! holds the array; so the buffer comes back when the last of them is gone.
 
-use faster_smolvlm_core::machine::output_buffers::{self as pool, Buffer};
-use faster_smolvlm_core::pixels::frame_mask::fill_mask;
+use faster_smolvlm_core::{
+    fill_mask,
+    output_buffers::{self as pool, Buffer},
+};
 use numpy::ndarray::{ArrayViewD, IxDyn};
 use numpy::{Element, PyArrayDyn, PyReadwriteArray4, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;

@@ -1,8 +1,7 @@
 //! The dictionaries that Python gives for a model, mirrored field by field.
 use std::path::PathBuf;
 
-use faster_smolvlm_core::machine::cpu::Isa;
-use faster_smolvlm_core::model::{KvFormat, LoadOptions, ModelConfig, TextConfig, VisionConfig, WeightFormat};
+use faster_smolvlm_core::{Isa, KvFormat, LoadOptions, ModelConfig, TextConfig, VisionConfig, WeightFormat};
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 

@@ -1,14 +1,9 @@
 //! Bindings of the image half of the core.
 
-use faster_smolvlm_core::Error;
-use faster_smolvlm_core::pixels::convert::{Conversion, Formula};
-use faster_smolvlm_core::pixels::definition::{Real, resize, resize_float};
-use faster_smolvlm_core::pixels::filters::Filter;
-use faster_smolvlm_core::pixels::kernels::{Loops, StreamValue};
-use faster_smolvlm_core::pixels::layout::{Layout, Settings, Target};
-use faster_smolvlm_core::pixels::picture::{Image, ImageView, Picture};
-use faster_smolvlm_core::pixels::preprocess::{Pixels, preprocess_batch};
-use faster_smolvlm_core::pixels::windows::Arithmetic;
+use faster_smolvlm_core::{
+    Arithmetic, Conversion, Error, Filter, Formula, Image, ImageView, Layout, Loops, Picture, Pixels, Real, Settings,
+    StreamValue, Target, preprocess_batch, resize, resize_float,
+};
 use numpy::{Element, IntoPyArray, PyArray3, PyReadonlyArray2, PyReadonlyArray3, PyReadwriteArray4};
 use numpy::{PyUntypedArrayMethods, ndarray::Array3};
 use pyo3::exceptions::PyValueError;
@@ -282,5 +277,5 @@ pub(crate) fn kernel_names() -> PyResult<Vec<&'static str>> {
 /// Threads that pictures are spread over.
 #[pyfunction]
 pub(crate) fn image_threads() -> usize {
-    faster_smolvlm_core::machine::picture_threads::count()
+    faster_smolvlm_core::picture_threads::count()
 }

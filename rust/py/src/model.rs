@@ -1,12 +1,9 @@
 //! The native CPU engine as Python sees it: one class that holds a model and its sequences.
 use std::sync::{Mutex, MutexGuard};
 
-use faster_smolvlm_core::Error;
-use faster_smolvlm_core::machine::cpu::Isa;
-use faster_smolvlm_core::machine::fingerprint;
-use faster_smolvlm_core::model::{
-    Checkpoint, Engine, Frame, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput, kv::PAGE, limits,
-    linear::packed_file::Outcome,
+use faster_smolvlm_core::{
+    Checkpoint, Engine, Error, Frame, Isa, LoadOptions, ModelConfig, Outcome, Output, PAGE, STEP_ROWS, StepInput,
+    fingerprint, measure_limits,
 };
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3, PyUntypedArrayMethods,
@@ -220,7 +217,7 @@ impl NativeModel {
 /// of `num_threads` threads together.
 #[pyfunction]
 pub(crate) fn machine_limits(py: Python<'_>, num_threads: usize) -> PyResult<(f64, f64, Option<f64>)> {
-    let limits = detach(py, || limits::measure(num_threads, Isa::of_environment()?))?;
+    let limits = detach(py, || measure_limits(num_threads, Isa::of_environment()?))?;
     Ok((limits.read_bytes, limits.flops, limits.bfloat16_flops))
 }
 
@@ -233,5 +230,5 @@ pub(crate) fn weights_fingerprint(
 ) -> PyResult<u64> {
     let arrays = arrays.iter().map(PythonBytes::new).collect::<PyResult<Vec<_>>>()?;
     let slices: Vec<&[u8]> = arrays.iter().map(AsRef::as_ref).collect();
-    detach(py, || Ok(fingerprint::fingerprint(&slices, num_threads)))
+    detach(py, || Ok(fingerprint(&slices, num_threads)))
 }

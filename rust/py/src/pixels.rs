@@ -3,8 +3,7 @@
 use std::ffi::{CStr, c_void};
 use std::ops::Range;
 
-use faster_smolvlm_core::Error;
-use faster_smolvlm_core::pixels::picture::{Band, Bands, ImageView, Picture, StridedView, Strides};
+use faster_smolvlm_core::{Error, ImageView, Picture, RowBlock, RowSource, StridedView, Strides};
 use numpy::{PyReadonlyArray3, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -174,7 +173,7 @@ struct Copied {
     height: usize,
 }
 
-impl Band for Copied {
+impl RowBlock for Copied {
     fn view(&self) -> Result<StridedView<'_>, Error> {
         whole_rows(&self.pixels, self.height, self.width)
     }
@@ -187,7 +186,7 @@ pub(crate) struct Blocks {
     height: usize,
 }
 
-impl Bands for Blocks {
+impl RowSource for Blocks {
     fn height(&self) -> usize {
         self.height
     }
@@ -196,13 +195,13 @@ impl Bands for Blocks {
         self.width
     }
 
-    fn band<'a>(&'a self, rows: Range<usize>) -> Result<Box<dyn Band + 'a>, Error> {
+    fn block<'a>(&'a self, rows: Range<usize>) -> Result<Box<dyn RowBlock + 'a>, Error> {
         let height = rows.len();
         Python::attach(|py| {
             let corners = (0, rows.start, self.width, rows.end);
             let band = self.image.bind(py).call_method1("crop", (corners,))?;
             Ok(match Pixels::export(&band, self.width, height) {
-                Ok(pixels) => Box::new(pixels) as Box<dyn Band>,
+                Ok(pixels) => Box::new(pixels) as Box<dyn RowBlock>,
                 // The blocks are smaller than a band.
                 Err(error) if error.is_instance_of::<PyValueError>(py) => Box::new(Copied {
                     pixels: band.call_method1("tobytes", ("raw", "RGBX"))?.extract()?,
@@ -216,7 +215,7 @@ impl Bands for Blocks {
     }
 }
 
-impl Band for Pixels {
+impl RowBlock for Pixels {
     fn view(&self) -> Result<StridedView<'_>, Error> {
         self.strided()
     }

@@ -1,5 +1,5 @@
 //! Arrays of bytes that Python owns, read where they lie.
-use faster_smolvlm_core::model::{MemoryTensor, TensorType, checkpoint::Memory};
+use faster_smolvlm_core::{Memory, MemoryTensor, TensorType};
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

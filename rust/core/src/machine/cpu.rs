@@ -8,13 +8,13 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 
 /// Environment variable that names the instruction set of the model.
-pub const MODEL_VARIABLE: &str = "FASTER_SMOLVLM_ISA";
+pub(crate) const MODEL_VARIABLE: &str = "FASTER_SMOLVLM_ISA";
 /// Environment variable that names the inner loops of pictures.
-pub const PICTURE_VARIABLE: &str = "FASTER_SMOLVLM_IMAGE_KERNELS";
+pub(crate) const PICTURE_VARIABLE: &str = "FASTER_SMOLVLM_IMAGE_KERNELS";
 
 /// Whether every machine that this code is compiled for multiplies and adds with one rounding. Where it is false the
 /// plain code rounds twice: without the instruction each multiply-add would be a call of a library.
-pub const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+pub(crate) const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
 /// An instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,13 +80,13 @@ impl Isa {
 }
 
 /// What [`PICTURE_VARIABLE`] held when it was first looked at: pictures are prepared all the time, so it is read once.
-pub fn picture_kernels() -> Option<&'static str> {
+pub(crate) fn picture_kernels() -> Option<&'static str> {
     static NAME: OnceLock<Option<String>> = OnceLock::new();
     NAME.get_or_init(|| read(PICTURE_VARIABLE).map(|name| name.to_string_lossy().into_owned())).as_deref()
 }
 
 /// The refusal of a name that a variable held.
-pub fn unknown(variable: &str, name: &str, known: &[&str]) -> Error {
+pub(crate) fn unknown(variable: &str, name: &str, known: &[&str]) -> Error {
     Error::config(format!("{variable}={name}: this machine has {}", known.join(", ")))
 }
 
@@ -100,11 +100,11 @@ macro_rules! proof {
     ($(#[$doc:meta])* $name:ident: $detected:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
-        pub struct $name(#[cfg(target_arch = "x86_64")] (), #[cfg(not(target_arch = "x86_64"))] std::convert::Infallible);
+        pub(crate) struct $name(#[cfg(target_arch = "x86_64")] (), #[cfg(not(target_arch = "x86_64"))] std::convert::Infallible);
 
         impl $name {
             /// The proof, if this machine has the instructions.
-            pub fn detect() -> Option<Self> {
+            pub(crate) fn detect() -> Option<Self> {
                 #[cfg(target_arch = "x86_64")]
                 return $detected.then_some(Self(()));
                 #[cfg(not(target_arch = "x86_64"))]
@@ -148,7 +148,7 @@ mod amx {
 
     /// Whether the processor has AMX with bfloat16 and 8-bit integers, the system saves its registers, and it permits
     /// their use. The system is asked once for the process.
-    pub fn detected() -> bool {
+    pub(super) fn detected() -> bool {
         static DETECTED: OnceLock<bool> = OnceLock::new();
         *DETECTED.get_or_init(|| Avx512Bf16::detect().is_some() && has_tiles() && permitted())
     }

@@ -7,7 +7,7 @@ use memmap2::{MmapMut, MmapOptions};
 use crate::error::{Error, Result};
 
 /// Bytes of a huge page.
-pub const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// Number types of which every bit pattern, zero included, is a value.
 pub trait Plain: Copy + Send + Sync + 'static {}

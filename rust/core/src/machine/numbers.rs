@@ -2,25 +2,25 @@
 
 /// 1.5 * 2^23: adding it rounds a small number to an integer, to nearest even, and leaves that in the low bits.
 /// (`f32::round` would be a call for each number.)
-pub const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// Widens a bfloat16, given as its bits; exact.
 #[inline(always)]
-pub fn from_bfloat16(bits: u16) -> f32 {
+pub(crate) fn from_bfloat16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
 /// The bits of the bfloat16 nearest to a finite number, ties to even. Numbers too small for a normal float32 keep their
 /// upper half.
 #[inline(always)]
-pub fn finite_to_bfloat16(value: f32) -> u16 {
+pub(crate) fn finite_to_bfloat16(value: f32) -> u16 {
     let bits = value.to_bits();
     ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
 /// The same as the instructions of AVX-512 do it: what is too small for a normal float32 becomes zero, and NaN stays one.
 #[inline(always)]
-pub fn to_bfloat16(value: f32) -> u16 {
+pub(crate) fn to_bfloat16(value: f32) -> u16 {
     let bits = value.to_bits();
     if value.is_nan() {
         (bits >> 16) as u16 | 0x40
@@ -33,7 +33,7 @@ pub fn to_bfloat16(value: f32) -> u16 {
 
 /// Widens an IEEE half, given as its bits; exact.
 #[inline(always)]
-pub fn from_float16(bits: u16) -> f32 {
+pub(crate) fn from_float16(bits: u16) -> f32 {
     let (sign, magnitude) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff));
     let scaled = f32::from_bits(magnitude << 13) * f32::from_bits((254 - 15) << 23);
     let value = if magnitude >= 0x7c00 { f32::from_bits(magnitude << 13 | 0x7f80_0000) } else { scaled };

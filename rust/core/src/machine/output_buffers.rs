@@ -31,7 +31,7 @@ impl Buffer {
     /// At least `bytes` bytes, used before if there are such.
     pub fn new(bytes: usize) -> Result<Self, Error> {
         let capacity = bytes.max(1).checked_next_multiple_of(ALIGNMENT).ok_or_else(|| Error::no_memory(bytes))?;
-        // Whoever finds the list taken does without: after a fork its holder may not exist.
+        // If the list is locked, go on without it: after a fork the thread that locked it may not exist.
         if let Ok(mut free) = FREE.try_lock() {
             let fits = |buffer: &Buffer| (capacity..=capacity + capacity / 4).contains(&buffer.capacity);
             if let Some(at) = free.iter().position(fits) {

@@ -49,9 +49,9 @@ fn pool() -> &'static Pool {
         return pool;
     }
     let made = Box::into_raw(Box::new(make(process)));
-    // A pool of the parent process is left as it is: its threads do not exist here, and stopping them would wait for ever.
+    // The pool of a parent process is leaked: its threads do not exist here, and waiting for them would never end.
     match POOL.compare_exchange(current, made, Ordering::AcqRel, Ordering::Acquire) {
-        // SAFETY: as above.
+        // SAFETY: what was stored is leaked from a box, so it lives as long as the process.
         Ok(_) => unsafe { &*made },
         Err(other) => {
             // SAFETY: `made` was never shared; `other` was leaked by another thread of this process.

@@ -13,11 +13,11 @@ thread_local! {
 }
 
 /// Bytes of any content; given back to the thread when dropped.
-pub struct Scratch(Vec<u8>);
+pub(crate) struct Scratch(Vec<u8>);
 
 impl Scratch {
     /// At least as many bytes as asked for are there, exactly as many are seen.
-    pub fn new(length: usize) -> Result<Self> {
+    pub(crate) fn new(length: usize) -> Result<Self> {
         let mut bytes = FREE.with_borrow_mut(|free| {
             let fits = free.iter().position(|bytes| bytes.capacity() >= length);
             fits.map_or_else(Vec::new, |at| free.remove(at))

@@ -76,7 +76,7 @@ impl<'t> Part<'t> {
 }
 
 /// A slice that the threads of a job share.
-pub struct Shared<'a, T> {
+pub(crate) struct Shared<'a, T> {
     start: *mut T,
     len: usize,
     /// Other threads have handles too.
@@ -98,24 +98,24 @@ impl<T> Share for Shared<'_, T> {
 
 impl<'a, T> Shared<'a, T> {
     /// Takes the slice over for the lifetime `'a`.
-    pub fn new(slice: &'a mut [T]) -> Self {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), divided: false, owner: PhantomData }
     }
 
     /// The same handle for a shorter time.
-    pub fn reborrow(&mut self) -> Shared<'_, T> {
+    pub(crate) fn reborrow(&mut self) -> Shared<'_, T> {
         Shared { ..*self }
     }
 
     /// Number of elements.
     #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Reads elements. The task is only a witness that no thread is in another phase.
     #[inline]
-    pub fn part<'t>(&'t self, _: &'t Task, range: Range<usize>) -> &'t [T] {
+    pub(crate) fn part<'t>(&'t self, _: &'t Task, range: Range<usize>) -> &'t [T] {
         self.check(&range);
         // SAFETY: the elements are there. All threads of the job are in the phase of the task, in which every handle is
         // borrowed for reading, as this one is.
@@ -127,7 +127,7 @@ impl<'a, T> Shared<'a, T> {
     /// # Safety
     /// The elements must be those that the part stands for.
     #[inline]
-    pub unsafe fn part_mut<'t>(&'t mut self, part: &'t Part<'_>, range: Range<usize>) -> &'t mut [T] {
+    pub(crate) unsafe fn part_mut<'t>(&'t mut self, part: &'t Part<'_>, range: Range<usize>) -> &'t mut [T] {
         // SAFETY: the caller promises the same.
         unsafe { self.reborrow().into_part_mut(part, range) }
     }
@@ -138,7 +138,7 @@ impl<'a, T> Shared<'a, T> {
     /// The elements must be those that the part stands for.
     #[inline]
     #[allow(clippy::mut_from_ref)] // `self` is what is borrowed; the part says which of it
-    pub unsafe fn into_part_mut(self, part: &'a Part<'_>, range: Range<usize>) -> &'a mut [T] {
+    pub(crate) unsafe fn into_part_mut(self, part: &'a Part<'_>, range: Range<usize>) -> &'a mut [T] {
         self.check(&range);
         assert!(!(self.divided && part.own), "this memory is not the thread's own");
         // SAFETY: the elements are there. No other task has them, by the promise of `Part::of`, or no other thread has
@@ -154,13 +154,13 @@ impl<'a, T> Shared<'a, T> {
 
 impl<'a> Shared<'a, f32> {
     /// The same memory as numbers of half the size, for as long as the handle is not used otherwise.
-    pub fn halves(&mut self) -> Shared<'_, u16> {
+    pub(crate) fn halves(&mut self) -> Shared<'_, u16> {
         Shared { start: self.start.cast(), len: 2 * self.len, divided: self.divided, owner: PhantomData }
     }
 
     /// The same memory as numbers of half the size, for reading.
     #[inline]
-    pub fn half_part<'t>(&'t self, task: &'t Task, range: Range<usize>) -> &'t [u16] {
+    pub(crate) fn half_part<'t>(&'t self, task: &'t Task, range: Range<usize>) -> &'t [u16] {
         let Range { start, end } = range;
         let whole = self.part(task, start / 2..end.div_ceil(2));
         // SAFETY: the same memory; every pattern of bits is a value, and `u16` needs less alignment.

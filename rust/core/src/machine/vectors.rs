@@ -2,14 +2,14 @@
 use crate::error::{Error, Result};
 
 /// Collects `len` items. The iterator should give no more: those would be stored too, but without this care.
-pub fn collected<T>(len: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
+pub(crate) fn collected<T>(len: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
     let mut vector = with_capacity(len)?;
     vector.extend(items);
     Ok(vector)
 }
 
 /// An empty vector with room for `len` items.
-pub fn with_capacity<T>(len: usize) -> Result<Vec<T>> {
+pub(crate) fn with_capacity<T>(len: usize) -> Result<Vec<T>> {
     let mut vector = Vec::new();
     vector.try_reserve_exact(len).map_err(|_| Error::no_memory(len.saturating_mul(size_of::<T>())))?;
     Ok(vector)
@@ -29,7 +29,7 @@ unsafe impl Zero for f32 {}
 unsafe impl Zero for f64 {}
 
 /// `len` zeros, in memory that the system may have zeroed already.
-pub fn zeros<T: Zero>(len: usize) -> Result<Vec<T>> {
+pub(crate) fn zeros<T: Zero>(len: usize) -> Result<Vec<T>> {
     let refuse = || Error::no_memory(len.saturating_mul(size_of::<T>()));
     let layout = std::alloc::Layout::array::<T>(len).map_err(|_| refuse())?;
     if layout.size() == 0 {

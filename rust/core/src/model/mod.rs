@@ -3,18 +3,18 @@
 //! Every matrix product sums in one fixed order along the inner dimension, and so does every other reduction, so a row's
 //! result depends on its own tokens alone: not on the number of threads, the size of the batch, the split of a prompt
 //! into steps, or the reuse of a prefix.
-pub mod checkpoint;
-pub mod config;
-pub mod engine;
-pub mod kernels;
-pub mod kv;
-pub mod limits;
-pub mod linear;
+pub(crate) mod checkpoint;
+pub(crate) mod config;
+pub(crate) mod engine;
+pub(crate) mod kernels;
+pub(crate) mod kv;
+pub(crate) mod limits;
+pub(crate) mod linear;
 pub mod names;
 #[cfg(test)]
 mod tests;
-pub mod text;
-pub mod vision;
+pub(crate) mod text;
+pub(crate) mod vision;
 
 pub use checkpoint::{Checkpoint, MemoryTensor, TensorType};
 pub use config::{ModelConfig, TextConfig, VisionConfig};

@@ -2,14 +2,14 @@
 //!
 //! [`preprocess`] is the front door. It takes the [`definition`], plain loops that say what is right, or the [`stream`],
 //! which gives the same bits with the inner loops of [`kernels`] in one pass over memory.
-pub mod convert;
-pub mod definition;
-pub mod filters;
-pub mod frame_mask;
-pub mod kernels;
-pub mod layout;
-pub mod picture;
-pub mod preprocess;
-pub mod stream;
-pub mod taps;
-pub mod windows;
+pub(crate) mod convert;
+pub(crate) mod definition;
+pub(crate) mod filters;
+pub(crate) mod frame_mask;
+pub(crate) mod kernels;
+pub(crate) mod layout;
+pub(crate) mod picture;
+pub(crate) mod preprocess;
+pub(crate) mod stream;
+pub(crate) mod taps;
+pub(crate) mod windows;

@@ -153,19 +153,19 @@ impl<'a> From<ImageView<'a>> for StridedView<'a> {
 }
 
 /// Some rows of a picture, kept in memory until dropped.
-pub trait Band {
+pub trait RowBlock {
     /// The rows.
     fn view(&self) -> Result<StridedView<'_>, Error>;
 }
 
 /// A picture of three channels that does not lie in one piece of memory: its rows are asked for in bands.
-pub trait Bands: Sync {
+pub trait RowSource: Sync {
     /// Rows of the whole picture.
     fn height(&self) -> usize;
     /// Pixels in a row.
     fn width(&self) -> usize;
     /// The rows of a range.
-    fn band<'a>(&'a self, rows: Range<usize>) -> Result<Box<dyn Band + 'a>, Error>;
+    fn block<'a>(&'a self, rows: Range<usize>) -> Result<Box<dyn RowBlock + 'a>, Error>;
 }
 
 /// A picture of bytes.
@@ -174,7 +174,7 @@ pub enum Picture<'a> {
     /// In one piece.
     View(StridedView<'a>),
     /// In bands.
-    Bands(&'a dyn Bands),
+    Bands(&'a dyn RowSource),
 }
 
 impl Picture<'_> {
@@ -206,7 +206,7 @@ impl Picture<'_> {
     pub fn to_image(&self) -> Result<Image, Error> {
         match self {
             Self::View(view) => view.to_image(),
-            Self::Bands(bands) => bands.band(0..bands.height())?.view()?.to_image(),
+            Self::Bands(bands) => bands.block(0..bands.height())?.view()?.to_image(),
         }
     }
 }

@@ -9,10 +9,10 @@ use crate::pixels::filters::Filter;
 use crate::pixels::windows::{Arithmetic, Pass};
 
 /// Bytes in a strip, and rows in a transposed block: what the kernels take at once.
-pub const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 
 /// Bits of the lower part of a weight that takes more than 16.
-pub const LOW_BITS: u32 = 12;
+pub(crate) const LOW_BITS: u32 = 12;
 
 /// The weights of one pass, packed twice, as instruction sets multiply: in pairs of 16-bit halves, two taps for each
 /// i32, once (torch) or in two parts (Pillow: first the part above [`LOW_BITS`], then the part below); and in quads of

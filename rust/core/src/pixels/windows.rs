@@ -15,7 +15,7 @@ pub enum Arithmetic {
 
 /// The inputs that one output pixel is made of.
 #[derive(Clone, Debug)]
-pub struct Window {
+pub(crate) struct Window {
     /// Index of the first input.
     pub first: usize,
     /// Fixed-point weights, one for each input from `first` on.
@@ -24,7 +24,7 @@ pub struct Window {
 
 /// One pass along one dimension: a window for each output, all with the same number of fractional bits.
 #[derive(Clone, Debug)]
-pub struct Pass {
+pub(crate) struct Pass {
     /// One for each output.
     pub windows: Vec<Window>,
     /// Fractional bits of the weights.
@@ -33,7 +33,7 @@ pub struct Pass {
 
 impl Pass {
     /// The pass that takes `inputs` pixels to `outputs`.
-    pub fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
+    pub(crate) fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
         if arithmetic == Arithmetic::Torch {
             filter.check_torch()?;
         }
@@ -77,7 +77,7 @@ fn exact_window(output: usize, inputs: usize, outputs: usize, filter: Filter) ->
 
 /// Which pass comes first; the rounding between them makes it visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     /// Horizontal, then vertical.
     WidthFirst,
     /// Vertical, then horizontal.
@@ -87,7 +87,7 @@ pub enum Order {
 impl Order {
     /// torch always takes the width first; Pillow (13 and later) takes the height first where it loses more than
     /// twice as many rows as the width loses columns.
-    pub fn of(from: (usize, usize), to: (usize, usize), arithmetic: Arithmetic) -> Self {
+    pub(crate) fn of(from: (usize, usize), to: (usize, usize), arithmetic: Arithmetic) -> Self {
         let lost_rows = from.0 as i64 - to.0 as i64;
         let lost_columns = from.1 as i64 - to.1 as i64;
         if arithmetic == Arithmetic::Pillow && lost_rows > 0 && lost_rows > 2 * lost_columns {

@@ -1,30 +1,30 @@
 //! How weights and activations lie in memory for the matrix kernels.
 
 /// Columns of a weight panel.
-pub const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 /// Keys of one softmax block; blocks are merged in ascending order.
-pub const BLOCK: usize = 256;
+pub(crate) const BLOCK: usize = 256;
 /// Steps of `k` that are summed in one chain. The sums of the runs are added up one after the other: shorter chains
 /// round less, and the expanded weights of a run stay in the first-level cache.
-pub const RUN: usize = 128;
+pub(crate) const RUN: usize = 128;
 
 /// Steps of `k` that share one scale in quantized weights and activations.
-pub const GROUP: usize = RUN;
+pub(crate) const GROUP: usize = RUN;
 /// Largest quantized activation.
-pub const QUANTIZED_MAX: i16 = (1 << 14) - 1;
+pub(crate) const QUANTIZED_MAX: i16 = (1 << 14) - 1;
 /// Bytes of the scales of one group in a panel of integers.
-pub const SCALE_BYTES: usize = 4 * PANEL;
+pub(crate) const SCALE_BYTES: usize = 4 * PANEL;
 /// Bytes of a whole group in a panel of integers.
-pub const GROUP_BYTES: usize = SCALE_BYTES + GROUP * PANEL;
+pub(crate) const GROUP_BYTES: usize = SCALE_BYTES + GROUP * PANEL;
 
 /// Rows of a block of quantized activations in pairs.
-pub const ROW_BLOCK: usize = 6;
+pub(crate) const ROW_BLOCK: usize = 6;
 /// Rows of a block of quantized activations in tiles.
-pub const TILE_ROWS: usize = 8;
+pub(crate) const TILE_ROWS: usize = 8;
 /// Steps of `k` in a tile of bytes.
-pub const TILE_STEPS: usize = 64;
+pub(crate) const TILE_STEPS: usize = 64;
 /// Bytes of a tile.
-pub const TILE_BYTES: usize = 1024;
+pub(crate) const TILE_BYTES: usize = 1024;
 
 /// How floating-point numbers are stored, in weights and in cached keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl FloatFormat {
 }
 
 /// Bytes of a panel of 8-bit integers with inner dimension `k`; `None` if the number overflows.
-pub fn int8_panel_bytes(k: usize) -> Option<usize> {
+pub(crate) fn int8_panel_bytes(k: usize) -> Option<usize> {
     let steps = k.checked_next_multiple_of(4)?.checked_mul(PANEL)?;
     steps.checked_add(k.div_ceil(GROUP) * SCALE_BYTES)
 }
@@ -111,7 +111,7 @@ impl IntegerLayout {
 /// Where element `step` of row `row` lies among quantized activations in pairs: in blocks of [`ROW_BLOCK`] rows, each
 /// `[k / 2][ROW_BLOCK][2]`, so that the kernel walks through all rows of a block with one pointer.
 #[inline(always)]
-pub fn quantized_index(row: usize, step: usize, k: usize) -> usize {
+pub(crate) fn quantized_index(row: usize, step: usize, k: usize) -> usize {
     let pair = row / ROW_BLOCK * k.div_ceil(2) + step / 2;
     (pair * ROW_BLOCK + row % ROW_BLOCK) * 2 + step % 2
 }

@@ -38,8 +38,8 @@ use crate::machine::cpu::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::machine::cpu::{Amx, Avx2, Avx512, Avx512Bf16, Avx512Vnni};
 
-pub use layout::*;
-pub use product::{Bfloat16Product, IntegerProduct, Product, Start};
+pub(crate) use layout::*;
+pub(crate) use product::{Bfloat16Product, IntegerProduct, Product, Start};
 
 /// The kernels of one instruction set. All but the products work on one row; lengths must agree.
 #[allow(clippy::type_complexity)]
@@ -91,7 +91,7 @@ pub struct Kernels {
 }
 
 /// The kernels of an instruction set, if this machine has it.
-pub fn for_isa(isa: Isa) -> Option<&'static Kernels> {
+pub(crate) fn for_isa(isa: Isa) -> Option<&'static Kernels> {
     #[cfg(target_arch = "x86_64")]
     return match isa {
         Isa::Amx => Amx::detect().map(amx::kernels),
@@ -106,6 +106,7 @@ pub fn for_isa(isa: Isa) -> Option<&'static Kernels> {
 }
 
 /// The kernels of every instruction set that this machine has, the preferred first.
+#[cfg(test)]
 pub fn available() -> Vec<&'static Kernels> {
     Isa::ALL.into_iter().filter_map(for_isa).collect()
 }

@@ -144,6 +144,7 @@ pub struct Bfloat16Product<'a> {
 
 impl Bfloat16Product<'_> {
     /// Panics if a slice is too short.
+    #[allow(dead_code, reason = "for sets that multiply bfloat16")]
     pub(super) fn check(&self) {
         if self.rows == 0 || self.panels == 0 {
             return;

@@ -7,15 +7,15 @@ use crate::machine::team::Task;
 use crate::model::kernels::{BLOCK, Bfloat16Product, PANEL, Product, RUN, Start};
 
 /// Most query rows (rows of the sequence times query heads of a group) of one task.
-pub const QUERY_ROWS: usize = 48;
+pub(crate) const QUERY_ROWS: usize = 48;
 /// Better number for bfloat16, if nothing ties rows to others: whole tiles, whose scores stay in the first-level cache.
 const BFLOAT16_QUERY_ROWS: usize = 32;
 
 /// Maximum of the base-2 scores and sum of the weights of a query row.
-pub type SoftmaxState = (f32, f32);
+pub(crate) type SoftmaxState = (f32, f32);
 
 /// The state of a row that has seen no key.
-pub const NOTHING_SEEN: SoftmaxState = (f32::NEG_INFINITY, 0.0);
+pub(crate) const NOTHING_SEEN: SoftmaxState = (f32::NEG_INFINITY, 0.0);
 
 /// Memory that a thread needs for attention.
 pub struct AttentionScratch {

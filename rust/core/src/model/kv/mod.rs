@@ -6,7 +6,7 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
-pub use attend::*;
-pub use cache::*;
+pub(crate) use attend::*;
+pub(crate) use cache::*;
 pub use layout::*;
-pub use pages::*;
+pub(crate) use pages::*;

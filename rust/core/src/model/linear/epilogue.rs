@@ -88,24 +88,24 @@ impl Epilogue<'_, '_> {
 }
 
 /// Memory for the largest element of each task's columns, for some rows.
-pub struct LargestMemory {
+pub(crate) struct LargestMemory {
     pairs: Mapped<f32>,
     tasks: usize,
 }
 
 impl LargestMemory {
     /// For `rows` rows whose columns are divided among `tasks` tasks.
-    pub fn new(rows: usize, tasks: usize) -> Result<Self> {
+    pub(crate) fn new(rows: usize, tasks: usize) -> Result<Self> {
         Ok(Self { pairs: Mapped::zeroed(rows.saturating_mul(2 * tasks))?, tasks })
     }
 
     /// The memory as the threads of a job see it.
-    pub fn rows(&mut self) -> Largest<'_> {
+    pub(crate) fn rows(&mut self) -> Largest<'_> {
         Largest { pairs: Rows::new(&mut self.pairs, 2 * self.tasks) }
     }
 
     /// The column of the largest element of a row; the first wins a tie.
-    pub fn column(&self, row: usize) -> usize {
+    pub(crate) fn column(&self, row: usize) -> usize {
         let pairs = &self.pairs[2 * row * self.tasks..2 * (row + 1) * self.tasks];
         let mut best = (f32::NEG_INFINITY, 0.0);
         for pair in pairs.as_chunks::<2>().0 {

@@ -10,7 +10,7 @@ use crate::model::kernels::{GROUP, Kernels, PANEL, RUN};
 mod activations;
 mod epilogue;
 mod pack;
-pub mod packed_file;
+pub(crate) mod packed_file;
 mod quantize;
 mod schedule;
 mod storage;
@@ -18,7 +18,8 @@ mod storage;
 mod tests;
 
 pub use activations::{Activations, Rows};
-pub use epilogue::{Epilogue, Largest, LargestMemory};
+pub use epilogue::Epilogue;
+pub(crate) use epilogue::{Largest, LargestMemory};
 pub use quantize::{Quantized, QuantizedRows};
 pub use storage::{InputFormat, Storage, WeightFormat};
 
@@ -26,7 +27,7 @@ use quantize::{Blocks, RowScratch};
 use schedule::{Cell, ROW_CHUNK, Schedule, TASK_PANELS};
 
 /// Up to this many rows each thread prepares its own input of a layer: quicker than to wait for another.
-pub const OWN_ROWS: usize = 4;
+pub(crate) const OWN_ROWS: usize = 4;
 
 /// In which order the rows of several weight matrices become output columns.
 #[derive(Clone, Copy, PartialEq, Eq)]

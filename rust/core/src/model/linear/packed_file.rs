@@ -46,7 +46,7 @@ pub enum Outcome {
 }
 
 /// Gives the linear layers of a model, in the order in which a model asks for them.
-pub struct Packer<'a> {
+pub(crate) struct Packer<'a> {
     kernels: &'static Kernels,
     storage: Storage,
     team: &'a mut Team,
@@ -60,12 +60,17 @@ fn describe(path: &Path, e: &std::io::Error) -> String {
 
 impl<'a> Packer<'a> {
     /// Packs from the checkpoint.
-    pub fn new(kernels: &'static Kernels, team: &'a mut Team) -> Self {
+    pub(crate) fn new(kernels: &'static Kernels, team: &'a mut Team) -> Self {
         Self { kernels, storage: Storage::Float32, team, source: Source::Checkpoint, failure: None }
     }
 
     /// Reads from the file at `path`, which must have been written under the same key; `None` if there is no file.
-    pub fn reading(kernels: &'static Kernels, team: &'a mut Team, path: &Path, key: u64) -> Result<Option<Self>> {
+    pub(crate) fn reading(
+        kernels: &'static Kernels,
+        team: &'a mut Team,
+        path: &Path,
+        key: u64,
+    ) -> Result<Option<Self>> {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -80,7 +85,7 @@ impl<'a> Packer<'a> {
     }
 
     /// Packs from the checkpoint and writes what is packed to a file at `path`, which appears whole or not at all.
-    pub fn writing(kernels: &'static Kernels, team: &'a mut Team, path: &Path, key: u64) -> Self {
+    pub(crate) fn writing(kernels: &'static Kernels, team: &'a mut Team, path: &Path, key: u64) -> Self {
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         let start = || -> std::io::Result<File> {
             if let Some(folder) = path.parent() {
@@ -102,12 +107,12 @@ impl<'a> Packer<'a> {
     }
 
     /// Packs the layers to come like this.
-    pub fn pack_for(&mut self, storage: Storage) {
+    pub(crate) fn pack_for(&mut self, storage: Storage) {
         self.storage = storage;
     }
 
     /// The next layer.
-    pub fn linear(&mut self, weights: &[Tensor<'_>], order: Order, bias: Vec<f32>) -> Result<Linear> {
+    pub(crate) fn linear(&mut self, weights: &[Tensor<'_>], order: Order, bias: Vec<f32>) -> Result<Linear> {
         let mut linear = Linear::zeroed(weights, order, bias, (self.kernels, self.storage))?;
         if let Source::File(file) = &mut self.source {
             read(file, linear.packed_mut())?;
@@ -125,7 +130,7 @@ impl<'a> Packer<'a> {
     }
 
     /// Ends the load: `Err` if the file that was read holds more than the model.
-    pub fn finish(mut self) -> Result<Outcome> {
+    pub(crate) fn finish(mut self) -> Result<Outcome> {
         match std::mem::replace(&mut self.source, Source::Checkpoint) {
             Source::Checkpoint => Ok(Outcome::Off),
             Source::File(mut file) => match file.read(&mut [0]) {
@@ -179,7 +184,7 @@ fn write(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
 
 /// Hash of all that decides the bytes of packed weights: `identity` of the checkpoint's files, names and shapes of its
 /// tensors, and how the layers of the two stacks are laid out.
-pub fn key(identity: &str, tensors: &[(String, Vec<usize>)], storages: [Storage; 2]) -> u64 {
+pub(crate) fn key(identity: &str, tensors: &[(String, Vec<usize>)], storages: [Storage; 2]) -> u64 {
     let layouts = storages.map(Storage::layout);
     let all = format!("{LAYOUT} {PANEL} {GROUP} {layouts:?} {tensors:?} {identity}");
     xxh3_64(all.as_bytes())

@@ -16,7 +16,7 @@ impl Forward<'_> {
     }
 
     /// Puts the new keys, rotated, and values into the pages.
-    pub fn store(&self, worker: &mut Worker<'_>, layer: usize, a: &mut Activity<'_>, s: &mut AttentionScratch) {
+    pub(super) fn store(&self, worker: &mut Worker<'_>, layer: usize, a: &mut Activity<'_>, s: &mut AttentionScratch) {
         let c = &self.model.config;
         let (d, heads) = (c.head_dim, c.num_key_value_heads);
         worker.for_each(self.plan.fills.len() * heads, |task| {
@@ -38,7 +38,7 @@ impl Forward<'_> {
     }
 
     /// Every token attends to the keys up to its own.
-    pub fn attend(&self, worker: &mut Worker<'_>, layer: usize, a: &mut Activity<'_>, s: &mut Scratch) {
+    pub(super) fn attend(&self, worker: &mut Worker<'_>, layer: usize, a: &mut Activity<'_>, s: &mut Scratch) {
         if self.plan.split > 0 {
             self.attend_blocks(worker, layer, a, &mut s.attention);
             self.merge_blocks(worker, a, s);

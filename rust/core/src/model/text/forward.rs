@@ -10,7 +10,7 @@ use crate::model::linear::{Activations, Epilogue, Input, Largest, Linear, OWN_RO
 const NORM_ROWS: usize = 8;
 
 /// What the threads only read.
-pub struct Forward<'m> {
+pub(super) struct Forward<'m> {
     pub model: &'m TextModel,
     pub plan: Plan<'m>,
     /// Rows that the head is applied to.
@@ -18,7 +18,7 @@ pub struct Forward<'m> {
 }
 
 /// What the threads write, phase by phase.
-pub struct Activity<'a> {
+pub(super) struct Activity<'a> {
     pub residual: Residual<'a>,
     /// Queries, keys and values.
     pub qkv: Rows<'a>,
@@ -33,7 +33,7 @@ pub struct Activity<'a> {
 }
 
 /// The residual stream, and its rows as the layers that read it take them.
-pub struct Residual<'a> {
+pub(super) struct Residual<'a> {
     pub hidden: Rows<'a>,
     pub normed: Activations<'a>,
     pub quantized: QuantizedRows<'a>,
@@ -73,7 +73,7 @@ struct Normed<'l> {
 
 impl Forward<'_> {
     /// What each thread of the job does.
-    pub fn run(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
+    pub(super) fn run(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
         for (index, layer) in self.model.layers.iter().enumerate() {
             self.layer(worker, a, s, (index, layer));
         }

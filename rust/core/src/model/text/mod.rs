@@ -36,7 +36,7 @@ struct Layer {
 }
 
 /// Weights of the text stack and its head.
-pub struct TextModel {
+pub(crate) struct TextModel {
     config: TextConfig,
     kernels: &'static Kernels,
     /// What all layers take.
@@ -51,7 +51,7 @@ pub struct TextModel {
 }
 
 /// A run of consecutive tokens of one sequence in a step.
-pub struct Segment {
+pub(crate) struct Segment {
     /// Pages of the sequence.
     pub pages: Vec<u32>,
     /// Position of the first token.
@@ -81,7 +81,7 @@ struct Scratch {
 }
 
 /// Activations of a step.
-pub struct TextBuffers {
+pub(crate) struct TextBuffers {
     hidden: Mapped<f32>,
     normed: Mapped<f32>,
     qkv: Mapped<f32>,
@@ -95,7 +95,7 @@ pub struct TextBuffers {
 
 impl TextBuffers {
     /// Buffers for the largest step on `threads` threads.
-    pub fn new(model: &TextModel, layout: &PageLayout, threads: usize) -> Result<Self> {
+    pub(crate) fn new(model: &TextModel, layout: &PageLayout, threads: usize) -> Result<Self> {
         let c = &model.config;
         let blocks = c.max_position_embeddings.div_ceil(BLOCK);
         let attended = c.num_attention_heads * c.head_dim;
@@ -122,7 +122,7 @@ impl TextBuffers {
     }
 
     /// Rows that receive the embeddings of the step's tokens.
-    pub fn hidden(&mut self) -> &mut [f32] {
+    pub(crate) fn hidden(&mut self) -> &mut [f32] {
         &mut self.hidden
     }
 }
@@ -147,7 +147,7 @@ impl Loader<'_, '_> {
 
 impl TextModel {
     /// Reads and packs the weights.
-    pub fn load(
+    pub(crate) fn load(
         c: &TextConfig,
         checkpoint: &Checkpoint,
         packer: &mut Packer<'_>,
@@ -185,13 +185,13 @@ impl TextModel {
     }
 
     /// Bytes of weights that one step reads.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let layer = |l: &Layer| l.qkv.bytes() + l.o.bytes() + l.gate_up.bytes() + l.down.bytes();
         self.layers.iter().map(layer).sum::<usize>() + self.head.bytes()
     }
 
     /// Takes the rows of `buffers.hidden` through the stack; `output` receives what is computed of the rows `selected`.
-    pub fn step(
+    pub(crate) fn step(
         &self,
         team: &mut Team,
         buffers: &mut TextBuffers,

@@ -5,10 +5,10 @@ use crate::model::kernels::{BLOCK, PANEL};
 use crate::model::kv::{PAGE, QUERY_ROWS};
 
 /// Steps of at most this many tokens spread the blocks of keys over the threads; longer ones spread the tokens.
-pub const SPLIT_ROWS: usize = 16;
+pub(super) const SPLIT_ROWS: usize = 16;
 
 /// New positions of one page.
-pub struct Fill {
+pub(super) struct Fill {
     pub page: u32,
     /// First position in the page.
     pub slot: usize,
@@ -21,7 +21,7 @@ pub struct Fill {
 
 /// Tokens of one sequence whose attention one task computes for one head.
 #[derive(Clone, Copy)]
-pub struct Group<'a> {
+pub(super) struct Group<'a> {
     pub pages: &'a [u32],
     /// First row in the step.
     pub row: usize,
@@ -31,7 +31,7 @@ pub struct Group<'a> {
 }
 
 /// The tasks of a step's attention.
-pub struct Plan<'a> {
+pub(super) struct Plan<'a> {
     /// Tokens of the step.
     pub rows: usize,
     pub fills: Vec<Fill>,
@@ -41,12 +41,12 @@ pub struct Plan<'a> {
 }
 
 /// Most query heads of a group times tokens of a task: whole tokens only.
-pub fn query_rows(c: &TextConfig) -> usize {
+pub(super) fn query_rows(c: &TextConfig) -> usize {
     (QUERY_ROWS / c.group()).max(1) * c.group()
 }
 
 impl<'a> Plan<'a> {
-    pub fn new(c: &TextConfig, segments: &'a [Segment]) -> Self {
+    pub(super) fn new(c: &TextConfig, segments: &'a [Segment]) -> Self {
         let rows = segments.iter().map(|s| s.rows).sum();
         let blocks = segments.iter().map(|s| (s.position + s.rows).div_ceil(BLOCK)).max().unwrap_or(0);
         let split = if rows <= SPLIT_ROWS && blocks > 1 { blocks } else { 0 };
@@ -60,12 +60,12 @@ impl<'a> Plan<'a> {
     }
 
     /// Numbers that one task of a split attention leaves for the merge: a state and an output for each query head.
-    pub fn partial_width(&self, c: &TextConfig) -> usize {
+    pub(super) fn partial_width(&self, c: &TextConfig) -> usize {
         c.group() * (c.head_dim.next_multiple_of(PANEL) + 2)
     }
 
     /// The group that is the single token of row `row`.
-    pub fn token(&self, row: usize) -> Group<'a> {
+    pub(super) fn token(&self, row: usize) -> Group<'a> {
         let holds = |g: &&Group<'_>| (g.row..g.row + g.rows).contains(&row);
         let group = self.groups.iter().find(holds).expect("a row of the step");
         Group { row, position: group.position + row - group.row, rows: 1, ..*group }

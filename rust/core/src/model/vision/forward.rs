@@ -9,7 +9,7 @@ use crate::model::linear::{Activations, Epilogue, Input, QuantizedRows, Rows};
 const TASK_ROWS: usize = 16;
 
 /// What the threads only read.
-pub struct Forward<'m> {
+pub(super) struct Forward<'m> {
     pub model: &'m VisionModel,
     pub frame: &'m Frame<'m>,
     /// Patches along a side, all of them, and image tokens.
@@ -26,7 +26,7 @@ pub struct Forward<'m> {
 }
 
 /// What the threads write, phase by phase.
-pub struct Activity<'a> {
+pub(super) struct Activity<'a> {
     /// Pixels of the patches; when they are no longer needed, squares of patches side by side.
     pub input: Activations<'a>,
     pub hidden: Rows<'a>,
@@ -68,7 +68,7 @@ enum Which {
 
 impl Forward<'_> {
     /// What each thread of the job does.
-    pub fn run(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
+    pub(super) fn run(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
         self.embed(worker, a, s);
         for layer in &self.model.layers {
             self.layer(worker, a, s, layer);

@@ -34,7 +34,7 @@ struct Layer {
 }
 
 /// Weights of the vision tower and the connector.
-pub struct VisionModel {
+pub(crate) struct VisionModel {
     config: ModelConfig,
     kernels: &'static Kernels,
     /// What all layers take.
@@ -55,7 +55,7 @@ struct Scratch {
 }
 
 /// Activations of one frame.
-pub struct VisionBuffers {
+pub(crate) struct VisionBuffers {
     patches: usize,
     layout: PageLayout,
     kv: Mapped<u8>,
@@ -70,7 +70,7 @@ pub struct VisionBuffers {
 
 impl VisionBuffers {
     /// Buffers for frames of up to `patches` patches on `threads` threads; `format` is that of keys and values.
-    pub fn new(c: &ModelConfig, format: KvFormat, patches: usize, threads: usize) -> Result<Self> {
+    pub(crate) fn new(c: &ModelConfig, format: KvFormat, patches: usize, threads: usize) -> Result<Self> {
         let v = &c.vision;
         let layout = PageLayout::new(format, 1, v.num_attention_heads, v.head_dim()).large();
         let square = c.scale_factor * c.scale_factor;
@@ -102,7 +102,7 @@ impl VisionBuffers {
     }
 
     /// Patches that the buffers hold.
-    pub fn patches(&self) -> usize {
+    pub(crate) fn patches(&self) -> usize {
         self.patches
     }
 }
@@ -144,7 +144,7 @@ impl Loader<'_, '_> {
 
 impl VisionModel {
     /// Reads and packs the weights.
-    pub fn load(
+    pub(crate) fn load(
         c: &ModelConfig,
         checkpoint: &Checkpoint,
         packer: &mut Packer<'_>,
@@ -182,7 +182,7 @@ impl VisionModel {
     }
 
     /// Patches along both sides and image tokens of a frame, or why the connector cannot fold it.
-    pub fn frame_size(&self, height: usize, width: usize) -> Result<(usize, usize, usize)> {
+    pub(crate) fn frame_size(&self, height: usize, width: usize) -> Result<(usize, usize, usize)> {
         let (p, s) = (self.config.vision.patch_size, self.config.scale_factor);
         let (rows, columns) = (height / p, width / p);
         if rows == 0 || rows != columns || rows % s != 0 || rows.saturating_mul(columns) > MAX_PATCHES {
@@ -195,7 +195,7 @@ impl VisionModel {
     }
 
     /// Writes the image tokens of a frame, `text hidden_size` wide, to `out`.
-    pub fn encode(
+    pub(crate) fn encode(
         &self,
         team: &mut Team,
         buffers: &mut VisionBuffers,

@@ -5,7 +5,7 @@ mod nearest;
 mod passes;
 #[cfg(test)]
 mod tests;
-pub mod tile;
+pub(crate) mod tile;
 
 pub use float::{Real, resize_float};
 

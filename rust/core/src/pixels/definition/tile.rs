@@ -4,7 +4,7 @@ use crate::pixels::convert::{Conversion, Value};
 use crate::pixels::picture::ImageView;
 
 /// Write the `tile` × `tile` pixels of `image` from (`top`, `left`) on as planes.
-pub fn convert_tile<V: Value>(
+pub(crate) fn convert_tile<V: Value>(
     image: ImageView<'_>,
     (top, left): (usize, usize),
     tile: usize,

@@ -48,7 +48,7 @@ pub struct Kernels {
 const PREFERRED: [Isa; 3] = [Isa::Avx2, Isa::Avx512Vnni, Isa::Portable];
 
 /// The loops for an instruction set, if there are such and this machine has it.
-pub fn for_isa(isa: Isa) -> Option<&'static Kernels> {
+pub(crate) fn for_isa(isa: Isa) -> Option<&'static Kernels> {
     #[cfg(target_arch = "x86_64")]
     match isa {
         Isa::Avx2 => return Avx2::detect().map(avx2::kernels),

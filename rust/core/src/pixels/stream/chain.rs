@@ -13,7 +13,7 @@ use crate::pixels::taps::LANES;
 use crate::pixels::taps::Taps;
 
 /// The passes over a band of rows.
-pub struct Chain<'a> {
+pub(super) struct Chain<'a> {
     reader: Reader<'a>,
     levels: Vec<Level<'a>>,
     width: usize,
@@ -35,11 +35,11 @@ enum Step<'a> {
 }
 
 /// What takes a part of a row: its channel, its first column, its bytes.
-pub type Sink<'s> = dyn FnMut(usize, usize, &[u8]) + 's;
+pub(super) type Sink<'s> = dyn FnMut(usize, usize, &[u8]) + 's;
 
 impl<'a> Chain<'a> {
     /// A chain that will be asked for the rows `band` of its last pass, in order.
-    pub fn new(
+    pub(super) fn new(
         picture: Picture<'a>,
         passes: &'a [Pass],
         band: Range<usize>,
@@ -81,7 +81,7 @@ impl<'a> Chain<'a> {
 
     /// Produce row `y` of the last pass, after the one before, and give it to `sink` in parts of `part` columns, which is
     /// whole strips or the whole plane.
-    pub fn produce(&mut self, y: usize, part: usize, sink: &mut Sink<'_>) -> Result<(), Error> {
+    pub(super) fn produce(&mut self, y: usize, part: usize, sink: &mut Sink<'_>) -> Result<(), Error> {
         let (plane, kernels) = (plane_stride(self.width), self.kernels);
         let parts = || (0..3).flat_map(|channel| (0..plane).step_by(part).map(move |x| (channel, x)));
         let Some((last, before)) = self.levels.split_last_mut() else {
@@ -116,7 +116,7 @@ impl<'a> Chain<'a> {
     }
 
     /// The `count` rows of the last pass from `y` on, the first of a block; they were produced.
-    pub fn block(&mut self, y: usize, count: usize) -> Result<Rows<'_>, Error> {
+    pub(super) fn block(&mut self, y: usize, count: usize) -> Result<Rows<'_>, Error> {
         match self.levels.last() {
             Some(level) => Ok(level.ring.block(y, count)),
             None => self.reader.rows(y, count),

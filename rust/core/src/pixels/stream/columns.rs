@@ -4,7 +4,7 @@ use crate::pixels::taps::{LANES, Taps};
 
 /// A pass over columns, cut into pieces of whole strips of outputs; the inputs of a piece are few enough for the first
 /// cache where the scale allows.
-pub struct Columns {
+pub(crate) struct Columns {
     /// From left to right.
     pub pieces: Vec<Piece>,
     /// Outputs of all pieces.
@@ -12,7 +12,7 @@ pub struct Columns {
 }
 
 /// Some neighbouring outputs of a pass over columns.
-pub struct Piece {
+pub(crate) struct Piece {
     /// The first input of the piece.
     pub first: usize,
     /// Inputs of the piece.
@@ -26,7 +26,7 @@ const PIECE_INPUTS: usize = 272;
 
 impl Columns {
     /// Cut a pass.
-    pub fn new(taps: &Taps) -> Self {
+    pub(crate) fn new(taps: &Taps) -> Self {
         let (mut pieces, mut start) = (Vec::new(), 0);
         let outputs = taps.outputs();
         while start < outputs {

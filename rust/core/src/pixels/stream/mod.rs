@@ -6,7 +6,7 @@
 
 mod chain;
 mod columns;
-pub mod plan;
+pub(crate) mod plan;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -31,7 +31,7 @@ use crate::pixels::taps::LANES;
 
 /// Write the frames of `picture` into `out`, (frames, 3, tile, tile), whose length the caller has checked, in up to
 /// `threads` bands of rows at a time. The plan is that of the picture's size.
-pub fn preprocess<V: StreamValue>(
+pub(crate) fn preprocess<V: StreamValue>(
     picture: Picture<'_>,
     plan: &Plan,
     tile: usize,

@@ -14,7 +14,7 @@ const KEPT: usize = 32;
 
 /// What decides how a picture is computed, apart from its pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Key {
+pub(crate) struct Key {
     /// Height and width of the picture.
     pub size: (usize, usize),
     /// Sizes and grid.
@@ -26,7 +26,7 @@ pub struct Key {
 }
 
 /// One pass over rows.
-pub enum Pass {
+pub(crate) enum Pass {
     /// Resize the width.
     Horizontal(Columns),
     /// Resize the height.
@@ -36,7 +36,7 @@ pub enum Pass {
 }
 
 /// All passes of a picture: to the tiles, on from there to what is kept for the global view, and from that to the view.
-pub struct Plan {
+pub(crate) struct Plan {
     /// Sizes and grid.
     pub layout: Layout,
     /// From the picture to the rows of tiles.
@@ -49,7 +49,7 @@ pub struct Plan {
 
 impl Plan {
     /// Compute the plan.
-    pub fn new(key: &Key) -> Result<Self, Error> {
+    pub(crate) fn new(key: &Key) -> Result<Self, Error> {
         let layout = Layout::new(key.size.0, key.size.1, &key.settings)?;
         let tile = key.settings.tile;
         let mut tiles = passes(key.size, layout.stage_a, key)?;
@@ -69,7 +69,7 @@ impl Plan {
     }
 
     /// The plan from the cache, computed where it is not there.
-    pub fn cached(key: &Key) -> Result<Arc<Self>, Error> {
+    pub(crate) fn cached(key: &Key) -> Result<Arc<Self>, Error> {
         // After a fork the lock may be held by a thread that is gone: whoever cannot have it computes.
         if let Ok(mut plans) = PLANS.try_lock()
             && let Some(at) = plans.iter().position(|(kept, _)| kept == key)

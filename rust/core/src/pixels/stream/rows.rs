@@ -5,17 +5,17 @@ use std::ops::Range;
 use crate::Error;
 use crate::machine::scratch::Scratch;
 use crate::pixels::kernels::Kernels;
-use crate::pixels::picture::{Band, Picture, StridedView};
+use crate::pixels::picture::{Picture, RowBlock, StridedView};
 use crate::pixels::taps::LANES;
 
 /// Bytes that a plane of `width` takes in a row: whole strips.
-pub fn plane_stride(width: usize) -> usize {
+pub(super) fn plane_stride(width: usize) -> usize {
     width.next_multiple_of(LANES)
 }
 
 /// Neighbouring rows: channel `c` of pixel `x` of row `y` is at `y * stride + x * pixel + c * plane`.
 #[derive(Clone, Copy)]
-pub struct Rows<'a> {
+pub(super) struct Rows<'a> {
     /// From the first value of the first row on; what lies between the rows may be read.
     pub data: &'a [u8],
     /// From a row to the next.
@@ -30,12 +30,12 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// Bytes that a pixel takes when transposed.
-    pub fn bytes_of_a_pixel(&self) -> usize {
+    pub(super) fn bytes_of_a_pixel(&self) -> usize {
         if self.pixel == 1 { 3 } else { self.pixel }
     }
 
     /// Transpose 32 bytes of each row from `at` on. What is not there, behind the last row, is zero.
-    pub fn transpose(&self, kernels: &Kernels, at: usize, to: &mut [u8], to_stride: usize) {
+    pub(super) fn transpose(&self, kernels: &Kernels, at: usize, to: &mut [u8], to_stride: usize) {
         let from = &self.data[at..];
         if self.count == LANES && from.len() >= (LANES - 1) * self.stride + LANES {
             return (kernels.transpose)(from, self.stride, to, to_stride);
@@ -54,20 +54,20 @@ impl<'a> Rows<'a> {
 const BAND_BYTES: usize = 1 << 19;
 
 /// Reads a picture from top to bottom, in blocks of rows.
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     picture: Picture<'a>,
     /// The band that was read last, and which rows it holds.
-    band: Option<(Box<dyn Band + 'a>, Range<usize>)>,
+    band: Option<(Box<dyn RowBlock + 'a>, Range<usize>)>,
 }
 
 impl<'a> Reader<'a> {
     /// Nothing is read yet.
-    pub fn new(picture: Picture<'a>) -> Self {
+    pub(super) fn new(picture: Picture<'a>) -> Self {
         Self { picture, band: None }
     }
 
     /// The rows from `y` on, `count` of them.
-    pub fn rows(&mut self, y: usize, count: usize) -> Result<Rows<'_>, Error> {
+    pub(super) fn rows(&mut self, y: usize, count: usize) -> Result<Rows<'_>, Error> {
         let bands = match self.picture {
             Picture::View(view) => return Ok(rows_of(&view, y, count)),
             Picture::Bands(bands) => bands,
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
             empty => {
                 let length = (BAND_BYTES / (4 * bands.width())).next_multiple_of(LANES);
                 let end = (y + length.max(LANES).max(count)).min(bands.height());
-                empty.insert((bands.band(y..end)?, y..end))
+                empty.insert((bands.block(y..end)?, y..end))
             }
         };
         Ok(rows_of(&band.view()?, y - rows.start, count))
@@ -99,7 +99,7 @@ fn rows_of<'a>(view: &StridedView<'a>, y: usize, count: usize) -> Rows<'a> {
 }
 
 /// The last rows that a pass produced, each three planes.
-pub struct Ring {
+pub(super) struct Ring {
     data: Scratch,
     width: usize,
     /// The row that stands in the first place.
@@ -111,31 +111,31 @@ pub struct Ring {
 
 impl Ring {
     /// A ring for `rows` rows, of which the first is `start`.
-    pub fn new(width: usize, rows: usize, start: usize) -> Result<Self, Error> {
+    pub(super) fn new(width: usize, rows: usize, start: usize) -> Result<Self, Error> {
         // An odd number of cache lines: rows at a power of two would all fall into the same few sets of the cache.
         let stride = (3 * plane_stride(width)).next_multiple_of(128) + 64;
         Ok(Self { data: Scratch::new(rows.saturating_mul(stride))?, width, start, rows, stride })
     }
 
     /// From a row to the next.
-    pub fn stride(&self) -> usize {
+    pub(super) fn stride(&self) -> usize {
         self.stride
     }
 
     /// Row `y`.
-    pub fn row(&self, y: usize) -> &[u8] {
+    pub(super) fn row(&self, y: usize) -> &[u8] {
         let at = (y - self.start) % self.rows * self.stride;
         &self.data[at..at + 3 * plane_stride(self.width)]
     }
 
     /// Row `y`, to be written.
-    pub fn row_mut(&mut self, y: usize) -> &mut [u8] {
+    pub(super) fn row_mut(&mut self, y: usize) -> &mut [u8] {
         let at = (y - self.start) % self.rows * self.stride;
         &mut self.data[at..at + 3 * plane_stride(self.width)]
     }
 
     /// The `count` rows from `y` on; `y` is a multiple of [`LANES`] rows after the start, as are the rows of the ring.
-    pub fn block(&self, y: usize, count: usize) -> Rows<'_> {
+    pub(super) fn block(&self, y: usize, count: usize) -> Rows<'_> {
         let at = (y - self.start) % self.rows * self.stride;
         Rows {
             data: &self.data[at..at + LANES * self.stride],
@@ -147,7 +147,7 @@ impl Ring {
     }
 
     /// The same rows, to be written.
-    pub fn block_mut(&mut self, y: usize) -> &mut [u8] {
+    pub(super) fn block_mut(&mut self, y: usize) -> &mut [u8] {
         let at = (y - self.start) % self.rows * self.stride;
         &mut self.data[at..at + LANES * self.stride]
     }

@@ -9,7 +9,7 @@ use crate::pixels::taps::LANES;
 
 /// A horizontal pass, and the transposed pixels of the piece that is being worked on: pixel `x` is a strip for each of its
 /// bytes, one after the other.
-pub struct Block<'a> {
+pub(super) struct Block<'a> {
     /// None where channels are only taken apart.
     columns: Option<&'a Columns>,
     outputs: usize,
@@ -18,23 +18,23 @@ pub struct Block<'a> {
 
 impl<'a> Block<'a> {
     /// A pass over columns.
-    pub fn new(columns: &'a Columns) -> Result<Self> {
+    pub(super) fn new(columns: &'a Columns) -> Result<Self> {
         let widest = columns.pieces.iter().map(|piece| piece.inputs).max();
         Ok(Self { columns: Some(columns), outputs: columns.outputs, data: strips(widest.unwrap_or(0))? })
     }
 
     /// Only take channels apart.
-    pub fn splitting(width: usize) -> Result<Self> {
+    pub(super) fn splitting(width: usize) -> Result<Self> {
         Ok(Self { columns: None, outputs: width, data: strips(LANES)? })
     }
 
     /// Pixels in a row after the pass.
-    pub fn outputs(&self) -> usize {
+    pub(super) fn outputs(&self) -> usize {
         self.outputs
     }
 
     /// Resize the rows, and write them as planes into `out`, a row every `stride` bytes.
-    pub fn resize(&mut self, kernels: &Kernels, rows: Rows<'_>, out: &mut [u8], stride: usize) {
+    pub(super) fn resize(&mut self, kernels: &Kernels, rows: Rows<'_>, out: &mut [u8], stride: usize) {
         let plane = plane_stride(self.outputs);
         let (step, mut start) = (rows.bytes_of_a_pixel() * LANES, 0);
         let mut strips = [0; 3 * LANES * LANES];

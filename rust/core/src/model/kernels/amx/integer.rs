@@ -15,7 +15,7 @@ static ONE_ROW: Shapes = Shapes::new(2, TILE_STEPS / 4);
 /// Bits of the lower half of an activation.
 const LOWER_BITS: u32 = 7;
 
-pub fn scatter(row: &[i16], index: usize, block: &mut [i16]) {
+pub(super) fn scatter(row: &[i16], index: usize, block: &mut [i16]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     fn compiled(row: &[i16], index: usize, block: &mut [i16]) {
         definition::scatter_tiles(row, index, block);
@@ -24,7 +24,7 @@ pub fn scatter(row: &[i16], index: usize, block: &mut [i16]) {
     unsafe { compiled(row, index, block) }
 }
 
-pub fn product(mut p: IntegerProduct<'_>) {
+pub(super) fn product(mut p: IntegerProduct<'_>) {
     p.check(IntegerLayout::Tiles);
     if p.rows == 0 || p.panels == 0 {
         return;

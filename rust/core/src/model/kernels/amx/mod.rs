@@ -67,7 +67,7 @@ macro_rules! step {
 mod integer;
 
 /// The kernels for machines with AMX; nothing else gives this table, or what is in it, to the outside.
-pub fn kernels(_: Amx) -> &'static Kernels {
+pub(super) fn kernels(_: Amx) -> &'static Kernels {
     static KERNELS: Kernels = Kernels {
         integer_product: integer::product,
         integer_layout: IntegerLayout::Tiles,

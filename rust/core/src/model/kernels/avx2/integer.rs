@@ -13,7 +13,7 @@ const AHEAD: usize = 512;
 /// Pairs of steps in a whole group.
 const PAIRS: usize = GROUP / 2;
 
-pub fn product(p: IntegerProduct<'_>) {
+pub(super) fn product(p: IntegerProduct<'_>) {
     p.check(IntegerLayout::Pairs);
     if p.rows == 0 {
         return;

@@ -8,7 +8,7 @@ use crate::machine::cpu::{Avx2, Isa};
 mod integer;
 
 /// The kernels for machines with AVX2 and FMA; nothing else gives this table, or what is in it, to the outside.
-pub fn kernels(_: Avx2) -> &'static Kernels {
+pub(super) fn kernels(_: Avx2) -> &'static Kernels {
     static KERNELS: Kernels = table(Isa::Avx2.name(), integer::product);
     &KERNELS
 }

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use crate::model::kernels::{Bfloat16Product, PANEL, Start};
 
 /// Rounds to nearest even, a register at a time; see [`crate::model::kernels::definition::round`].
-pub fn round(x: &[f32], out: &mut [u16]) {
+pub(super) fn round(x: &[f32], out: &mut [u16]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     fn compiled(x: &[f32], out: &mut [u16]) {
         const LANES: usize = 32;
@@ -34,7 +34,7 @@ pub fn round(x: &[f32], out: &mut [u16]) {
 }
 
 /// Chains of sums, enough of them to hide their latency.
-pub fn burn(rounds: usize) -> u64 {
+pub(super) fn burn(rounds: usize) -> u64 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     fn chains(rounds: usize) -> [__m512; 12] {
         let one = std::hint::black_box(0x3f80_3f80);
@@ -53,7 +53,7 @@ pub fn burn(rounds: usize) -> u64 {
     (rounds * 12 * PANEL * 2 * 2) as u64
 }
 
-pub fn product(mut p: Bfloat16Product<'_>) {
+pub(super) fn product(mut p: Bfloat16Product<'_>) {
     p.check();
     // SAFETY: `check` has compared every slice with the sizes, and the table that this is in is given for a proof of
     // these features only.

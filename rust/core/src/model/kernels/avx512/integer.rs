@@ -12,7 +12,7 @@ const FEW_ROWS: usize = 3;
 /// Pairs of steps in a whole group.
 const PAIRS: usize = GROUP / 2;
 
-pub fn product(p: IntegerProduct<'_>) {
+pub(super) fn product(p: IntegerProduct<'_>) {
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn compiled(p: IntegerProduct<'_>) {
         // SAFETY: the lengths are checked below, and this function is compiled for the instructions.
@@ -24,7 +24,7 @@ pub fn product(p: IntegerProduct<'_>) {
     unsafe { compiled(p) }
 }
 
-pub fn product_vnni(p: IntegerProduct<'_>) {
+pub(super) fn product_vnni(p: IntegerProduct<'_>) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn compiled(p: IntegerProduct<'_>) {
         // SAFETY: the lengths are checked below, and this function is compiled for the instructions.

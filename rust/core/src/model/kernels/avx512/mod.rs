@@ -10,19 +10,19 @@ mod bfloat16;
 mod integer;
 
 /// The kernels for machines with AVX-512 F, BW, DQ and VL; nothing else gives this table, or what is in it, to the outside.
-pub fn kernels(_: Avx512) -> &'static Kernels {
+pub(super) fn kernels(_: Avx512) -> &'static Kernels {
     static KERNELS: Kernels = table(Isa::Avx512.name(), integer::product);
     &KERNELS
 }
 
 /// The same with VNNI.
-pub fn vnni_kernels(_: Avx512Vnni) -> &'static Kernels {
+pub(super) fn vnni_kernels(_: Avx512Vnni) -> &'static Kernels {
     static KERNELS: Kernels = table(Isa::Avx512Vnni.name(), integer::product_vnni);
     &KERNELS
 }
 
 /// The same with VNNI and BF16.
-pub fn bfloat16_kernels(_: Avx512Bf16) -> &'static Kernels {
+pub(super) fn bfloat16_kernels(_: Avx512Bf16) -> &'static Kernels {
     static KERNELS: Kernels = with_bfloat16(Isa::Avx512Bf16.name(), bfloat16::product);
     &KERNELS
 }

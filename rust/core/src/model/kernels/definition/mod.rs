@@ -10,12 +10,12 @@ mod numbers;
 mod products;
 mod rows;
 
-pub use numbers::*;
-pub use products::*;
-pub use rows::*;
+pub(crate) use numbers::*;
+pub(crate) use products::*;
+pub(crate) use rows::*;
 
 /// Kernels for every machine.
-pub static KERNELS: Kernels = kernels::<{ cpu::FUSED }>(Isa::Portable.name());
+pub(crate) static KERNELS: Kernels = kernels::<{ cpu::FUSED }>(Isa::Portable.name());
 
 /// As [`KERNELS`], for the tests of layouts that only some machines have instructions for: integers in tiles, and
 /// products of bfloat16.
@@ -29,7 +29,7 @@ pub static TILES: Kernels = Kernels {
 };
 
 /// The table, with one or two roundings per multiply-add.
-pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
+pub(crate) const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
     Kernels {
         name,
         product: product::<FUSED>,
@@ -55,6 +55,6 @@ pub const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
 }
 
 #[inline(always)]
-pub fn madd<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub(crate) fn madd<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }

@@ -4,14 +4,14 @@ use crate::machine::numbers::{ROUND, to_bfloat16};
 use crate::model::kernels::{GROUP, GROUP_BYTES, PANEL, QUANTIZED_MAX, ROW_BLOCK, SCALE_BYTES, TILE_BYTES, TILE_STEPS};
 
 #[inline(always)]
-pub fn round(x: &[f32], out: &mut [u16]) {
+pub(crate) fn round(x: &[f32], out: &mut [u16]) {
     for (out, x) in out.iter_mut().zip(x) {
         *out = to_bfloat16(*x);
     }
 }
 
 #[inline(always)]
-pub fn widen(panel: &[u8], input_scales: &[f32], out: &mut [u8]) {
+pub(crate) fn widen(panel: &[u8], input_scales: &[f32], out: &mut [u8]) {
     const LINE: usize = 2 * PANEL;
     let lines = out.chunks_mut(GROUP / 2 * 2 * LINE);
     for ((group, out), input_scales) in panel.chunks(GROUP_BYTES).zip(lines).zip(input_scales.chunks(GROUP)) {
@@ -30,7 +30,7 @@ pub fn widen(panel: &[u8], input_scales: &[f32], out: &mut [u8]) {
 }
 
 /// Writes a row into a block of pairs.
-pub fn scatter_pairs(row: &[i16], index: usize, block: &mut [i16]) {
+pub(crate) fn scatter_pairs(row: &[i16], index: usize, block: &mut [i16]) {
     let pairs = block[2 * index..].chunks_mut(2 * ROW_BLOCK);
     for (to, from) in pairs.zip(row.chunks_exact(2)) {
         to[..2].copy_from_slice(from);
@@ -39,7 +39,8 @@ pub fn scatter_pairs(row: &[i16], index: usize, block: &mut [i16]) {
 
 /// Writes a row into a block of tiles: 64 steps at a time, in units of two bytes.
 #[inline(always)]
-pub fn scatter_tiles(row: &[i16], index: usize, block: &mut [i16]) {
+#[allow(dead_code, reason = "for sets that multiply tiles")]
+pub(crate) fn scatter_tiles(row: &[i16], index: usize, block: &mut [i16]) {
     for (tile, row) in block.chunks_exact_mut(TILE_BYTES / 2).zip(row.chunks(TILE_STEPS)) {
         let mut steps = [0; TILE_STEPS];
         steps[..row.len()].copy_from_slice(row);
@@ -55,7 +56,7 @@ pub fn scatter_tiles(row: &[i16], index: usize, block: &mut [i16]) {
 }
 
 #[inline(always)]
-pub fn quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]) {
+pub(crate) fn quantize(x: &[f32], out: &mut [i16], scale: &mut [f32]) {
     let (out, padding) = out.split_at_mut(x.len());
     padding[..x.len() % 2].fill(0);
     for ((x, out), scale) in x.chunks(GROUP).zip(out.chunks_mut(GROUP)).zip(scale) {

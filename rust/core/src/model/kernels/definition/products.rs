@@ -7,7 +7,7 @@ use crate::model::kernels::{
 
 /// Element (`k`, `column`) of a panel as a float32.
 #[inline(always)]
-pub fn weight(panel: &[u8], format: FloatFormat, k: usize, column: usize) -> f32 {
+pub(crate) fn weight(panel: &[u8], format: FloatFormat, k: usize, column: usize) -> f32 {
     match format {
         FloatFormat::Float32 => {
             let at = (k * PANEL + column) * 4;
@@ -22,13 +22,13 @@ pub fn weight(panel: &[u8], format: FloatFormat, k: usize, column: usize) -> f32
 
 /// Element (`k`, `column`) of a panel of integers.
 #[inline(always)]
-pub fn integer_weight(panel: &[u8], layout: IntegerLayout, k: usize, column: usize) -> i32 {
+pub(crate) fn integer_weight(panel: &[u8], layout: IntegerLayout, k: usize, column: usize) -> i32 {
     let at = k / GROUP * GROUP_BYTES + SCALE_BYTES + layout.weight_index(k % GROUP, column);
     i32::from(panel[at] as i8)
 }
 
 #[inline(always)]
-pub fn product<const FUSED: bool>(p: Product<'_>) {
+pub(crate) fn product<const FUSED: bool>(p: Product<'_>) {
     p.check();
     for panel in 0..p.panels {
         let w = &p.w[panel * p.w_stride..];
@@ -77,7 +77,7 @@ pub fn bfloat16_product(p: crate::model::kernels::Bfloat16Product<'_>) {
 
 /// Scale of a column in a group of an `Int8` panel.
 #[inline(always)]
-pub fn group_scale(panel: &[u8], group: usize, column: usize) -> f32 {
+pub(crate) fn group_scale(panel: &[u8], group: usize, column: usize) -> f32 {
     let at = group * GROUP_BYTES + column * 4;
     f32::from_le_bytes([panel[at], panel[at + 1], panel[at + 2], panel[at + 3]])
 }
@@ -99,7 +99,7 @@ fn activation(a: &[i16], layout: IntegerLayout, row: usize, step: usize, k: usiz
 }
 
 #[inline(always)]
-pub fn integer_product<const FUSED: bool, const TILES: bool>(p: IntegerProduct<'_>) {
+pub(crate) fn integer_product<const FUSED: bool, const TILES: bool>(p: IntegerProduct<'_>) {
     let layout = if TILES { IntegerLayout::Tiles } else { IntegerLayout::Pairs };
     p.check(layout);
     let (groups, width) = (p.k.div_ceil(GROUP), p.panels * PANEL);

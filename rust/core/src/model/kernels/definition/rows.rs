@@ -9,7 +9,7 @@ const LANES: usize = 32;
 
 /// Chains of multiply-adds, enough of them to hide their latency.
 #[inline(always)]
-pub fn burn<const FUSED: bool>(rounds: usize) -> u64 {
+pub(crate) fn burn<const FUSED: bool>(rounds: usize) -> u64 {
     let mut sums = [[1.0_f32; LANES]; 12];
     let factor = std::hint::black_box(0.999_f32);
     for _ in 0..rounds {
@@ -25,7 +25,7 @@ pub fn burn<const FUSED: bool>(rounds: usize) -> u64 {
 
 /// `2^x` to within 2e-8 of the value: a polynomial on [-0.5, 0.5] (Chebyshev nodes) and an exponent.
 #[inline(always)]
-pub fn exp2<const FUSED: bool>(x: f32) -> f32 {
+pub(crate) fn exp2<const FUSED: bool>(x: f32) -> f32 {
     let x = if x > -126.0 { x } else { -126.0 };
     let x = if x < 127.0 { x } else { 127.0 };
     let shifted = x + ROUND;
@@ -43,7 +43,7 @@ fn gate<const FUSED: bool>(x: f32, minus_log2: f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn gelu<const FUSED: bool>(x: &mut [f32]) {
+pub(crate) fn gelu<const FUSED: bool>(x: &mut [f32]) {
     // tanh(u) = 2 / (1 + e^-2u) - 1, so gelu(x) = x / (1 + e^-2u) with u = sqrt(2/pi) (x + 0.044715 x^3).
     const SCALE: f32 = -2.0 * 0.797_884_6 * std::f32::consts::LOG2_E;
     for x in x {
@@ -53,14 +53,14 @@ pub fn gelu<const FUSED: bool>(x: &mut [f32]) {
 }
 
 #[inline(always)]
-pub fn silu_mul<const FUSED: bool>(gates: &[f32], up: &[f32], out: &mut [f32]) {
+pub(crate) fn silu_mul<const FUSED: bool>(gates: &[f32], up: &[f32], out: &mut [f32]) {
     for ((o, &g), &u) in out.iter_mut().zip(gates).zip(up) {
         *o = gate::<FUSED>(g, -std::f32::consts::LOG2_E * g) * u;
     }
 }
 
 #[inline(always)]
-pub fn add(x: &mut [f32], y: &[f32]) {
+pub(crate) fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
     }
@@ -94,7 +94,7 @@ fn sum(x: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn rms_norm<const FUSED: bool>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn rms_norm<const FUSED: bool>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let squares = sum(x, |x, lane| madd::<FUSED>(x, x, lane));
     let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
     for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
@@ -103,7 +103,7 @@ pub fn rms_norm<const FUSED: bool>(x: &[f32], weight: &[f32], eps: f32, out: &mu
 }
 
 #[inline(always)]
-pub fn layer_norm<const FUSED: bool>(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn layer_norm<const FUSED: bool>(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     let n = x.len() as f32;
     let mean = sum(x, |x, lane| lane + x) / n;
     let squares = sum(x, |x, lane| madd::<FUSED>(x - mean, x - mean, lane));
@@ -114,7 +114,7 @@ pub fn layer_norm<const FUSED: bool>(x: &[f32], weight: &[f32], bias: &[f32], ep
 }
 
 #[inline(always)]
-pub fn rotary<const FUSED: bool>(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]) {
+pub(crate) fn rotary<const FUSED: bool>(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]) {
     let half = cos.len();
     let (low, high) = (&x[..half], &x[half..2 * half]);
     let (out_low, out_high) = out[..2 * half].split_at_mut(half);
@@ -131,7 +131,7 @@ fn larger(a: f32, b: f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn softmax<const FUSED: bool>(scores: &mut [f32]) -> (f32, f32) {
+pub(crate) fn softmax<const FUSED: bool>(scores: &mut [f32]) -> (f32, f32) {
     debug_assert!(scores.len() <= BLOCK);
     let mut lanes = [f32::NEG_INFINITY; LANES];
     // Whole chunks apart from the rest: lanes of a length unknown to the compiler would live in memory.
@@ -153,7 +153,7 @@ pub fn softmax<const FUSED: bool>(scores: &mut [f32]) -> (f32, f32) {
 }
 
 #[inline(always)]
-pub fn merge<const FUSED: bool>(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]) {
+pub(crate) fn merge<const FUSED: bool>(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]) {
     if state.1 == 0.0 {
         *state = block;
         out.copy_from_slice(block_out);
@@ -167,7 +167,7 @@ pub fn merge<const FUSED: bool>(state: &mut (f32, f32), out: &mut [f32], block: 
     }
 }
 
-pub fn argmax(x: &[f32]) -> (usize, f32) {
+pub(crate) fn argmax(x: &[f32]) -> (usize, f32) {
     let mut best = (0, f32::NEG_INFINITY);
     for (i, &v) in x.iter().enumerate() {
         if v > best.1 {

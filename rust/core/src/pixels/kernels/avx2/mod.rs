@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 
+mod convert;
+
 use super::Kernels;
 use super::table::{Set, table};
 use crate::machine::cpu::{self, Isa};
@@ -67,9 +69,9 @@ impl Set for Avx2 {
         // SAFETY: the caller's promise is the same.
         unsafe {
             if STREAM && !formula.scales() {
-                to_f32::<STREAM, false>(bytes, formula, out);
+                convert::to_f32::<STREAM, false>(bytes, formula, out);
             } else {
-                to_f32::<STREAM, true>(bytes, formula, out);
+                convert::to_f32::<STREAM, true>(bytes, formula, out);
             }
         }
     }
@@ -77,7 +79,7 @@ impl Set for Avx2 {
     #[target_feature(enable = "avx2,fma")]
     unsafe fn to_bf16(bytes: &[u8], formula: &Formula, out: &mut [u16]) {
         // SAFETY: the caller's promise is the same.
-        unsafe { to_bf16(bytes, formula, out) }
+        unsafe { convert::to_bf16(bytes, formula, out) }
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -203,7 +205,7 @@ unsafe fn weigh_strips<const STRIPS: usize>(rows: &[&[u8]], taps: &Taps, output:
         }
     }
     for (strip, sums) in sums.into_iter().enumerate() {
-        // SAFETY: as above.
+        // SAFETY: `out` has `STRIPS` strips from `at` on.
         unsafe {
             let to = out.as_mut_ptr().add(at + strip * LANES);
             _mm256_storeu_si256(to.cast(), rounding.pack(sums));
@@ -219,7 +221,7 @@ unsafe fn weigh_rows_of_many(rows: &[&[u8]], taps: &Taps, output: usize, out: &m
         unsafe { weigh_strips::<2>(rows, taps, output, at, out) };
     }
     if whole < out.len() {
-        // SAFETY: as above.
+        // SAFETY: the caller asserted the lengths; one strip is left.
         unsafe { weigh_strips::<1>(rows, taps, output, whole, out) };
     }
 }
@@ -252,14 +254,14 @@ unsafe fn weigh_pixels_of_bytes<const BYTES: usize>(block: &[u8], taps: &Taps, f
             let mut from = unsafe { block.as_ptr().add(base) };
             let mut sums = [rounding.half; 4];
             for &weights in &pairs[..whole] {
-                // SAFETY: as above.
+                // SAFETY: both inputs belong to the window, which the block holds.
                 let (a, b) =
                     unsafe { (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(BYTES * LANES).cast())) };
                 add_pair(&mut sums, a, b, _mm256_set1_epi32(weights));
                 from = from.wrapping_add(2 * BYTES * LANES);
             }
             if let Some(&weights) = pairs.get(whole) {
-                // SAFETY: as above; the second weight of an odd window's last pair is zero.
+                // SAFETY: the last input of an odd window, which the block holds; the second weight of its pair is zero.
                 let a = unsafe { _mm256_loadu_si256(from.cast()) };
                 add_pair(&mut sums, a, a, _mm256_set1_epi32(weights));
             }
@@ -333,72 +335,4 @@ fn weigh<const PARTS: usize>(load: impl Fn(usize) -> __m256i, taps: &Taps, outpu
         }
     }
     rounding.pack(whole)
-}
-
-struct Lanes {
-    high: __m256,
-    low: __m256,
-    mean: __m256,
-    std: __m256,
-    inverse: __m256,
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn spread(formula: &Formula) -> Lanes {
-    Lanes {
-        high: _mm256_set1_ps(formula.high),
-        low: _mm256_set1_ps(formula.low),
-        mean: _mm256_set1_ps(formula.mean),
-        std: _mm256_set1_ps(formula.std),
-        inverse: _mm256_set1_ps(formula.inverse),
-    }
-}
-
-/// `Formula::at` for eight bytes.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn apply<const SCALES: bool>(bytes: __m128i, f: &Lanes) -> __m256 {
-    let x = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
-    let scaled = if SCALES { _mm256_fmadd_ps(x, f.high, _mm256_mul_ps(x, f.low)) } else { x };
-    let centred = _mm256_sub_ps(scaled, f.mean);
-    let quotient = _mm256_mul_ps(centred, f.inverse);
-    let rest = _mm256_fnmadd_ps(quotient, f.std, centred);
-    _mm256_fmadd_ps(rest, f.inverse, quotient)
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn to_f32<const STREAM: bool, const SCALES: bool>(bytes: &[u8], formula: &Formula, out: &mut [f32]) {
-    let lanes = spread(formula);
-    for (bytes, out) in bytes.chunks_exact(16).zip(out.chunks_exact_mut(16)) {
-        // SAFETY: 16 bytes in, 16 floats out; the caller streams only where the output is aligned.
-        unsafe {
-            let x = _mm_loadu_si128(bytes.as_ptr().cast());
-            let values = [apply::<SCALES>(x, &lanes), apply::<SCALES>(_mm_srli_si128::<8>(x), &lanes)];
-            for (i, value) in values.into_iter().enumerate() {
-                let to = out.as_mut_ptr().add(8 * i);
-                if STREAM { _mm256_stream_ps(to, value) } else { _mm256_storeu_ps(to, value) }
-            }
-        }
-    }
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn to_bf16(bytes: &[u8], formula: &Formula, out: &mut [u16]) {
-    let lanes = spread(formula);
-    let (one, bias) = (_mm256_set1_epi32(1), _mm256_set1_epi32(0x7FFF));
-    for (bytes, out) in bytes.chunks_exact(16).zip(out.chunks_exact_mut(16)) {
-        // SAFETY: 16 bytes in, 16 aligned values out.
-        unsafe {
-            let x = _mm_loadu_si128(bytes.as_ptr().cast());
-            let round = |value: __m256| {
-                let bits = _mm256_castps_si256(value);
-                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), one);
-                _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, _mm256_add_epi32(odd, bias)))
-            };
-            let (a, b) = (round(apply::<true>(x, &lanes)), round(apply::<true>(_mm_srli_si128::<8>(x), &lanes)));
-            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
-            _mm256_stream_si256(out.as_mut_ptr().cast(), packed);
-        }
-    }
 }
