@@ -35,7 +35,7 @@ pub enum Isa {
 
 impl Isa {
     /// All, the most capable first.
-    pub const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Amx, Self::Avx512Bf16, Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Portable];
 
     /// Its name as the environment gives it.

@@ -39,17 +39,17 @@ impl<'t> Part<'t> {
     ///
     /// # Safety
     /// No other task of the phase may make a part that overlaps with it.
-    pub unsafe fn of(task: &'t Task, rows: Range<usize>, columns: Range<usize>) -> Self {
+    pub(crate) unsafe fn of(task: &'t Task, rows: Range<usize>, columns: Range<usize>) -> Self {
         Self { task, rows, columns, own: false }
     }
 
     /// Everything, in memory of which this thread has the only handle.
-    pub fn own(task: &'t Task) -> Self {
+    pub(crate) fn own(task: &'t Task) -> Self {
         Self { task, rows: 0..usize::MAX, columns: 0..usize::MAX, own: true }
     }
 
     /// The task.
-    pub fn task(&self) -> &'t Task {
+    pub(crate) fn task(&self) -> &'t Task {
         self.task
     }
 
@@ -59,7 +59,7 @@ impl<'t> Part<'t> {
     }
 
     /// The same rows of a matrix with half as many columns.
-    pub fn half_columns(&self) -> Self {
+    pub(crate) fn half_columns(&self) -> Self {
         let Range { start, end } = self.columns;
         assert!(start % 2 == 0 && end % 2 == 0, "two parts would meet in a column");
         Self { columns: start / 2..end / 2, rows: self.rows.clone(), ..*self }
@@ -67,7 +67,7 @@ impl<'t> Part<'t> {
 
     /// Panics unless the part holds these columns of a row.
     #[inline]
-    pub fn check(&self, row: usize, columns: &Range<usize>) {
+    pub(crate) fn check(&self, row: usize, columns: &Range<usize>) {
         assert!(
             self.rows.contains(&row) && self.columns.start <= columns.start && columns.end <= self.columns.end,
             "row {row}, columns {columns:?} of another task"

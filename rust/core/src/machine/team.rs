@@ -59,13 +59,13 @@ pub struct Worker<'a> {
 
 impl Worker<'_> {
     /// Number of threads that may take part.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.state.active.load(Ordering::Relaxed)
     }
 
     /// Runs `work` once for each of `tasks` tasks, on whichever threads are free, and returns when all are done.
     /// Every thread of the job must make the same calls in the same order.
-    pub fn for_each(&mut self, tasks: usize, mut work: impl FnMut(&Task)) {
+    pub(crate) fn for_each(&mut self, tasks: usize, mut work: impl FnMut(&Task)) {
         assert!((tasks as u64) < TASK_MASK, "a phase of {tasks} tasks");
         let (s, first) = (self.state, self.phase << TASK_BITS);
         let last = first + tasks as u64;
@@ -105,13 +105,13 @@ impl Worker<'_> {
 }
 
 /// A task of a phase. Only the thread that has claimed it has it, and only while it works on it.
-pub struct Task {
+pub(crate) struct Task {
     index: usize,
 }
 
 impl Task {
     /// Number of the task in its phase.
-    pub fn index(&self) -> usize {
+    pub(crate) fn index(&self) -> usize {
         self.index
     }
 }
@@ -170,7 +170,8 @@ impl Team {
     }
 
     /// Lets only the first `threads` take part in the jobs to come.
-    pub fn set_active(&mut self, threads: usize) {
+    #[cfg(test)]
+    pub(crate) fn set_active(&mut self, threads: usize) {
         self.state.active.store(threads.clamp(1, self.threads()), Ordering::Relaxed);
     }
 

@@ -153,7 +153,7 @@ impl Checkpoint {
 
     /// What tells the files from others: path, size and time of the last change. `None` for tensors in memory, and
     /// where the system does not say.
-    pub fn identity(&self) -> Option<String> {
+    pub(crate) fn identity(&self) -> Option<String> {
         let mut identity = String::new();
         for path in &self.paths {
             let path = std::fs::canonicalize(path).ok()?;
@@ -177,7 +177,7 @@ impl Checkpoint {
     }
 
     /// The tensor called `name`, with or without the leading `model.`, if it is there.
-    pub fn find(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor<'_>>> {
+    pub(crate) fn find(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor<'_>>> {
         let short = name.strip_prefix("model.").unwrap_or(name);
         let Some((name, entry)) = self.entries.get_key_value(name).or_else(|| self.entries.get_key_value(short)) else {
             return Ok(None);
@@ -203,7 +203,7 @@ impl Checkpoint {
     }
 
     /// A small tensor as float32, all values finite.
-    pub fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    pub(crate) fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let tensor = self.tensor(name, shape)?;
         let mut values = vec![0.0; tensor.rows * tensor.columns];
         for (row, out) in values.chunks_exact_mut(tensor.columns).enumerate() {
@@ -215,7 +215,7 @@ impl Checkpoint {
 
 impl Tensor<'_> {
     /// Converts one row to float32.
-    pub fn read(&self, row: usize, out: &mut [f32]) {
+    pub(crate) fn read(&self, row: usize, out: &mut [f32]) {
         let size = self.dtype.size();
         let bytes = &self.bytes[row * self.columns * size..][..self.columns * size];
         match self.dtype {
@@ -238,7 +238,7 @@ impl Tensor<'_> {
     }
 
     /// Converts one row and refuses NaN and infinity.
-    pub fn read_finite(&self, row: usize, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn read_finite(&self, row: usize, out: &mut [f32]) -> Result<()> {
         self.read(row, out);
         // Bits, and no early end: a loop over floats in their order, or up to the first bad value, would not vectorise.
         const EXPONENT: u32 = 0x7f80_0000;

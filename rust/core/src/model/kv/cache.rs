@@ -10,7 +10,7 @@ use crate::model::kv::{PAGE, PageLayout, Pages};
 #[derive(Default, Clone)]
 pub struct Sequence {
     /// Pages in order of position.
-    pub pages: Vec<u32>,
+    pub(crate) pages: Vec<u32>,
     /// Number of positions filled.
     pub length: usize,
 }
@@ -28,7 +28,7 @@ pub struct KvCache {
 
 impl KvCache {
     /// Room for `positions` positions in all; a sequence has at most `limit`. Untouched pages cost no memory.
-    pub fn new(layout: PageLayout, positions: usize, limit: usize) -> Result<Self> {
+    pub(crate) fn new(layout: PageLayout, positions: usize, limit: usize) -> Result<Self> {
         let pages = positions.div_ceil(PAGE);
         if pages == 0 {
             return Err(Error::config("the cache must hold at least one position, got 0"));
@@ -122,7 +122,7 @@ impl KvCache {
     }
 
     /// Makes room for `more[i]` further positions of `ids[i]`, for all or for none.
-    pub fn reserve(&mut self, ids: &[u64], more: &[usize]) -> Result<()> {
+    pub(crate) fn reserve(&mut self, ids: &[u64], more: &[usize]) -> Result<()> {
         let mut needed = 0;
         for (i, (&id, &more)) in ids.iter().zip(more).enumerate() {
             if ids[..i].contains(&id) {
@@ -174,7 +174,7 @@ impl KvCache {
     }
 
     /// Counts positions that a step has filled.
-    pub fn advance(&mut self, ids: &[u64], more: &[usize]) {
+    pub(crate) fn advance(&mut self, ids: &[u64], more: &[usize]) {
         for (id, more) in ids.iter().zip(more) {
             if let Some(s) = self.sequences.get_mut(id) {
                 s.length += more;
@@ -183,12 +183,12 @@ impl KvCache {
     }
 
     /// The pages' memory for one job, and the sequences that use it.
-    pub fn view(&mut self, kernels: &'static Kernels) -> (Pages<'_>, &HashMap<u64, Sequence>) {
+    pub(crate) fn view(&mut self, kernels: &'static Kernels) -> (Pages<'_>, &HashMap<u64, Sequence>) {
         (Pages::new(kernels, &self.layout, &mut self.bytes), &self.sequences)
     }
 
     /// Sizes of the pages.
-    pub fn layout(&self) -> &PageLayout {
+    pub(crate) fn layout(&self) -> &PageLayout {
         &self.layout
     }
 

@@ -96,7 +96,7 @@ impl LinearScratch {
 /// Rows that a layer is applied to.
 pub struct Input<'i, 'a> {
     /// The rows.
-    pub values: Source<'i, 'a>,
+    pub(crate) values: Source<'i, 'a>,
     /// Number of rows.
     pub rows: usize,
     /// Where a layer that multiplies integers puts its quantized input.
@@ -111,7 +111,7 @@ impl<'i, 'a> Input<'i, 'a> {
 }
 
 /// Where rows come from.
-pub enum Source<'i, 'a> {
+pub(crate) enum Source<'i, 'a> {
     /// From an earlier phase.
     Made(&'i Activations<'a>),
     /// Each thread that takes part makes them for itself before its first task: up to [`OWN_ROWS`].
@@ -208,7 +208,7 @@ impl Linear {
     }
 
     /// Divides the columns in the same way for any number of rows; gives the number of pieces.
-    pub fn fix_task_panels(&mut self, panels: usize) -> usize {
+    pub(crate) fn fix_task_panels(&mut self, panels: usize) -> usize {
         self.task_panels = Some(panels);
         self.panels.div_ceil(panels)
     }

@@ -25,7 +25,7 @@ impl Linear {
     }
 
     /// A layer for the matrices whose weights are still to come: packed from them, or as bytes that were packed before.
-    pub fn zeroed(
+    pub(crate) fn zeroed(
         weights: &[Tensor<'_>],
         order: Order,
         bias: Vec<f32>,
@@ -63,12 +63,12 @@ impl Linear {
     }
 
     /// The weights as packed, to be read from a file.
-    pub fn packed_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn packed_mut(&mut self) -> &mut [u8] {
         &mut self.data
     }
 
     /// Packs the matrices that the layer was made for.
-    pub fn fill(&mut self, weights: &[Tensor<'_>], order: Order, team: &mut Team) -> Result<()> {
+    pub(crate) fn fill(&mut self, weights: &[Tensor<'_>], order: Order, team: &mut Team) -> Result<()> {
         let source = Matrices { weights, placement: Placement::new(weights, order) };
         let scales = if self.storage.scales_inputs() { input_scales(weights, self.inputs, team)? } else { Vec::new() };
         let inverses: Vec<_> = scales.iter().map(|scale| 1.0 / scale).collect(); // exact: powers of two

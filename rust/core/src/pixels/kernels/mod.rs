@@ -27,20 +27,20 @@ pub struct Kernels {
     /// Its name.
     pub name: &'static str,
     /// Transpose 32 × 32 bytes: row `i` begins at `i * from_stride`, its byte `j` goes to `j * to_stride + i`.
-    pub transpose: fn(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize),
+    pub(crate) transpose: fn(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize),
     /// One output row: the weighted sum of rows, all of the length of `out`, a multiple of `LANES`.
-    pub weigh_rows: fn(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]),
+    pub(crate) weigh_rows: fn(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]),
     /// Output pixels from `first` on: the weighted sums of the pixels of a transposed block, whose pixel `x` is three
     /// strips from `x * stride` on. The number of outputs is that of the pixels, three strips each, in `out`.
-    pub weigh_pixels: fn(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]),
+    pub(crate) weigh_pixels: fn(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]),
     /// Bytes to float32.
-    pub to_f32: fn(bytes: &[u8], conversion: &Conversion, out: &mut [f32]),
+    pub(crate) to_f32: fn(bytes: &[u8], conversion: &Conversion, out: &mut [f32]),
     /// Bytes to bfloat16, given as its bits.
-    pub to_bf16: fn(bytes: &[u8], conversion: &Conversion, out: &mut [u16]),
+    pub(crate) to_bf16: fn(bytes: &[u8], conversion: &Conversion, out: &mut [u16]),
     /// Write one value everywhere.
     pub fill: fn(out: &mut [i64], value: i64),
     /// Make what the conversions wrote past the caches visible to other threads.
-    pub fence: fn(),
+    pub(crate) fence: fn(),
 }
 
 /// Instruction sets that have loops of their own, the preferred first. AVX-512 comes after AVX2, which was a tenth to a

@@ -20,7 +20,7 @@ pub(crate) static KERNELS: Kernels = kernels::<{ cpu::FUSED }>(Isa::Portable.nam
 /// As [`KERNELS`], for the tests of layouts that only some machines have instructions for: integers in tiles, and
 /// products of bfloat16.
 #[cfg(test)]
-pub static TILES: Kernels = Kernels {
+pub(crate) static TILES: Kernels = Kernels {
     integer_product: integer_product::<true, true>,
     integer_layout: IntegerLayout::Tiles,
     scatter: scatter_tiles,
