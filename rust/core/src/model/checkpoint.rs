@@ -14,12 +14,12 @@ use crate::machine::numbers::{from_bfloat16, from_float16};
 pub type Memory = Box<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Bytes in which tensors lie.
-enum Source {
+enum TensorBytes {
     File(Mmap),
     Memory(Memory),
 }
 
-impl Source {
+impl TensorBytes {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::File(map) => map,
@@ -38,7 +38,7 @@ struct Entry {
 /// Named tensors and what they lie in.
 pub struct Checkpoint {
     paths: Vec<String>,
-    sources: Vec<Source>,
+    sources: Vec<TensorBytes>,
     entries: HashMap<String, Entry>,
 }
 
@@ -124,7 +124,7 @@ impl Checkpoint {
                 };
                 checkpoint.entries.insert(name.to_owned(), entry);
             }
-            checkpoint.sources.push(Source::File(map));
+            checkpoint.sources.push(TensorBytes::File(map));
         }
         Ok(checkpoint)
     }
@@ -146,7 +146,7 @@ impl Checkpoint {
                 shape: tensor.shape,
             };
             checkpoint.entries.insert(tensor.name, entry);
-            checkpoint.sources.push(Source::Memory(tensor.bytes));
+            checkpoint.sources.push(TensorBytes::Memory(tensor.bytes));
         }
         Ok(checkpoint)
     }
@@ -168,7 +168,7 @@ impl Checkpoint {
     pub fn release(&self) {
         #[cfg(unix)]
         for source in &self.sources {
-            if let Source::File(map) = source {
+            if let TensorBytes::File(map) = source {
                 // Advice only, so the outcome does not matter.
                 // SAFETY: the map is of a file and never written, so dropped pages come back as they were.
                 let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };

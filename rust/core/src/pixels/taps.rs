@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::Error;
 use crate::machine::vectors::with_capacity;
 use crate::pixels::filters::Filter;
-use crate::pixels::windows::{Arithmetic, Pass};
+use crate::pixels::windows::{Arithmetic, WindowPass};
 
 /// Bytes in a strip, and rows in a transposed block: what the kernels take at once.
 pub(crate) const LANES: usize = 32;
@@ -39,7 +39,7 @@ struct Packed {
 impl Taps {
     /// The pass from `inputs` to `outputs` pixels.
     pub(crate) fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
-        let pass = Pass::new(inputs, outputs, filter, arithmetic)?;
+        let pass = WindowPass::new(inputs, outputs, filter, arithmetic)?;
         let parts = if arithmetic == Arithmetic::Pillow { 2 } else { 1 };
         let weights = pass.windows.iter().flat_map(|window| &window.weights);
         let digits = weights

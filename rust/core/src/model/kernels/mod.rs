@@ -84,10 +84,10 @@ pub struct Kernels {
     pub(crate) merge: fn(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]),
     /// Index and value of the first largest element; NaN is never chosen.
     pub argmax: fn(x: &[f32]) -> (usize, f32),
-    /// Keeps the multiply-add units busy for `rounds` rounds; gives the number of floating-point operations done.
-    pub(crate) burn: fn(rounds: usize) -> u64,
+    /// Runs multiply-adds at their peak rate for `rounds` rounds; returns the number of floating-point operations.
+    pub(crate) peak: fn(rounds: usize) -> u64,
     /// The same for multiply-adds of bfloat16, if the set has [`Kernels::bfloat16_product`].
-    pub(crate) burn_bfloat16: Option<fn(rounds: usize) -> u64>,
+    pub(crate) bfloat16_peak: Option<fn(rounds: usize) -> u64>,
 }
 
 /// The kernels of an instruction set, if this machine has it.

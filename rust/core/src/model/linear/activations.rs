@@ -102,7 +102,7 @@ impl<'a> Activations<'a> {
     /// Lets `make` write some columns of a row, as float32; they are rounded here if the rows are bfloat16. `scratch` is
     /// for numbers on the way.
     #[inline]
-    pub fn fill(
+    pub fn write_with(
         &mut self,
         part: &Part<'_>,
         row: usize,
@@ -116,7 +116,7 @@ impl<'a> Activations<'a> {
                 scratch.resize(count, 0.0);
             }
             make(&mut scratch[..count]);
-            self.put(part, row, columns.start, &scratch[..count]);
+            self.write(part, row, columns.start, &scratch[..count]);
         } else {
             make(self.float32_mut(part, row, columns));
         }
@@ -124,7 +124,7 @@ impl<'a> Activations<'a> {
 
     /// Writes some columns of a row, from `start` on.
     #[inline]
-    pub(crate) fn put(&mut self, part: &Part<'_>, row: usize, start: usize, values: &[f32]) {
+    pub(crate) fn write(&mut self, part: &Part<'_>, row: usize, start: usize, values: &[f32]) {
         let columns = start..start + values.len();
         let Some(round) = self.round else {
             self.float32_mut(part, row, columns).copy_from_slice(values);

@@ -49,8 +49,8 @@ pub(crate) const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
         softmax: softmax::<FUSED>,
         merge: merge::<FUSED>,
         argmax,
-        burn: burn::<FUSED>,
-        burn_bfloat16: None,
+        peak: peak::<FUSED>,
+        bfloat16_peak: None,
     }
 }
 
