@@ -60,6 +60,7 @@ impl Formula {
     }
 
     /// Whether the scale is another than 1.
+    #[allow(dead_code, reason = "for sets that have loops of their own")]
     pub(crate) fn scales(&self) -> bool {
         (self.high, self.low) != (1.0, 0.0)
     }
