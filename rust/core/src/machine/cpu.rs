@@ -1,7 +1,7 @@
 //! Instruction sets: which there are, what they are called, and which of them this machine has.
 //!
 //! A *proof*, such as [`Avx2`], is a value without a size that only detection makes. A table of kernels is given only in
-//! exchange for the proof of its instruction set, so whoever holds the table is on a machine that can run it.
+//! exchange for the proof of its instruction set, so code that holds the table is on a machine that can run it.
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
@@ -35,7 +35,7 @@ pub enum Isa {
 
 impl Isa {
     /// All, the most capable first.
-    pub const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Amx, Self::Avx512Bf16, Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Portable];
 
     /// Its name as the environment gives it.
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_told_apart() {
+    fn every_name_is_found_and_no_other() {
         for isa in Isa::ALL {
             assert_eq!(Isa::named(isa.name()), Some(isa));
         }
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_set_comes_with_those_below_it() {
         let available = Isa::ALL.map(Isa::available);
-        // Whoever has an AVX-512 set has the smaller ones too; AVX2 and plain code are always among them.
+        // A machine with an AVX-512 set has the smaller ones too; AVX2 and plain code are always among them.
         assert!(available[..4].is_sorted() && available[5], "{available:?}");
         #[cfg(target_arch = "x86_64")]
         assert_eq!(available[4], is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
