@@ -185,7 +185,7 @@ fn linear(path: &Path, threads: usize, format: WeightFormat, limits: &Limits) ->
             worker.for_each_part(rows, 1, |part| {
                 let row = part.rows().start;
                 let numbers = &numbers[row * inputs..(row + 1) * inputs];
-                shared.input.fill(part, row, 0..inputs, &mut scratch, |x| x.copy_from_slice(numbers));
+                shared.input.write_with(part, row, 0..inputs, &mut scratch, |x| x.copy_from_slice(numbers));
             });
         })?;
         let scratches = (0..threads).map(|_| Ok(Mutex::new(LinearScratch::new()?))).collect::<Outcome<Vec<_>>>()?;
@@ -224,10 +224,10 @@ fn load(path: &Path, threads: usize, format: WeightFormat) -> Outcome<Engine> {
 fn step(engine: &mut Engine, sequences: &[u64], count: usize) -> Outcome<()> {
     let ids: Vec<i64> = (0..(count * sequences.len()) as i64).map(|i| 3 + i * 37 % 49_000).collect();
     let (lengths, rows) = (vec![count; sequences.len()], vec![-1; ids.len()]);
-    let wanted: Vec<usize> = (1..=sequences.len()).map(|i| i * count - 1).collect();
-    let mut best = vec![0; wanted.len()];
+    let outputs: Vec<usize> = (1..=sequences.len()).map(|i| i * count - 1).collect();
+    let mut best = vec![0; outputs.len()];
     let input =
-        StepInput { sequences, lengths: &lengths, ids: &ids, features: &[], feature_rows: &rows, wanted: &wanted };
+        StepInput { sequences, lengths: &lengths, ids: &ids, features: &[], feature_rows: &rows, outputs: &outputs };
     Ok(engine.step(&input, Output::Argmax(&mut best))?)
 }
 
@@ -272,8 +272,8 @@ fn model(
         println!("prefill {format:?}, 512 tokens: {}", seconds.rate(512.0, "tokens/s"));
         engine.cache().close(sequence)?;
     }
-    for (wanted, batch, context) in [("decode", 1, 8), ("decode", 1, 1000), ("batch", 8, 8), ("batch", 8, 1000)] {
-        if !wants(wanted) {
+    for (name, batch, context) in [("decode", 1, 8), ("decode", 1, 1000), ("batch", 8, 8), ("batch", 8, 1000)] {
+        if !wants(name) {
             continue;
         }
         const TOKENS: usize = 24;
@@ -300,12 +300,12 @@ fn model(
 }
 
 fn main() -> Outcome<()> {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let wants = |what: &str| wanted.is_empty() || wanted.iter().any(|w| w == what);
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wants = |what: &str| chosen.is_empty() || chosen.iter().any(|w| w == what);
     let formats = FORMATS.into_iter().filter(|d| {
         let names = FORMATS.map(|d| format!("{d:?}").to_lowercase());
         let name = format!("{d:?}").to_lowercase();
-        wanted.contains(&name) || !wanted.iter().any(|w| names.contains(w))
+        chosen.contains(&name) || !chosen.iter().any(|w| names.contains(w))
     });
     let threads = number("ENGINE_THREADS", 2);
     let path = checkpoint(&config())?;

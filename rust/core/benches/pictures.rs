@@ -87,8 +87,8 @@ fn plain() -> Outcome<()> {
 }
 
 fn main() -> Outcome<()> {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let wants = |what: &str| wanted.is_empty() || wanted.iter().any(|w| w == what);
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wants = |what: &str| chosen.is_empty() || chosen.iter().any(|w| w == what);
     println!("{} threads", picture_threads::count());
     if wants("preprocess") {
         frames(Arithmetic::Pillow)?;

@@ -25,7 +25,7 @@ pub use pixels::convert::{Conversion, Formula, Value};
 pub use pixels::definition::{Real, resize, resize_float};
 pub use pixels::filters::Filter;
 pub use pixels::frame_mask::fill_mask;
-pub use pixels::kernels::{Kernels as PictureKernels, Loops, StreamValue};
+pub use pixels::kernels::{Loops, PictureKernels, StreamValue};
 pub use pixels::layout::{Layout, Settings, Target};
 pub use pixels::picture::{Image, ImageView, Picture, RowBlock, RowSource, StridedView, Strides};
 pub use pixels::preprocess::{Pixels, preprocess, preprocess_batch};

@@ -26,7 +26,7 @@ pub fn sample(clip: Clip, max_frames: u64, fps: f64, skip_secs: f64) -> Result<V
         return Err(empty());
     }
     let estimate = finite("fps * duration", fps * clip.duration)?.round_ties_even();
-    let wanted = estimate.min(max_frames as f64).max(1.0) as u64;
+    let count = estimate.min(max_frames as f64).max(1.0) as u64;
     let last = clip.total - 1;
     let (mut start, mut end) = (0, last);
     if skip_secs > 0.0 && clip.duration - 2.0 * skip_secs > max_frames as f64 * fps {
@@ -37,7 +37,7 @@ pub fn sample(clip: Clip, max_frames: u64, fps: f64, skip_secs: f64) -> Result<V
     if start >= end {
         (start, end) = (0, last);
     }
-    linspace(start, end, wanted)
+    linspace(start, end, count)
 }
 
 /// `n` frames at equal distance, from the first: `i * total / n`.
@@ -144,7 +144,7 @@ fn positive(name: &str, value: f64) -> Result<f64> {
 pub enum Policy {
     /// Frames spread evenly over what has been seen.
     Uniform,
-    /// So many frames per second, by the times at which frames are shown.
+    /// This number of frames per second, by the times at which frames are shown.
     Rate(f64),
     /// These frames, whatever their number.
     Explicit(Vec<u64>),

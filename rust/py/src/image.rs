@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::gate::{detach, to_python};
-use crate::pixels::Given;
+use crate::pixels::PythonPicture;
 
 fn arithmetic(name: &str) -> PyResult<Arithmetic> {
     match name {
@@ -108,12 +108,12 @@ impl ImageSettings {
 }
 
 /// (height, width) after stage A, the same after stage B, rows, cols.
-type Cut = ((usize, usize), (usize, usize), usize, usize);
+type LayoutTuple = ((usize, usize), (usize, usize), usize, usize);
 
 /// How a picture of (height, width) is cut: ((height, width) after stage A, the same after stage B, rows, cols).
 #[pyfunction]
 #[pyo3(signature = (height, width, *, sizes))]
-pub(crate) fn layout(height: usize, width: usize, sizes: &ImageSizes) -> PyResult<Cut> {
+pub(crate) fn layout(height: usize, width: usize, sizes: &ImageSizes) -> PyResult<LayoutTuple> {
     let layout = Layout::new(height, width, &sizes.0).map_err(to_python)?;
     Ok((layout.stage_a, layout.stage_b, layout.rows, layout.cols))
 }
@@ -205,8 +205,8 @@ fn write<'py, V: StreamValue + Element>(
         let given = (out.shape()[2], out.shape()[3]);
         return Err(PyValueError::new_err(format!("the frames of the output are {given:?}, the tile is {tile}")));
     }
-    let given = images.iter().map(Given::new).collect::<PyResult<Vec<_>>>()?;
-    let pictures = given.iter().map(Given::picture).collect::<PyResult<Vec<_>>>()?;
+    let given = images.iter().map(PythonPicture::new).collect::<PyResult<Vec<_>>>()?;
+    let pictures = given.iter().map(PythonPicture::picture).collect::<PyResult<Vec<_>>>()?;
     let (out, pixels) = (out.as_slice_mut()?, settings.pixels());
     detach(py, || {
         let jobs = jobs(&pictures, places, channels * tile * tile, &pixels.settings, out)?;

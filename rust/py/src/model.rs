@@ -98,7 +98,7 @@ impl NativeModel {
             ids: step.ids.as_slice()?,
             features: step.features.as_slice()?,
             feature_rows: step.feature_rows.as_slice()?,
-            wanted: &step.outputs,
+            outputs: &step.outputs,
         };
         self.run(py, |engine| engine.step(&input, output))
     }

@@ -12,7 +12,7 @@ use pyo3::types::{PyCapsule, PyTuple};
 use crate::gate::to_python;
 
 /// A picture, kept while it is read without the interpreter.
-pub(crate) enum Given<'py> {
+pub(crate) enum PythonPicture<'py> {
     /// An array whose pixels or channels are neighbours.
     Array(PyReadonlyArray3<'py, u8>),
     /// A copy of any other array, channels side by side, and its shape.
@@ -23,7 +23,7 @@ pub(crate) enum Given<'py> {
     Blocks(Blocks),
 }
 
-impl<'py> Given<'py> {
+impl<'py> PythonPicture<'py> {
     /// Take a uint8 array (height, width, channels), or a PIL image of mode RGB.
     pub(crate) fn new(picture: &Bound<'py, PyAny>) -> PyResult<Self> {
         let Ok(array) = picture.extract::<PyReadonlyArray3<'py, u8>>() else {

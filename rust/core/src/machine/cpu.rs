@@ -1,7 +1,7 @@
 //! Instruction sets: which there are, what they are called, and which of them this machine has.
 //!
 //! A *proof*, such as [`Avx2`], is a value without a size that only detection makes. A table of kernels is given only in
-//! exchange for the proof of its instruction set, so whoever holds the table is on a machine that can run it.
+//! exchange for the proof of its instruction set, so code that holds the table is on a machine that can run it.
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
@@ -30,7 +30,7 @@ macro_rules! instruction_sets {
 
         impl Isa {
             /// All, the most capable first.
-            pub const ALL: [Self; [$($text),*].len() + 1] = [$(Self::$name,)* Self::Portable];
+            pub(crate) const ALL: [Self; [$($text),*].len() + 1] = [$(Self::$name,)* Self::Portable];
 
             /// Its name as the environment gives it.
             pub const fn name(self) -> &'static str {
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_told_apart() {
+    fn every_name_is_found_and_no_other() {
         for isa in Isa::ALL {
             assert_eq!(Isa::named(isa.name()), Some(isa));
         }
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_set_comes_with_those_below_it() {
-        // Whoever has an AVX-512 set has the smaller ones too; plain code is always there.
+        // A machine with an AVX-512 set has the smaller ones too; plain code is always there.
         let sets = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512Vnni, Isa::Avx512].map(Isa::available);
         assert!(sets.is_sorted() && Isa::Portable.available(), "{sets:?}");
         #[cfg(target_arch = "x86_64")]

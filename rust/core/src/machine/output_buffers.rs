@@ -1,6 +1,6 @@
 //! Large buffers that are used again: the pages of a fresh one would cost more time than all arithmetic.
 //!
-//! A buffer belongs to whoever holds it. It comes back when its holder drops it, and only then can it be handed out again.
+//! A buffer belongs to its holder. It comes back when the holder drops it, and only then can it be handed out again.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
@@ -10,7 +10,7 @@ use crate::Error;
 
 /// The environment variable that sets how many bytes may wait to be used again.
 const VARIABLE: &str = "FASTER_SMOLVLM_POOL_BYTES";
-const DEFAULT_KEPT: usize = 1 << 30;
+const DEFAULT_LIMIT: usize = 1 << 30;
 /// Whole huge pages, which the kernel can hand out in one step.
 const ALIGNMENT: usize = 2 << 20;
 
@@ -59,7 +59,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if let Ok(mut free) = FREE.try_lock() {
             let waiting: usize = free.iter().map(|buffer| buffer.capacity).sum();
-            if waiting + self.capacity <= kept() {
+            if waiting + self.capacity <= limit() {
                 free.push(Self { start: self.start, capacity: self.capacity });
                 return;
             }
@@ -88,9 +88,9 @@ fn release(start: NonNull<u8>, capacity: usize) {
     unsafe { dealloc(start.as_ptr(), Layout::from_size_align_unchecked(capacity, ALIGNMENT)) }
 }
 
-fn kept() -> usize {
-    static KEPT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-    *KEPT.get_or_init(|| std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_KEPT))
+fn limit() -> usize {
+    static LIMIT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *LIMIT.get_or_init(|| std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_LIMIT))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub struct Part<'t> {
     rows: Range<usize>,
     columns: Range<usize>,
     /// It stands for memory that only this thread has.
-    own: bool,
+    exclusive: bool,
 }
 
 impl<'t> Part<'t> {
@@ -39,17 +39,17 @@ impl<'t> Part<'t> {
     ///
     /// # Safety
     /// No other task of the phase may make a part that overlaps with it.
-    pub unsafe fn of(task: &'t Task, rows: Range<usize>, columns: Range<usize>) -> Self {
-        Self { task, rows, columns, own: false }
+    pub(crate) unsafe fn of(task: &'t Task, rows: Range<usize>, columns: Range<usize>) -> Self {
+        Self { task, rows, columns, exclusive: false }
     }
 
     /// Everything, in memory of which this thread has the only handle.
-    pub fn own(task: &'t Task) -> Self {
-        Self { task, rows: 0..usize::MAX, columns: 0..usize::MAX, own: true }
+    pub(crate) fn exclusive(task: &'t Task) -> Self {
+        Self { task, rows: 0..usize::MAX, columns: 0..usize::MAX, exclusive: true }
     }
 
     /// The task.
-    pub fn task(&self) -> &'t Task {
+    pub(crate) fn task(&self) -> &'t Task {
         self.task
     }
 
@@ -59,7 +59,7 @@ impl<'t> Part<'t> {
     }
 
     /// The same rows of a matrix with half as many columns.
-    pub fn half_columns(&self) -> Self {
+    pub(crate) fn half_columns(&self) -> Self {
         let Range { start, end } = self.columns;
         assert!(start % 2 == 0 && end % 2 == 0, "two parts would meet in a column");
         Self { columns: start / 2..end / 2, rows: self.rows.clone(), ..*self }
@@ -67,7 +67,7 @@ impl<'t> Part<'t> {
 
     /// Panics unless the part holds these columns of a row.
     #[inline]
-    pub fn check(&self, row: usize, columns: &Range<usize>) {
+    pub(crate) fn check(&self, row: usize, columns: &Range<usize>) {
         assert!(
             self.rows.contains(&row) && self.columns.start <= columns.start && columns.end <= self.columns.end,
             "row {row}, columns {columns:?} of another task"
@@ -140,7 +140,7 @@ impl<'a, T> Shared<'a, T> {
     #[allow(clippy::mut_from_ref)] // `self` is what is borrowed; the part says which of it
     pub(crate) unsafe fn into_part_mut(self, part: &'a Part<'_>, range: Range<usize>) -> &'a mut [T] {
         self.check(&range);
-        assert!(!(self.divided && part.own), "this memory is not the thread's own");
+        assert!(!(self.divided && part.exclusive), "this memory is not the thread's own");
         // SAFETY: the elements are there. No other task has them, by the promise of `Part::of`, or no other thread has
         // the memory at all; and this thread's handle is borrowed as long as the elements are.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
@@ -197,7 +197,7 @@ mod tests {
         std::panic::set_hook(Box::new(|_| {}));
         let good = works(|part, shared| write(part, part.rows().start, shared));
         let other = works(|part, shared| write(part, 1 - part.rows().start, shared));
-        let own = works(|part, shared| write(&Part::own(part.task()), part.rows().start, shared));
+        let own = works(|part, shared| write(&Part::exclusive(part.task()), part.rows().start, shared));
         let outside = works(|part, shared| write(part, part.rows().start + 2, shared));
         std::panic::set_hook(hook);
         assert_eq!(good, (true, [1, 1, 1, 1, 2, 2, 2, 2]));
@@ -215,7 +215,7 @@ mod tests {
             let mut memory = memory.lock().expect("no panic");
             let mut shared = Shared::new(&mut memory[..]);
             worker.for_each(1, |task| {
-                let part = Part::own(task);
+                let part = Part::exclusive(task);
                 // SAFETY: the part is everything.
                 unsafe { shared.part_mut(&part, 2..4) }.fill(f32::from_bits(0x0002_0001));
                 assert_eq!(shared.half_part(task, 4..8), [1, 2, 1, 2]);

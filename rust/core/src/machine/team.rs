@@ -1,5 +1,5 @@
 //! The engine's threads. All of them run the same function; work inside it is claimed task by task, so a thread
-//! that the system has put aside holds up the others only for the task it is in.
+//! that the system has suspended holds up the others only for the task it is in.
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ const SPINS_BEFORE_PARK: u32 = 10_000;
 /// Busy iterations before a thread that waits for the last tasks of a phase offers its core to others.
 const SPINS_BEFORE_YIELD: u32 = 2_000;
 /// Most jobs that the caller does alone after threads were held up by other processes.
-const MOST_REST: u32 = 256;
+const MAX_REST: u32 = 256;
 /// Jobs longer than the turns that the system gives to processes go through their tasks with whatever cores there are.
 const LONGEST_REST: Duration = Duration::from_millis(50);
 /// `claim` packs the phase number above the index of the next task.
@@ -28,7 +28,7 @@ const JOB: u64 = 1 << 17;
 /// Keeps a hot counter on a cache line of its own.
 #[repr(align(128))]
 #[derive(Default)]
-struct Line<T>(T);
+struct CacheLine<T>(T);
 
 struct Job<'a> {
     work: &'a (dyn Fn(&mut Worker<'_>) + Sync),
@@ -38,9 +38,9 @@ struct Job<'a> {
 
 #[derive(Default)]
 struct State {
-    gate: Line<AtomicU64>,
-    claim: Line<AtomicU64>,
-    done: Line<AtomicU64>,
+    gate: CacheLine<AtomicU64>,
+    claim: CacheLine<AtomicU64>,
+    done: CacheLine<AtomicU64>,
     job: AtomicPtr<()>,
     active: AtomicUsize,
     panicked: AtomicBool,
@@ -59,13 +59,13 @@ pub struct Worker<'a> {
 
 impl Worker<'_> {
     /// Number of threads that may take part.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.state.active.load(Ordering::Relaxed)
     }
 
     /// Runs `work` once for each of `tasks` tasks, on whichever threads are free, and returns when all are done.
     /// Every thread of the job must make the same calls in the same order.
-    pub fn for_each(&mut self, tasks: usize, mut work: impl FnMut(&Task)) {
+    pub(crate) fn for_each(&mut self, tasks: usize, mut work: impl FnMut(&Task)) {
         assert!((tasks as u64) < TASK_MASK, "a phase of {tasks} tasks");
         let (s, first) = (self.state, self.phase << TASK_BITS);
         let last = first + tasks as u64;
@@ -90,7 +90,7 @@ impl Worker<'_> {
         if let Some(since) = wait_until(|| s.done.0.load(Ordering::Acquire) >= self.done) {
             self.stalled += since.elapsed();
         }
-        // Whoever is first opens the next phase; for the others this fails.
+        // The first thread opens the next phase; for the others this fails.
         let _ = s.claim.0.compare_exchange(last, self.phase << TASK_BITS, Ordering::AcqRel, Ordering::Relaxed);
     }
 
@@ -105,18 +105,18 @@ impl Worker<'_> {
 }
 
 /// A task of a phase. Only the thread that has claimed it has it, and only while it works on it.
-pub struct Task {
+pub(crate) struct Task {
     index: usize,
 }
 
 impl Task {
     /// Number of the task in its phase.
-    pub fn index(&self) -> usize {
+    pub(crate) fn index(&self) -> usize {
         self.index
     }
 }
 
-/// Waits for a condition: busy at first, then offering the core to others; tells since when the latter.
+/// Waits for a condition: busy at first, then offering the core to others; returns since when it has offered it.
 fn wait_until(mut holds: impl FnMut() -> bool) -> Option<Instant> {
     for _ in 0..SPINS_BEFORE_YIELD {
         if holds() {
@@ -170,7 +170,8 @@ impl Team {
     }
 
     /// Lets only the first `threads` take part in the jobs to come.
-    pub fn set_active(&mut self, threads: usize) {
+    #[cfg(test)]
+    pub(crate) fn set_active(&mut self, threads: usize) {
         self.state.active.store(threads.clamp(1, self.threads()), Ordering::Relaxed);
     }
 
@@ -213,7 +214,7 @@ impl Team {
             // A thread that another process keeps from its core holds up every phase: one thread is then quicker.
             let elapsed = start.elapsed();
             if worker.stalled * 4 > elapsed && elapsed < LONGEST_REST {
-                self.next_rest = (self.next_rest * 2).clamp(1, MOST_REST);
+                self.next_rest = (self.next_rest * 2).clamp(1, MAX_REST);
                 self.rest = self.next_rest;
             } else {
                 self.next_rest = 0;

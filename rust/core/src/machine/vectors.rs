@@ -8,7 +8,7 @@ pub(crate) fn collected<T>(len: usize, items: impl Iterator<Item = T>) -> Result
     Ok(vector)
 }
 
-/// An empty vector with room for `len` items.
+/// An empty vector with a capacity of `len` items.
 pub(crate) fn with_capacity<T>(len: usize) -> Result<Vec<T>> {
     let mut vector = Vec::new();
     vector.try_reserve_exact(len).map_err(|_| Error::no_memory(len.saturating_mul(size_of::<T>())))?;

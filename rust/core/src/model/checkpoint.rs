@@ -14,12 +14,12 @@ use crate::machine::numbers::{from_bfloat16, from_float16};
 pub type Memory = Box<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Bytes in which tensors lie.
-enum Source {
+enum TensorBytes {
     File(Mmap),
     Memory(Memory),
 }
 
-impl Source {
+impl TensorBytes {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::File(map) => map,
@@ -38,7 +38,7 @@ struct Entry {
 /// Named tensors and what they lie in.
 pub struct Checkpoint {
     paths: Vec<String>,
-    sources: Vec<Source>,
+    sources: Vec<TensorBytes>,
     entries: HashMap<String, Entry>,
 }
 
@@ -124,7 +124,7 @@ impl Checkpoint {
                 };
                 checkpoint.entries.insert(name.to_owned(), entry);
             }
-            checkpoint.sources.push(Source::File(map));
+            checkpoint.sources.push(TensorBytes::File(map));
         }
         Ok(checkpoint)
     }
@@ -146,14 +146,14 @@ impl Checkpoint {
                 shape: tensor.shape,
             };
             checkpoint.entries.insert(tensor.name, entry);
-            checkpoint.sources.push(Source::Memory(tensor.bytes));
+            checkpoint.sources.push(TensorBytes::Memory(tensor.bytes));
         }
         Ok(checkpoint)
     }
 
     /// What tells the files from others: path, size and time of the last change. `None` for tensors in memory, and
     /// where the system does not say.
-    pub fn identity(&self) -> Option<String> {
+    pub(crate) fn identity(&self) -> Option<String> {
         let mut identity = String::new();
         for path in &self.paths {
             let path = std::fs::canonicalize(path).ok()?;
@@ -168,7 +168,7 @@ impl Checkpoint {
     pub fn release(&self) {
         #[cfg(unix)]
         for source in &self.sources {
-            if let Source::File(map) = source {
+            if let TensorBytes::File(map) = source {
                 // Advice only, so the outcome does not matter.
                 // SAFETY: the map is of a file and never written, so dropped pages come back as they were.
                 let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
@@ -177,7 +177,7 @@ impl Checkpoint {
     }
 
     /// The tensor called `name`, with or without the leading `model.`, if it is there.
-    pub fn find(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor<'_>>> {
+    pub(crate) fn find(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor<'_>>> {
         let short = name.strip_prefix("model.").unwrap_or(name);
         let Some((name, entry)) = self.entries.get_key_value(name).or_else(|| self.entries.get_key_value(short)) else {
             return Ok(None);
@@ -203,7 +203,7 @@ impl Checkpoint {
     }
 
     /// A small tensor as float32, all values finite.
-    pub fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    pub(crate) fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let tensor = self.tensor(name, shape)?;
         let mut values = vec![0.0; tensor.rows * tensor.columns];
         for (row, out) in values.chunks_exact_mut(tensor.columns).enumerate() {
@@ -215,7 +215,7 @@ impl Checkpoint {
 
 impl Tensor<'_> {
     /// Converts one row to float32.
-    pub fn read(&self, row: usize, out: &mut [f32]) {
+    pub(crate) fn read(&self, row: usize, out: &mut [f32]) {
         let size = self.dtype.size();
         let bytes = &self.bytes[row * self.columns * size..][..self.columns * size];
         match self.dtype {
@@ -238,7 +238,7 @@ impl Tensor<'_> {
     }
 
     /// Converts one row and refuses NaN and infinity.
-    pub fn read_finite(&self, row: usize, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn read_finite(&self, row: usize, out: &mut [f32]) -> Result<()> {
         self.read(row, out);
         // Bits, and no early end: a loop over floats in their order, or up to the first bad value, would not vectorise.
         const EXPONENT: u32 = 0x7f80_0000;

@@ -68,26 +68,26 @@ impl VisionConfig {
     }
 
     /// Patches along one side for which there are position embeddings.
-    pub fn grid(&self) -> usize {
+    pub(crate) fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }
 }
 
 impl TextConfig {
     /// Query heads per key and value head.
-    pub fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         self.num_attention_heads / self.num_key_value_heads
     }
 
     /// Queries, keys and values of a token.
-    pub fn qkv_width(&self) -> usize {
+    pub(crate) fn qkv_width(&self) -> usize {
         (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
     }
 }
 
 impl ModelConfig {
     /// Refuses what contradicts itself, and sizes whose products could overflow.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let (v, t) = (&self.vision, &self.text);
         let sizes = [
             ("vision_config.hidden_size", v.hidden_size, 1 << 16),

@@ -43,8 +43,8 @@ pub struct StepInput<'a> {
     pub features: &'a [f32],
     /// For each token the row of `features` that replaces its embedding, or a negative number.
     pub feature_rows: &'a [i64],
-    /// Tokens (indices into `ids`) whose output is wanted.
-    pub wanted: &'a [usize],
+    /// Tokens (indices into `ids`) whose output the step gives.
+    pub outputs: &'a [usize],
 }
 
 impl TryFrom<WeightFormat> for KvFormat {
@@ -226,7 +226,7 @@ impl Engine {
             row += rows;
         }
         let (team, buffers) = (&mut self.team, &mut self.text_buffers);
-        self.text.step(team, buffers, pages, &segments, (input.wanted, output))?;
+        self.text.step(team, buffers, pages, &segments, (input.outputs, output))?;
         self.cache.advance(input.sequences, input.lengths);
         Ok(())
     }
@@ -255,14 +255,14 @@ impl Engine {
                 return refuse(format!("feature row {feature} of {features}"));
             }
         }
-        if let Some(token) = input.wanted.iter().find(|token| **token >= rows) {
+        if let Some(token) = input.outputs.iter().find(|token| **token >= rows) {
             return refuse(format!("output of token {token} is wanted, the step has {rows}"));
         }
         let (given, expected) = match output {
-            Output::Logits(logits) => (logits.len(), input.wanted.len() * vocab_size),
-            Output::Argmax(best) => (best.len(), input.wanted.len()),
+            Output::Logits(logits) => (logits.len(), input.outputs.len() * vocab_size),
+            Output::Argmax(best) => (best.len(), input.outputs.len()),
         };
-        if given != expected || input.wanted.len() > STEP_ROWS {
+        if given != expected || input.outputs.len() > STEP_ROWS {
             return refuse(format!("the output holds {given} elements, {expected} are wanted"));
         }
         Ok(())

@@ -31,7 +31,7 @@ pub fn measure(threads: usize, isa: Option<Isa>) -> Result<Limits> {
     let mut team = Team::new(threads)?;
     let mut memory = Mapped::<u8>::zeroed(BYTES)?;
     memory.fill(1);
-    let mut limits = Limits { read_bytes: 0.0, flops: 0.0, bfloat16_flops: kernels.burn_bfloat16.map(|_| 0.0) };
+    let mut limits = Limits { read_bytes: 0.0, flops: 0.0, bfloat16_flops: kernels.bfloat16_peak.map(|_| 0.0) };
     for _ in 0..TRIES {
         let start = Instant::now();
         team.run(|worker| {
@@ -51,21 +51,21 @@ pub fn measure(threads: usize, isa: Option<Isa>) -> Result<Limits> {
             });
         })?;
         limits.read_bytes = limits.read_bytes.max(BYTES as f64 / start.elapsed().as_secs_f64());
-        limits.flops = limits.flops.max(rate(&mut team, threads, kernels.burn)?);
-        if let Some((best, burn)) = limits.bfloat16_flops.as_mut().zip(kernels.burn_bfloat16) {
-            *best = best.max(rate(&mut team, threads, burn)?);
+        limits.flops = limits.flops.max(rate(&mut team, threads, kernels.peak)?);
+        if let Some((best, peak)) = limits.bfloat16_flops.as_mut().zip(kernels.bfloat16_peak) {
+            *best = best.max(rate(&mut team, threads, peak)?);
         }
     }
     Ok(limits)
 }
 
 /// Operations per second of all threads.
-fn rate(team: &mut Team, threads: usize, burn: fn(usize) -> u64) -> Result<f64> {
+fn rate(team: &mut Team, threads: usize, peak: fn(usize) -> u64) -> Result<f64> {
     let start = Instant::now();
     let operations = AtomicU64::new(0);
     team.run(|worker| {
         worker.for_each(threads, |_| {
-            operations.fetch_add(burn(ROUNDS), Ordering::Relaxed);
+            operations.fetch_add(peak(ROUNDS), Ordering::Relaxed);
         });
     })?;
     Ok(operations.into_inner() as f64 / start.elapsed().as_secs_f64())

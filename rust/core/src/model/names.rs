@@ -14,7 +14,7 @@ pub struct Affine {
     /// The weight.
     pub weight: Spec,
     /// The bias, as long as the first dimension of the weight.
-    pub bias: Spec,
+    pub(crate) bias: Spec,
 }
 
 fn affine(name: &str, shape: &[usize]) -> Affine {
@@ -24,12 +24,12 @@ fn affine(name: &str, shape: &[usize]) -> Affine {
 /// Tensors of a layer of the vision tower.
 #[allow(missing_docs)] // the names say it
 pub struct VisionLayer {
-    pub norm1: Affine,
-    pub q: Affine,
+    pub(crate) norm1: Affine,
+    pub(crate) q: Affine,
     pub k: Affine,
     pub v: Affine,
     pub out: Affine,
-    pub norm2: Affine,
+    pub(crate) norm2: Affine,
     pub fc1: Affine,
     pub fc2: Affine,
 }
@@ -77,15 +77,15 @@ pub fn connector(c: &ModelConfig) -> Spec {
 /// Tensors of a layer of the text stack.
 #[allow(missing_docs)] // the names say it
 pub struct TextLayer {
-    pub input_norm: Spec,
-    pub q: Spec,
+    pub(crate) input_norm: Spec,
+    pub(crate) q: Spec,
     pub k: Spec,
     pub v: Spec,
     pub o: Spec,
-    pub post_norm: Spec,
+    pub(crate) post_norm: Spec,
     pub gate: Spec,
     pub up: Spec,
-    pub down: Spec,
+    pub(crate) down: Spec,
 }
 
 /// Tensors of layer `index` of the text stack.

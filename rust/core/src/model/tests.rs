@@ -60,9 +60,15 @@ fn step(engine: &mut Engine, sequences: &[(u64, &[i64])], features: &[f32]) -> V
     // Negative tokens stand for the rows of `features`.
     let rows: Vec<_> = tokens.clone().map(|t| (-t).max(0) - 1).collect();
     let tokens: Vec<_> = tokens.map(|t| t.max(0)).collect();
-    let wanted: Vec<_> = (0..tokens.len()).collect();
-    let input =
-        StepInput { sequences: &ids, lengths: &lengths, ids: &tokens, features, feature_rows: &rows, wanted: &wanted };
+    let outputs: Vec<_> = (0..tokens.len()).collect();
+    let input = StepInput {
+        sequences: &ids,
+        lengths: &lengths,
+        ids: &tokens,
+        features,
+        feature_rows: &rows,
+        outputs: &outputs,
+    };
     let mut logits = vec![0.0; tokens.len() * VOCABULARY];
     engine.step(&input, Output::Logits(&mut logits)).expect("a step");
     logits

@@ -41,15 +41,15 @@ pub struct Conversion {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Formula {
     /// The scale, rounded to float32.
-    pub high: f32,
+    pub(crate) high: f32,
     /// What the rounding took away from the scale.
-    pub low: f32,
+    pub(crate) low: f32,
     /// Subtracted.
     pub mean: f32,
     /// Divided by.
     pub std: f32,
     /// 1 / std.
-    pub inverse: f32,
+    pub(crate) inverse: f32,
 }
 
 impl Formula {
@@ -60,7 +60,8 @@ impl Formula {
     }
 
     /// Whether the scale is another than 1.
-    pub fn scales(&self) -> bool {
+    #[allow(dead_code, reason = "for sets that have loops of their own")]
+    pub(crate) fn scales(&self) -> bool {
         (self.high, self.low) != (1.0, 0.0)
     }
 

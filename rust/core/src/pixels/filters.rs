@@ -32,7 +32,7 @@ pub struct Filter {
 
 impl Filter {
     /// Copies the pixel whose area covers the centre; the other filters weigh several.
-    pub const NEAREST: Self = Self { code: 0 };
+    pub(crate) const NEAREST: Self = Self { code: 0 };
 
     /// The filter of Pillow's number.
     pub fn from_code(code: u8) -> Result<Self, Error> {
@@ -45,7 +45,7 @@ impl Filter {
 
     /// All that weigh pixels.
     #[cfg(test)]
-    pub fn weighing() -> impl Iterator<Item = Self> {
+    pub(crate) fn weighing() -> impl Iterator<Item = Self> {
         (1..FILTERS.len() as u8).map(|code| Self { code })
     }
 

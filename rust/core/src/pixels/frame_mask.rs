@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::Error;
 use crate::machine::picture_threads;
-use crate::pixels::kernels::Kernels;
+use crate::pixels::kernels::PictureKernels;
 
 /// Fill a mask of `frames` frames of `frame` values for each sample: 1 in the first `counts[k]` frames of sample k, else 0.
 pub fn fill_mask(
@@ -12,7 +12,7 @@ pub fn fill_mask(
     frames: usize,
     frame: usize,
     counts: &[usize],
-    kernels: &'static Kernels,
+    kernels: &'static PictureKernels,
 ) -> Result<(), Error> {
     let needed = counts.len().saturating_mul(frames).saturating_mul(frame);
     if mask.len() != needed || frame == 0 {

@@ -76,7 +76,7 @@ pub struct StridedView<'a> {
 
 impl<'a> StridedView<'a> {
     /// The widest pixel whose channels may lie side by side.
-    pub const MAX_PIXEL: usize = 4;
+    pub(crate) const MAX_PIXEL: usize = 4;
 
     /// View `data`, which begins with the first value of the first pixel. Either pixels or channels have to be neighbours.
     pub fn new(
@@ -125,7 +125,7 @@ impl<'a> StridedView<'a> {
     }
 
     /// Copy the pixels, channels side by side.
-    pub fn to_image(&self) -> Result<Image, Error> {
+    pub(crate) fn to_image(self) -> Result<Image, Error> {
         let mut image = Image::zeros(self.height, self.width, self.channels)?;
         for y in 0..self.height {
             let pixels = image.row_mut(y).chunks_exact_mut(self.channels);
@@ -203,7 +203,7 @@ impl Picture<'_> {
     }
 
     /// Copy the pixels, channels side by side.
-    pub fn to_image(&self) -> Result<Image, Error> {
+    pub(crate) fn to_image(self) -> Result<Image, Error> {
         match self {
             Self::View(view) => view.to_image(),
             Self::Bands(bands) => bands.block(0..bands.height())?.view()?.to_image(),
@@ -237,7 +237,7 @@ impl<T: Copy> Image<T> {
     }
 
     /// The values of row `y`, to be written.
-    pub fn row_mut(&mut self, y: usize) -> &mut [T] {
+    pub(crate) fn row_mut(&mut self, y: usize) -> &mut [T] {
         let stride = self.width * self.channels;
         &mut self.data[y * stride..(y + 1) * stride]
     }
@@ -250,7 +250,7 @@ impl<T: Copy> Image<T> {
 
 impl<T: Copy> ImageView<'_, T> {
     /// Copy the pixels.
-    pub fn to_image(&self) -> Image<T> {
+    pub(crate) fn to_image(self) -> Image<T> {
         Image { data: self.data.to_vec(), height: self.height, width: self.width, channels: self.channels }
     }
 }

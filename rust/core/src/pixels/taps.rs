@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::Error;
 use crate::machine::vectors::with_capacity;
 use crate::pixels::filters::Filter;
-use crate::pixels::windows::{Arithmetic, Pass};
+use crate::pixels::windows::{Arithmetic, WindowPass};
 
 /// Bytes in a strip, and rows in a transposed block: what the kernels take at once.
 pub(crate) const LANES: usize = 32;
@@ -18,7 +18,7 @@ pub(crate) const LOW_BITS: u32 = 12;
 /// i32, once (torch) or in two parts (Pillow: first the part above [`LOW_BITS`], then the part below); and in quads of
 /// bytes, four taps for each i32, as many times as the weights have digits to the base 256.
 #[derive(Clone)]
-pub struct Taps {
+pub(crate) struct Taps {
     windows: Vec<Packed>,
     pairs: Arc<[i32]>,
     quads: Arc<[i32]>,
@@ -38,8 +38,8 @@ struct Packed {
 
 impl Taps {
     /// The pass from `inputs` to `outputs` pixels.
-    pub fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
-        let pass = Pass::new(inputs, outputs, filter, arithmetic)?;
+    pub(crate) fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
+        let pass = WindowPass::new(inputs, outputs, filter, arithmetic)?;
         let parts = if arithmetic == Arithmetic::Pillow { 2 } else { 1 };
         let weights = pass.windows.iter().flat_map(|window| &window.weights);
         let digits = weights
@@ -89,32 +89,32 @@ impl Taps {
     }
 
     /// Outputs of the pass.
-    pub fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.windows.len()
     }
 
     /// The first input of an output.
-    pub fn first(&self, output: usize) -> usize {
+    pub(crate) fn first(&self, output: usize) -> usize {
         self.windows[output].first
     }
 
     /// How many inputs an output has.
-    pub fn count(&self, output: usize) -> usize {
+    pub(crate) fn count(&self, output: usize) -> usize {
         self.windows[output].count
     }
 
     /// One past the last input of an output.
-    pub fn end(&self, output: usize) -> usize {
+    pub(crate) fn end(&self, output: usize) -> usize {
         self.first(output) + self.count(output)
     }
 
     /// The largest number of inputs.
-    pub fn widest(&self) -> usize {
+    pub(crate) fn widest(&self) -> usize {
         self.widest
     }
 
     /// The packed weights of an output: for each pair of taps, as many i32 as there are parts.
-    pub fn pairs(&self, output: usize) -> &[i32] {
+    pub(crate) fn pairs(&self, output: usize) -> &[i32] {
         let window = self.windows[output];
         &self.pairs[window.pairs..window.pairs + window.count.div_ceil(2) * self.parts]
     }
@@ -122,41 +122,29 @@ impl Taps {
     /// The weights of an output as signed digits: for each four taps, as many i32 as there are digits, the highest
     /// first; zeros after the last tap.
     #[allow(dead_code, reason = "for sets that multiply bytes")]
-    pub fn quads(&self, output: usize) -> &[i32] {
+    pub(crate) fn quads(&self, output: usize) -> &[i32] {
         let window = self.windows[output];
         &self.quads[window.quads..window.quads + window.count.div_ceil(4) * self.digits]
     }
 
-    /// The weights of an output, one after the other.
-    pub fn weights(&self, output: usize) -> impl Iterator<Item = i32> {
-        let half = |packed: i32, second: bool| i32::from((packed >> if second { 16 } else { 0 }) as i16);
-        let parts = self.parts;
-        let weight = move |pair: &[i32], second: bool| match parts {
-            1 => half(pair[0], second),
-            _ => (half(pair[0], second) << LOW_BITS) + half(pair[1], second),
-        };
-        let pairs = self.pairs(output).chunks_exact(parts);
-        pairs.flat_map(move |pair| [weight(pair, false), weight(pair, true)]).take(self.count(output))
-    }
-
     /// Parts of a weight.
-    pub fn parts(&self) -> usize {
+    pub(crate) fn parts(&self) -> usize {
         self.parts
     }
 
     /// Digits of a weight, 2 or 3.
     #[allow(dead_code, reason = "for sets that multiply bytes")]
-    pub fn digits(&self) -> usize {
+    pub(crate) fn digits(&self) -> usize {
         self.digits
     }
 
     /// Fractional bits of the weights.
-    pub fn precision(&self) -> u32 {
+    pub(crate) fn precision(&self) -> u32 {
         self.precision
     }
 
     /// One half in the fixed point of the weights.
-    pub fn half(&self) -> i32 {
+    pub(crate) fn half(&self) -> i32 {
         1 << (self.precision - 1)
     }
 }

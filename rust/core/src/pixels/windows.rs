@@ -24,14 +24,14 @@ pub(crate) struct Window {
 
 /// One pass along one dimension: a window for each output, all with the same number of fractional bits.
 #[derive(Clone, Debug)]
-pub(crate) struct Pass {
+pub(crate) struct WindowPass {
     /// One for each output.
     pub windows: Vec<Window>,
     /// Fractional bits of the weights.
     pub precision: u32,
 }
 
-impl Pass {
+impl WindowPass {
     /// The pass that takes `inputs` pixels to `outputs`.
     pub(crate) fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
         if arithmetic == Arithmetic::Torch {
@@ -77,14 +77,14 @@ fn exact_window(output: usize, inputs: usize, outputs: usize, filter: Filter) ->
 
 /// Which pass comes first; the rounding between them makes it visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum PassOrder {
     /// Horizontal, then vertical.
     WidthFirst,
     /// Vertical, then horizontal.
     HeightFirst,
 }
 
-impl Order {
+impl PassOrder {
     /// torch always takes the width first; Pillow (13 and later) takes the height first where it loses more than
     /// twice as many rows as the width loses columns.
     pub(crate) fn of(from: (usize, usize), to: (usize, usize), arithmetic: Arithmetic) -> Self {
@@ -102,8 +102,8 @@ impl Order {
 mod tests {
     use super::*;
 
-    fn windows(inputs: usize, outputs: usize, code: u8, arithmetic: Arithmetic) -> Pass {
-        Pass::new(inputs, outputs, Filter::from_code(code).expect("a filter"), arithmetic).expect("defined")
+    fn windows(inputs: usize, outputs: usize, code: u8, arithmetic: Arithmetic) -> WindowPass {
+        WindowPass::new(inputs, outputs, Filter::from_code(code).expect("a filter"), arithmetic).expect("defined")
     }
 
     /// What Pillow 12 and torch 2.9 give for pictures with one bright pixel, in fixed point.
@@ -125,7 +125,7 @@ mod tests {
             (10, 4, 5, [&[1450067, 2004266, 716616, 23355], &[0, 22258, 682949, 1910105, 1381943, 197049]]),
         ];
         for (inputs, outputs, code, expected) in pillow {
-            // Pillow shows its weights as float32, from which the last bit cannot be told.
+            // Pillow shows its weights as float32, which do not determine the last bit.
             check(&windows(inputs, outputs, code, Arithmetic::Pillow), 22, expected, 1);
         }
         let torch = windows(10, 4, 2, Arithmetic::Torch);
@@ -133,7 +133,7 @@ mod tests {
         check(&windows(3, 5, 3, Arithmetic::Torch), 14, [&[17621, -1237], &[10637, 6480, -734]], 0);
     }
 
-    fn check(pass: &Pass, precision: u32, expected: [&[i32]; 2], tolerance: u32) {
+    fn check(pass: &WindowPass, precision: u32, expected: [&[i32]; 2], tolerance: u32) {
         assert_eq!(pass.precision, precision);
         for (window, expected) in pass.windows.iter().zip(expected) {
             // Weights of zero at the edges may belong to the window or not.
@@ -150,7 +150,7 @@ mod tests {
     fn torch_lacks_box_and_hamming() {
         for code in 0..6 {
             let filter = Filter::from_code(code).expect("a filter");
-            let torch = Pass::new(8, 3, filter, Arithmetic::Torch).map(|_| ());
+            let torch = WindowPass::new(8, 3, filter, Arithmetic::Torch).map(|_| ());
             assert_eq!(torch.is_err(), code > 3, "{filter:?}");
         }
         let unknown = Filter::from_code(6).map(|_| ()).map_err(|error| error.to_string());
@@ -161,16 +161,16 @@ mod tests {
     #[test]
     fn too_many_outputs_are_an_error() {
         let filter = Filter::from_code(2).expect("bilinear");
-        assert!(Pass::new(3, usize::MAX / 64, filter, Arithmetic::Pillow).is_err());
+        assert!(WindowPass::new(3, usize::MAX / 64, filter, Arithmetic::Pillow).is_err());
     }
 
     #[test]
     fn pillow_takes_the_height_first_where_it_shrinks_far_more() {
-        let order = |from, to| Order::of(from, to, Arithmetic::Pillow);
-        assert_eq!(order((100, 100), (10, 60)), Order::HeightFirst);
-        assert_eq!(order((100, 100), (20, 60)), Order::WidthFirst);
-        assert_eq!(order((100, 100), (10, 120)), Order::HeightFirst);
-        assert_eq!(order((10, 100), (100, 300)), Order::WidthFirst);
-        assert_eq!(Order::of((100, 100), (10, 60), Arithmetic::Torch), Order::WidthFirst);
+        let order = |from, to| PassOrder::of(from, to, Arithmetic::Pillow);
+        assert_eq!(order((100, 100), (10, 60)), PassOrder::HeightFirst);
+        assert_eq!(order((100, 100), (20, 60)), PassOrder::WidthFirst);
+        assert_eq!(order((100, 100), (10, 120)), PassOrder::HeightFirst);
+        assert_eq!(order((10, 100), (100, 300)), PassOrder::WidthFirst);
+        assert_eq!(PassOrder::of((100, 100), (10, 60), Arithmetic::Torch), PassOrder::WidthFirst);
     }
 }

@@ -50,7 +50,7 @@ pub(super) trait Shapes {
     ///
     /// # Safety
     /// There must be the rows and the panel, and the caller must be compiled for the instructions of `G`.
-    unsafe fn rows<G: Registers, W: Weights, const FETCH: bool>(t: &Tile, rows: usize) -> usize;
+    unsafe fn rows<G: Registers, W: Weights, const FETCH: bool>(t: &FloatTile, rows: usize) -> usize;
 }
 
 /// Storage of weights.
@@ -92,7 +92,7 @@ impl Weights for Bfloat16 {
 
 /// Where a block of rows and panels lies, and the steps of `k` that it takes, at most [`RUN`].
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub(super) struct FloatTile {
     a: *const f32,
     a_stride: usize,
     k: usize,
@@ -145,11 +145,11 @@ pub(super) unsafe fn all_panels<G: Registers, S: Shapes, W: Weights>(p: &mut Pro
 /// # Safety
 /// The product must have been checked.
 #[inline(always)]
-unsafe fn run_of<W: Weights>(p: &mut Product<'_>, panel: usize, from: usize) -> Tile {
+unsafe fn run_of<W: Weights>(p: &mut Product<'_>, panel: usize, from: usize) -> FloatTile {
     // SAFETY: the offsets stay inside the slices; a run begins at an even step, so its weights begin where its steps
     // would if all were in a row.
     unsafe {
-        Tile {
+        FloatTile {
             a: p.a.as_ptr().add(from),
             a_stride: p.a_stride,
             k: (p.k - from).min(RUN),
@@ -211,14 +211,14 @@ unsafe fn many_rows<G: Registers, S: Shapes, W: Weights>(p: &mut Product<'_>) {
 
 /// All rows times a run of one panel.
 #[inline(always)]
-unsafe fn all_rows<G: Registers, S: Shapes, W: Weights, const FETCH: bool>(run: Tile, rows: usize) {
+unsafe fn all_rows<G: Registers, S: Shapes, W: Weights, const FETCH: bool>(run: FloatTile, rows: usize) {
     let mut row = 0;
     while row < rows {
         // SAFETY: the rows are there.
         row += unsafe {
             let a = run.a.add(row * run.a_stride);
             let out = run.out.add(row * run.out_stride);
-            S::rows::<G, W, FETCH>(&Tile { a, out, ..run }, rows - row)
+            S::rows::<G, W, FETCH>(&FloatTile { a, out, ..run }, rows - row)
         };
     }
 }
@@ -251,10 +251,10 @@ const FETCH_DISTANCE: usize = 512;
 /// number; the caller must be compiled for the instructions of `G`.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-pub(super) unsafe fn tile<G: Registers, W: Weights, const R: usize, const N: usize, const FETCH: bool>(t: &Tile) {
+pub(super) unsafe fn tile<G: Registers, W: Weights, const R: usize, const N: usize, const FETCH: bool>(t: &FloatTile) {
     // SAFETY: the caller promises the memory. What is fetched ahead may lie outside: that reads nothing.
     unsafe {
-        let Tile { a, a_stride, k, w, w_stride, out, out_stride, add } = *t;
+        let FloatTile { a, a_stride, k, w, w_stride, out, out_stride, add } = *t;
         let bytes = 2 * PANEL * W::FORMAT.size();
         let mut sums = [[G::zero(); N]; R];
         let even = k & !1;
@@ -286,8 +286,8 @@ pub(super) unsafe fn tile<G: Registers, W: Weights, const R: usize, const N: usi
         for r in 0..R {
             for n in 0..N {
                 let at = out.add(r * out_stride + n * PANEL);
-                let before = if add { G::load(at) } else { G::zero() };
-                G::store(at, G::add(before, sums[r][n]));
+                let previous = if add { G::load(at) } else { G::zero() };
+                G::store(at, G::add(previous, sums[r][n]));
             }
         }
     }

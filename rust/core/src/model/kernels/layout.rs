@@ -37,7 +37,7 @@ pub enum FloatFormat {
 
 impl FloatFormat {
     /// Bytes of one element.
-    pub const fn size(self) -> usize {
+    pub(crate) const fn size(self) -> usize {
         match self {
             Self::Float32 => 4,
             Self::Bfloat16 => 2,
@@ -45,7 +45,7 @@ impl FloatFormat {
     }
 
     /// Bytes of a panel with inner dimension `k`; `None` if the number overflows.
-    pub fn panel_bytes(self, k: usize) -> Option<usize> {
+    pub(crate) fn panel_bytes(self, k: usize) -> Option<usize> {
         k.checked_next_multiple_of(2)?.checked_mul(PANEL * self.size())
     }
 }
@@ -58,7 +58,7 @@ pub(crate) fn int8_panel_bytes(k: usize) -> Option<usize> {
 
 /// How the integers of weights and quantized activations lie in memory, as the product of a set walks through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IntegerLayout {
+pub(crate) enum IntegerLayout {
     /// Weights of a group as `[k / 2][16][2]`, activations as [`quantized_index`] says.
     Pairs,
     /// Weights of a group as `[k / 4][16][4]`. Activations in blocks of [`TILE_ROWS`] rows, each `[k / 64][16][64]`
@@ -68,7 +68,7 @@ pub enum IntegerLayout {
 
 impl IntegerLayout {
     /// Rows of a block of quantized activations.
-    pub fn row_block(self) -> usize {
+    pub(crate) fn row_block(self) -> usize {
         match self {
             Self::Pairs => ROW_BLOCK,
             Self::Tiles => TILE_ROWS,
@@ -76,7 +76,7 @@ impl IntegerLayout {
     }
 
     /// Elements of a block of quantized activations, in units of 16 bits.
-    pub fn block_len(self, k: usize) -> usize {
+    pub(crate) fn block_len(self, k: usize) -> usize {
         match self {
             Self::Pairs => ROW_BLOCK * k.next_multiple_of(2),
             Self::Tiles => TILE_ROWS * k.next_multiple_of(TILE_STEPS),
@@ -84,14 +84,14 @@ impl IntegerLayout {
     }
 
     /// Elements of the blocks for `rows` rows, in either layout.
-    pub fn largest_len(rows: usize, k: usize) -> usize {
+    pub(crate) fn largest_len(rows: usize, k: usize) -> usize {
         let padded = rows.saturating_add(ROW_BLOCK.max(TILE_ROWS));
         padded.saturating_mul(k.next_multiple_of(TILE_STEPS))
     }
 
     /// Where the weight of a column and a step of a group lies behind the scales of the group.
     #[inline(always)]
-    pub fn weight_index(self, step: usize, column: usize) -> usize {
+    pub(crate) fn weight_index(self, step: usize, column: usize) -> usize {
         let together = match self {
             Self::Pairs => 2,
             Self::Tiles => 4,
@@ -100,7 +100,7 @@ impl IntegerLayout {
     }
 
     /// Bytes that a product may read, and ignores, behind the last panel.
-    pub fn tail_bytes(self) -> usize {
+    pub(crate) fn tail_bytes(self) -> usize {
         match self {
             Self::Pairs => 0,
             Self::Tiles => TILE_BYTES,

@@ -48,46 +48,46 @@ pub struct Kernels {
     /// Name as the environment variable takes it.
     pub name: &'static str,
     /// Matrix product with packed weights.
-    pub product: fn(Product<'_>),
+    pub(crate) product: fn(Product<'_>),
     /// Matrix product with packed integers and quantized activations.
-    pub integer_product: fn(IntegerProduct<'_>),
+    pub(crate) integer_product: fn(IntegerProduct<'_>),
     /// How it expects them.
-    pub integer_layout: IntegerLayout,
+    pub(crate) integer_layout: IntegerLayout,
     /// Writes a quantized row, padded with a zero to an even length, as row `index` of a block.
-    pub scatter: fn(row: &[i16], index: usize, block: &mut [i16]),
+    pub(crate) scatter: fn(row: &[i16], index: usize, block: &mut [i16]),
     /// Matrix product of bfloat16 weights and activations, if the instruction set has one. These weights are then
     /// multiplied by nothing else.
-    pub bfloat16_product: Option<fn(Bfloat16Product<'_>)>,
+    pub(crate) bfloat16_product: Option<fn(Bfloat16Product<'_>)>,
     /// Makes a panel of bfloat16 of one of integers in pairs: each weight times the scale of its column and group, and
     /// that of its input, then rounded.
-    pub widen: fn(panel: &[u8], input_scales: &[f32], out: &mut [u8]),
+    pub(crate) widen: fn(panel: &[u8], input_scales: &[f32], out: &mut [u8]),
     /// Rounds to bfloat16, to nearest even; numbers too small for a normal float32 become zero, NaN stays NaN.
-    pub round: fn(x: &[f32], out: &mut [u16]),
+    pub(crate) round: fn(x: &[f32], out: &mut [u16]),
     /// Scales each [`GROUP`] of a row to integers in ±[`QUANTIZED_MAX`], to nearest even; `out` is padded to an even
     /// length with a zero. A group of zeros has scale 0, one with NaN or infinity has scale NaN.
-    pub quantize: fn(x: &[f32], out: &mut [i16], scale: &mut [f32]),
+    pub(crate) quantize: fn(x: &[f32], out: &mut [i16], scale: &mut [f32]),
     /// `x = gelu_tanh(x)`.
-    pub gelu: fn(x: &mut [f32]),
+    pub(crate) gelu: fn(x: &mut [f32]),
     /// `out = silu(gate) * up`.
-    pub silu_mul: fn(gate: &[f32], up: &[f32], out: &mut [f32]),
+    pub(crate) silu_mul: fn(gate: &[f32], up: &[f32], out: &mut [f32]),
     /// `x = x + y`.
     pub add: fn(x: &mut [f32], y: &[f32]),
     /// `out = x / sqrt(mean(x^2) + eps) * weight`.
-    pub rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
+    pub(crate) rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
     /// `out = (x - mean) / sqrt(var + eps) * weight + bias`.
-    pub layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]),
+    pub(crate) layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]),
     /// Half-split rotary embedding of one head: `cos` and `sin` are half as long as `x`; the result times `scale`.
-    pub rotary: fn(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]),
+    pub(crate) rotary: fn(x: &[f32], cos: &[f32], sin: &[f32], scale: f32, out: &mut [f32]),
     /// Turns base-2 scores into weights `2^(s - max)`; gives the maximum and the sum of the weights.
-    pub softmax: fn(scores: &mut [f32]) -> (f32, f32),
+    pub(crate) softmax: fn(scores: &mut [f32]) -> (f32, f32),
     /// Merges a block's maximum, sum and output into the running ones.
-    pub merge: fn(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]),
+    pub(crate) merge: fn(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]),
     /// Index and value of the first largest element; NaN is never chosen.
     pub argmax: fn(x: &[f32]) -> (usize, f32),
-    /// Keeps the multiply-add units busy for `rounds` rounds; gives the number of floating-point operations done.
-    pub burn: fn(rounds: usize) -> u64,
+    /// Runs multiply-adds at their peak rate for `rounds` rounds; returns the number of floating-point operations.
+    pub(crate) peak: fn(rounds: usize) -> u64,
     /// The same for multiply-adds of bfloat16, if the set has [`Kernels::bfloat16_product`].
-    pub burn_bfloat16: Option<fn(rounds: usize) -> u64>,
+    pub(crate) bfloat16_peak: Option<fn(rounds: usize) -> u64>,
 }
 
 /// The kernels of an instruction set, if this machine has it.
@@ -107,7 +107,7 @@ pub(crate) fn for_isa(isa: Isa) -> Option<&'static Kernels> {
 
 /// The kernels of every instruction set that this machine has, the preferred first.
 #[cfg(test)]
-pub fn available() -> Vec<&'static Kernels> {
+pub(crate) fn available() -> Vec<&'static Kernels> {
     Isa::ALL.into_iter().filter_map(for_isa).collect()
 }
 

@@ -13,7 +13,7 @@ fn demand(what: &str, len: usize, needed: Option<usize>) {
 
 /// One call of the matrix kernel: `out[r][c] = sum over k of a[r][k] * w[k][c]`, for `rows` rows and whole panels. Each
 /// [`RUN`] of `k` is one chain of multiply-adds that starts from zero.
-pub struct Product<'a> {
+pub(crate) struct Product<'a> {
     /// Activations, row-major.
     pub a: &'a [f32],
     /// Elements from one row of `a` to the next.
@@ -61,7 +61,7 @@ fn result(rows: usize, stride: usize, panels: usize) -> Option<usize> {
 /// One call of the matrix kernel for weights of 8-bit integers: `out[r][c]` is the sum over the groups, in ascending
 /// order and with one rounding per step, of (sum over k of `a[r][k] * w[k][c]`, exact, then rounded to float32) times
 /// (`a_scale[r][group] * w_scale[group][c]`).
-pub struct IntegerProduct<'a> {
+pub(crate) struct IntegerProduct<'a> {
     /// Quantized activations as [`IntegerLayout`] says, padded with zeros along `k`, the last block whole.
     pub a: &'a [i16],
     /// Scales of the activations, row-major, one per group.
@@ -106,7 +106,7 @@ impl IntegerProduct<'_> {
 
 /// What sums begin with.
 #[derive(Clone, Copy)]
-pub enum Start<'a> {
+pub(crate) enum Start<'a> {
     /// Nothing.
     Zero,
     /// For each row this one, as wide as the result.
@@ -118,7 +118,7 @@ pub enum Start<'a> {
 /// One call of the matrix kernel for bfloat16 activations and weights: as [`Product`], but the products, which are
 /// exact, are added up in float32 in whatever order suits the instruction set, the same for every row. Numbers too
 /// small for a normal float32 may count as zero.
-pub struct Bfloat16Product<'a> {
+pub(crate) struct Bfloat16Product<'a> {
     /// Activations, row-major. An odd `k` is padded, here or in the weights with a zero, in the other with what is
     /// finite.
     pub a: &'a [u16],

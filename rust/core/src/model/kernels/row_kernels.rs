@@ -1,7 +1,7 @@
 //! The row kernels of an instruction set: the definition, compiled for it.
 
 /// Defines the row kernels for these target features, and `table`, which makes a table of them and of the `product` and
-/// `burn` that are at hand. The table must be given for a proof of these features only.
+/// `peak` that are at hand. The table must be given for a proof of these features only.
 macro_rules! row_kernels {
     ($features:literal) => {
         const fn table(
@@ -27,8 +27,8 @@ macro_rules! row_kernels {
                 softmax,
                 merge,
                 argmax: $crate::model::kernels::definition::argmax,
-                burn,
-                burn_bfloat16: None,
+                peak,
+                bfloat16_peak: None,
             }
         }
 

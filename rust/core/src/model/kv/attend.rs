@@ -18,7 +18,7 @@ pub(crate) type SoftmaxState = (f32, f32);
 pub(crate) const NOTHING_SEEN: SoftmaxState = (f32::NEG_INFINITY, 0.0);
 
 /// Memory that a thread needs for attention.
-pub struct AttentionScratch {
+pub(crate) struct AttentionScratch {
     /// A query or key on its way.
     pub row: Vec<f32>,
     /// The same, rounded.
@@ -34,7 +34,7 @@ pub struct AttentionScratch {
 }
 
 /// Query rows, and their scores for one block of keys.
-pub struct Queries {
+pub(crate) struct Queries {
     /// Number of keys that each row sees.
     pub limits: Vec<usize>,
     rows: Vec<f32>,
@@ -46,7 +46,7 @@ pub struct Queries {
 
 impl AttentionScratch {
     /// Scratch for one thread and up to `rows` query rows.
-    pub fn new(layout: &PageLayout, rows: usize) -> Result<Self> {
+    pub(crate) fn new(layout: &PageLayout, rows: usize) -> Result<Self> {
         Ok(Self {
             row: vec![0.0; layout.head_dim],
             rounded_row: vec![0; layout.head_dim],
@@ -86,12 +86,12 @@ impl Seen<'_, '_> {
 
 impl Pages<'_> {
     /// Query rows of a task that may have any number, up to [`QUERY_ROWS`].
-    pub fn query_rows(&self) -> usize {
+    pub(crate) fn query_rows(&self) -> usize {
         if self.multiplies_bfloat16() { BFLOAT16_QUERY_ROWS } else { QUERY_ROWS }
     }
 
     /// Loads a query row, scaled by `log2(e) / sqrt(head_dim)`, which sees `limit` keys.
-    pub fn load_query(&self, q: &mut Queries, row: usize, query: Row<'_>, limit: usize) {
+    pub(crate) fn load_query(&self, q: &mut Queries, row: usize, query: Row<'_>, limit: usize) {
         let d = self.layout.head_dim;
         q.limits[row] = limit;
         if self.multiplies_bfloat16() {
@@ -110,7 +110,7 @@ impl Pages<'_> {
     }
 
     /// Attention of `rows` query rows over all the keys they see: blocks in ascending order, merged one by one.
-    pub fn attend(&self, task: &Task, head: Head<'_>, rows: usize, s: &mut AttentionScratch) {
+    pub(crate) fn attend(&self, task: &Task, head: Head<'_>, rows: usize, s: &mut AttentionScratch) {
         let keys = s.queries.limits[..rows].iter().copied().max().unwrap_or(0);
         let width = self.layout.padded_dim();
         s.states[..rows].fill(NOTHING_SEEN);
@@ -127,7 +127,7 @@ impl Pages<'_> {
 
     /// One block of keys: a maximum, a sum and an output for each of the query rows, of which there are as many as
     /// `states`; the sum is zero if a row sees no key.
-    pub fn attend_block(
+    pub(crate) fn attend_block(
         &self,
         task: &Task,
         head: Head<'_>,

@@ -10,7 +10,7 @@ use crate::model::kv::{PAGE, PageLayout, Pages};
 #[derive(Default, Clone)]
 pub struct Sequence {
     /// Pages in order of position.
-    pub pages: Vec<u32>,
+    pub(crate) pages: Vec<u32>,
     /// Number of positions filled.
     pub length: usize,
 }
@@ -27,8 +27,8 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Room for `positions` positions in all; a sequence has at most `limit`. Untouched pages cost no memory.
-    pub fn new(layout: PageLayout, positions: usize, limit: usize) -> Result<Self> {
+    /// Capacity for `positions` positions in all; a sequence has at most `limit`. Untouched pages cost no memory.
+    pub(crate) fn new(layout: PageLayout, positions: usize, limit: usize) -> Result<Self> {
         let pages = positions.div_ceil(PAGE);
         if pages == 0 {
             return Err(Error::config("the cache must hold at least one position, got 0"));
@@ -42,7 +42,7 @@ impl KvCache {
         Ok(Self { layout, bytes, users: vec![0; pages], free, sequences: HashMap::new(), next_id: 1, limit })
     }
 
-    /// Makes room for at least `positions` positions in all; the sequences stay as they are.
+    /// Raises the capacity to at least `positions` positions in all; the sequences stay as they are.
     pub fn grow(&mut self, positions: usize) -> Result<()> {
         if positions.div_ceil(PAGE) <= self.users.len() {
             return Ok(());
@@ -121,8 +121,8 @@ impl KvCache {
         }
     }
 
-    /// Makes room for `more[i]` further positions of `ids[i]`, for all or for none.
-    pub fn reserve(&mut self, ids: &[u64], more: &[usize]) -> Result<()> {
+    /// Reserves `more[i]` further positions of `ids[i]`, for all or for none.
+    pub(crate) fn reserve(&mut self, ids: &[u64], more: &[usize]) -> Result<()> {
         let mut needed = 0;
         for (i, (&id, &more)) in ids.iter().zip(more).enumerate() {
             if ids[..i].contains(&id) {
@@ -141,11 +141,11 @@ impl KvCache {
         for (&id, &more) in ids.iter().zip(more).filter(|(_, more)| **more > 0) {
             let mut s = self.sequences.remove(&id).ok_or_else(|| Error::no_sequence(id))?;
             if self.shares_end(&s)
-                && let (Some(own), Some(shared)) = (self.take_page(), s.pages.pop())
+                && let (Some(copy), Some(shared)) = (self.take_page(), s.pages.pop())
             {
-                self.copy(shared, own);
+                self.copy(shared, copy);
                 self.release(&[shared]);
-                s.pages.push(own);
+                s.pages.push(copy);
             }
             while s.pages.len() * PAGE < s.length + more
                 && let Some(page) = self.take_page()
@@ -174,7 +174,7 @@ impl KvCache {
     }
 
     /// Counts positions that a step has filled.
-    pub fn advance(&mut self, ids: &[u64], more: &[usize]) {
+    pub(crate) fn advance(&mut self, ids: &[u64], more: &[usize]) {
         for (id, more) in ids.iter().zip(more) {
             if let Some(s) = self.sequences.get_mut(id) {
                 s.length += more;
@@ -183,12 +183,12 @@ impl KvCache {
     }
 
     /// The pages' memory for one job, and the sequences that use it.
-    pub fn view(&mut self, kernels: &'static Kernels) -> (Pages<'_>, &HashMap<u64, Sequence>) {
+    pub(crate) fn view(&mut self, kernels: &'static Kernels) -> (Pages<'_>, &HashMap<u64, Sequence>) {
         (Pages::new(kernels, &self.layout, &mut self.bytes), &self.sequences)
     }
 
     /// Sizes of the pages.
-    pub fn layout(&self) -> &PageLayout {
+    pub(crate) fn layout(&self) -> &PageLayout {
         &self.layout
     }
 
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn grow(c: &mut KvCache, id: u64, more: usize) {
-        c.reserve(&[id], &[more]).expect("room");
+        c.reserve(&[id], &[more]).expect("enough pages");
         c.advance(&[id], &[more]);
     }
 

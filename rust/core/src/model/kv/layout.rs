@@ -11,7 +11,7 @@ pub const PAGE: usize = 64;
 /// weights with inner dimension `head_dim` and one column per position, values as weights with one inner step per
 /// position. So the matrix kernel computes scores and outputs alike, for one row or for many.
 #[derive(Clone, Debug)]
-pub struct PageLayout {
+pub(crate) struct PageLayout {
     pub(super) format: KvFormat,
     pub(super) head_dim: usize,
     pub(super) page: usize,
@@ -21,22 +21,22 @@ pub struct PageLayout {
 
 impl PageLayout {
     /// Pages for `layers` layers of `heads` heads.
-    pub fn new(format: KvFormat, layers: usize, heads: usize, head_dim: usize) -> Self {
+    pub(crate) fn new(format: KvFormat, layers: usize, heads: usize, head_dim: usize) -> Self {
         Self { format, heads, head_dim, layers, page: PAGE }
     }
 
     /// The same with pages of a whole block of keys, for what is written at once and shared with nobody.
-    pub fn large(self) -> Self {
+    pub(crate) fn large(self) -> Self {
         Self { page: BLOCK, ..self }
     }
 
     /// Positions of a page.
-    pub fn page(&self) -> usize {
+    pub(crate) fn page(&self) -> usize {
         self.page
     }
 
     /// Width of a value row, padded to whole panels.
-    pub fn padded_dim(&self) -> usize {
+    pub(crate) fn padded_dim(&self) -> usize {
         self.head_dim.next_multiple_of(PANEL)
     }
 
@@ -65,7 +65,7 @@ impl PageLayout {
     }
 
     /// Bytes of a page.
-    pub fn page_bytes(&self) -> usize {
+    pub(crate) fn page_bytes(&self) -> usize {
         self.layers * self.heads * self.head_bytes()
     }
 

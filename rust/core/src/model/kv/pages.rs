@@ -7,7 +7,7 @@ use crate::model::kernels::{Kernels, PANEL};
 
 /// A key, a value or a query.
 #[derive(Clone, Copy)]
-pub enum Row<'a> {
+pub(crate) enum Row<'a> {
     /// Rounded when it is stored, if need be.
     Float32(&'a [f32]),
     /// Rounded before.
@@ -16,7 +16,7 @@ pub enum Row<'a> {
 
 /// A position of one head.
 #[derive(Clone, Copy)]
-pub struct Slot {
+pub(crate) struct Slot {
     /// The page.
     pub page: u32,
     /// The layer.
@@ -29,7 +29,7 @@ pub struct Slot {
 
 /// One head of one layer in the pages of a sequence.
 #[derive(Clone, Copy)]
-pub struct Head<'k> {
+pub(crate) struct Head<'k> {
     /// The pages in order of position.
     pub pages: &'k [u32],
     /// The layer.
@@ -39,7 +39,7 @@ pub struct Head<'k> {
 }
 
 /// Pages as a thread of a job sees them.
-pub struct Pages<'a> {
+pub(crate) struct Pages<'a> {
     pub(super) kernels: &'static Kernels,
     pub(super) layout: &'a PageLayout,
     bytes: Shared<'a, u8>,
@@ -54,17 +54,17 @@ impl Share for Pages<'_> {
 
 impl<'a> Pages<'a> {
     /// Pages of `layout` in `bytes`.
-    pub fn new(kernels: &'static Kernels, layout: &'a PageLayout, bytes: &'a mut Mapped<u8>) -> Self {
+    pub(crate) fn new(kernels: &'static Kernels, layout: &'a PageLayout, bytes: &'a mut Mapped<u8>) -> Self {
         Self { kernels, layout, bytes: Shared::new(bytes) }
     }
 
     /// Positions of a page.
-    pub fn page(&self) -> usize {
+    pub(crate) fn page(&self) -> usize {
         self.layout.page
     }
 
     /// Whether keys, values and queries are multiplied as bfloat16.
-    pub fn multiplies_bfloat16(&self) -> bool {
+    pub(crate) fn multiplies_bfloat16(&self) -> bool {
         self.layout.format == KvFormat::Bfloat16 && self.kernels.bfloat16_product.is_some()
     }
 
@@ -76,7 +76,7 @@ impl<'a> Pages<'a> {
 
     /// Writes the key and value of one position of one head, of a page and a head that are row and column of the part.
     /// Only pages of bfloat16 take rows that are that; `scratch` holds a row on its way.
-    pub fn store(&mut self, part: &Part<'_>, at: Slot, key: Row<'_>, value: Row<'_>, scratch: &mut [u16]) {
+    pub(crate) fn store(&mut self, part: &Part<'_>, at: Slot, key: Row<'_>, value: Row<'_>, scratch: &mut [u16]) {
         let (l, kernels) = (self.layout, self.kernels);
         part.check(at.page as usize, &(at.head..at.head + 1));
         let start = l.head_start(at.page, at.layer, at.head);

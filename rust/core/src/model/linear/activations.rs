@@ -36,13 +36,13 @@ impl<'a> Rows<'a> {
 
     /// One row.
     #[inline]
-    pub fn row<'t>(&'t self, task: &'t Task, row: usize) -> &'t [f32] {
+    pub(crate) fn row<'t>(&'t self, task: &'t Task, row: usize) -> &'t [f32] {
         self.values.part(task, row * self.columns..(row + 1) * self.columns)
     }
 
     /// Columns of a row, for writing.
     #[inline]
-    pub fn part_mut<'t>(&'t mut self, part: &'t Part<'_>, row: usize, columns: Range<usize>) -> &'t mut [f32] {
+    pub(crate) fn part_mut<'t>(&'t mut self, part: &'t Part<'_>, row: usize, columns: Range<usize>) -> &'t mut [f32] {
         part.check(row, &columns);
         assert!(columns.end <= self.columns, "columns {columns:?} of {}", self.columns);
         let start = row * self.columns;
@@ -85,12 +85,12 @@ impl<'a> Activations<'a> {
     }
 
     /// Uses the memory for rows of another width, whose elements are to be written first.
-    pub fn reshape(&mut self, columns: usize) {
+    pub(crate) fn reshape(&mut self, columns: usize) {
         (self.columns, self.stride) = (columns, row_stride(columns));
     }
 
     /// Whether the rows are bfloat16.
-    pub fn is_bfloat16(&self) -> bool {
+    pub(crate) fn is_bfloat16(&self) -> bool {
         self.round.is_some()
     }
 
@@ -102,7 +102,7 @@ impl<'a> Activations<'a> {
     /// Lets `make` write some columns of a row, as float32; they are rounded here if the rows are bfloat16. `scratch` is
     /// for numbers on the way.
     #[inline]
-    pub fn fill(
+    pub fn write_with(
         &mut self,
         part: &Part<'_>,
         row: usize,
@@ -116,7 +116,7 @@ impl<'a> Activations<'a> {
                 scratch.resize(count, 0.0);
             }
             make(&mut scratch[..count]);
-            self.put(part, row, columns.start, &scratch[..count]);
+            self.write(part, row, columns.start, &scratch[..count]);
         } else {
             make(self.float32_mut(part, row, columns));
         }
@@ -124,7 +124,7 @@ impl<'a> Activations<'a> {
 
     /// Writes some columns of a row, from `start` on.
     #[inline]
-    pub fn put(&mut self, part: &Part<'_>, row: usize, start: usize, values: &[f32]) {
+    pub(crate) fn write(&mut self, part: &Part<'_>, row: usize, start: usize, values: &[f32]) {
         let columns = start..start + values.len();
         let Some(round) = self.round else {
             self.float32_mut(part, row, columns).copy_from_slice(values);
@@ -157,13 +157,13 @@ impl<'a> Activations<'a> {
     }
 
     /// Rows of float32, the last without what lies behind it.
-    pub fn rows<'t>(&'t self, task: &'t Task, rows: Range<usize>) -> &'t [f32] {
+    pub(crate) fn rows<'t>(&'t self, task: &'t Task, rows: Range<usize>) -> &'t [f32] {
         let end = (rows.end - 1) * self.stride + self.columns;
         self.values.part(task, rows.start * self.stride..end)
     }
 
     /// Rows of bfloat16, the last without what lies behind it; an odd width is padded with a zero.
-    pub fn bfloat16_rows<'t>(&'t self, task: &'t Task, rows: Range<usize>) -> &'t [u16] {
+    pub(crate) fn bfloat16_rows<'t>(&'t self, task: &'t Task, rows: Range<usize>) -> &'t [u16] {
         let end = (rows.end - 1) * self.stride + self.columns.next_multiple_of(2);
         self.values.half_part(task, rows.start * self.stride..end)
     }

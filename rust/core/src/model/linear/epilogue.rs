@@ -64,15 +64,15 @@ impl Epilogue<'_, '_> {
             Self::Scale { to, columns: scaled, scale } => {
                 let scaled = scaled.saturating_sub(start).min(values.len());
                 values[..scaled].iter_mut().for_each(|x| *x *= *scale);
-                to.put(&part, row, start, values);
+                to.write(&part, row, start, values);
             }
             Self::Gelu(to) => {
                 (kernels.gelu)(values);
-                to.put(&part, row, start, values);
+                to.write(&part, row, start, values);
             }
             Self::SiluMul(to) => {
                 let Range { start, end } = columns;
-                to.fill(&part.half_columns(), row, start / 2..end / 2, scratch, |out| {
+                to.write_with(&part.half_columns(), row, start / 2..end / 2, scratch, |out| {
                     for (pair, out) in values.chunks_exact(2 * PANEL).zip(out.chunks_exact_mut(PANEL)) {
                         let (gate, up) = pair.split_at(PANEL);
                         (kernels.silu_mul)(gate, up, out);
@@ -81,7 +81,7 @@ impl Epilogue<'_, '_> {
             }
             Self::Argmax(largest) => {
                 let (index, value) = (kernels.argmax)(values);
-                largest.put(&cell.unit_part(2), row, cell.unit, (value, start + index));
+                largest.store(&cell.unit_part(2), row, cell.unit, (value, start + index));
             }
         }
     }
@@ -131,7 +131,7 @@ impl Share for Largest<'_> {
 }
 
 impl Largest<'_> {
-    fn put(&mut self, part: &Part<'_>, row: usize, unit: usize, (value, column): (f32, usize)) {
+    fn store(&mut self, part: &Part<'_>, row: usize, unit: usize, (value, column): (f32, usize)) {
         let pair = self.pairs.part_mut(part, row, 2 * unit..2 * unit + 2);
         // Columns stay far below 2^24: exact in float32.
         pair.copy_from_slice(&[value, column as f32]);

@@ -60,7 +60,7 @@ pub struct LinearScratch {
     /// One row on its way into [`Activations`].
     float_row: Vec<f32>,
     /// The thread's own memory for few quantized rows.
-    own: Option<Quantized>,
+    few_rows: Option<Quantized>,
 }
 
 /// Memory for the products of a thread.
@@ -88,7 +88,7 @@ impl LinearScratch {
             },
             row: RowScratch::default(),
             float_row: Vec::new(),
-            own: None,
+            few_rows: None,
         })
     }
 }
@@ -96,7 +96,7 @@ impl LinearScratch {
 /// Rows that a layer is applied to.
 pub struct Input<'i, 'a> {
     /// The rows.
-    pub values: Source<'i, 'a>,
+    pub(crate) values: InputRows<'i, 'a>,
     /// Number of rows.
     pub rows: usize,
     /// Where a layer that multiplies integers puts its quantized input.
@@ -106,30 +106,30 @@ pub struct Input<'i, 'a> {
 impl<'i, 'a> Input<'i, 'a> {
     /// The first rows of what an earlier phase made.
     pub fn made(values: &'i Activations<'a>, rows: usize, quantized: &'i mut QuantizedRows<'_>) -> Self {
-        Self { values: Source::Made(values), rows, quantized: quantized.reborrow() }
+        Self { values: InputRows::Made(values), rows, quantized: quantized.reborrow() }
     }
 }
 
 /// Where rows come from.
-pub enum Source<'i, 'a> {
+pub(crate) enum InputRows<'i, 'a> {
     /// From an earlier phase.
     Made(&'i Activations<'a>),
     /// Each thread that takes part makes them for itself before its first task: up to [`OWN_ROWS`].
-    Own(&'i mut Activations<'a>, &'i mut dyn FnMut(&Part<'_>, &mut Activations<'a>)),
+    PerThread(&'i mut Activations<'a>, &'i mut dyn FnMut(&Part<'_>, &mut Activations<'a>)),
 }
 
-impl<'a> Source<'_, 'a> {
+impl<'a> InputRows<'_, 'a> {
     fn activations(&self) -> &Activations<'a> {
         match self {
             Self::Made(values) => values,
-            Self::Own(values, _) => values,
+            Self::PerThread(values, _) => values,
         }
     }
 }
 
 /// The input of one phase on its way to the products.
-struct Pass<'i, 'a, 'q> {
-    values: Source<'i, 'a>,
+struct PhaseInput<'i, 'a, 'q> {
+    values: InputRows<'i, 'a>,
     rows: usize,
     quantized: QuantizedRows<'q>,
     /// How the quantized rows lie, if the layer multiplies integers.
@@ -158,7 +158,7 @@ impl<'w> Weights<'w> {
         scales.iter().map(|scale| f32::from_le_bytes(*scale)).take(self.inputs)
     }
 
-    fn bias(&self, block: &Block) -> Option<&'w [f32]> {
+    fn bias(&self, block: &ProductBlock) -> Option<&'w [f32]> {
         self.bias.get(block.panels.start * PANEL..block.panels.end * PANEL)
     }
 }
@@ -179,12 +179,12 @@ impl<'x> Prepared<'x> {
 }
 
 /// Rows and panels of one product.
-struct Block {
+struct ProductBlock {
     rows: Range<usize>,
     panels: Range<usize>,
 }
 
-impl Block {
+impl ProductBlock {
     /// Columns of the result.
     fn width(&self) -> usize {
         self.panels.len() * PANEL
@@ -208,7 +208,7 @@ impl Linear {
     }
 
     /// Divides the columns in the same way for any number of rows; gives the number of pieces.
-    pub fn fix_task_panels(&mut self, panels: usize) -> usize {
+    pub(crate) fn fix_task_panels(&mut self, panels: usize) -> usize {
         self.task_panels = Some(panels);
         self.panels.div_ceil(panels)
     }
@@ -235,33 +235,33 @@ impl Linear {
         let Input { values, rows, mut quantized } = input;
         let is_bfloat16 = self.input() == InputFormat::Bfloat16;
         assert_eq!(values.activations().is_bfloat16(), is_bfloat16, "activations in the wrong format");
-        assert!(rows <= OWN_ROWS || matches!(values, Source::Made(_)), "too many rows for each thread to make");
+        assert!(rows <= OWN_ROWS || matches!(values, InputRows::Made(_)), "too many rows for each thread to make");
         let blocks = Blocks::new(self.storage, self.inputs);
         let own_rows = blocks.is_some() && rows <= OWN_ROWS;
-        let mut own = scratch.own.take().filter(|own| own_rows && own.columns() >= self.inputs);
-        if own_rows && own.is_none() {
+        let mut few = scratch.few_rows.take().filter(|few| own_rows && few.columns() >= self.inputs);
+        if own_rows && few.is_none() {
             // All threads must take the same way: a few pages that cannot be had end the job as a panic does.
-            own = Some(Quantized::new(&[(OWN_ROWS, self.inputs)]).expect("memory for four rows"));
+            few = Some(Quantized::new(&[(OWN_ROWS, self.inputs)]).expect("memory for four rows"));
         }
-        let quantized = own.as_mut().map_or_else(|| quantized.reborrow(), Quantized::rows);
-        let mut pass = Pass { values, rows, quantized, blocks };
+        let quantized = few.as_mut().map_or_else(|| quantized.reborrow(), Quantized::rows);
+        let mut input = PhaseInput { values, rows, quantized, blocks };
         if let Some(blocks) = blocks.filter(|_| !own_rows) {
-            worker.for_each_part(blocks.count(rows), 1, |part| self.quantize(&mut scratch.row, part, &mut pass));
+            worker.for_each_part(blocks.count(rows), 1, |part| self.quantize(&mut scratch.row, part, &mut input));
         }
-        self.multiply(worker, scratch, pass, epilogue);
-        if own.is_some() {
-            scratch.own = own;
+        self.multiply(worker, scratch, input, epilogue);
+        if few.is_some() {
+            scratch.few_rows = few;
         }
     }
 
     /// Quantizes the rows of the part's blocks.
-    fn quantize(&self, scratch: &mut RowScratch, part: &Part<'_>, pass: &mut Pass<'_, '_, '_>) {
-        let Some(blocks) = pass.blocks else { return };
+    fn quantize(&self, scratch: &mut RowScratch, part: &Part<'_>, input: &mut PhaseInput<'_, '_, '_>) {
+        let Some(blocks) = input.blocks else { return };
         let scales = self.weights().input_scales();
-        for block in part.rows().start..part.rows().end.min(blocks.count(pass.rows)) {
-            let rows = blocks.rows(block, pass.rows);
-            let rows = rows.map(|row| pass.values.activations().rows(part.task(), row..row + 1));
-            pass.quantized.quantize(self.kernels, scratch, (part, block, blocks), rows, scales.clone());
+        for block in part.rows().start..part.rows().end.min(blocks.count(input.rows)) {
+            let rows = blocks.rows(block, input.rows);
+            let rows = rows.map(|row| input.values.activations().rows(part.task(), row..row + 1));
+            input.quantized.quantize(self.kernels, scratch, (part, block, blocks), rows, scales.clone());
         }
     }
 
@@ -270,24 +270,24 @@ impl Linear {
         &self,
         worker: &mut Worker<'_>,
         scratch: &mut LinearScratch,
-        mut pass: Pass<'_, '_, '_>,
+        mut input: PhaseInput<'_, '_, '_>,
         mut epilogue: Epilogue<'_, '_>,
     ) {
-        let task_panels = self.task_panels.unwrap_or_else(|| schedule::task_panels(pass.rows));
-        let schedule = Schedule::new(self.storage, pass.rows, self.panels, task_panels, worker.threads());
+        let task_panels = self.task_panels.unwrap_or_else(|| schedule::task_panels(input.rows));
+        let schedule = Schedule::new(self.storage, input.rows, self.panels, task_panels, worker.threads());
         let weights = self.weights();
         let mut first = true;
         worker.for_each(schedule.tasks(), |task| {
             if std::mem::take(&mut first) {
-                self.prepare(&mut scratch.row, &Part::own(task), &mut pass);
+                self.prepare(&mut scratch.row, &Part::exclusive(task), &mut input);
             }
             let cell = schedule.cell(task);
             self.storage.prepare(&weights, &cell.panels, &mut scratch.product);
-            let values = pass.values.activations();
-            let x = Prepared { task, values, quantized: &pass.quantized, blocks: pass.blocks };
+            let values = input.values.activations();
+            let x = Prepared { task, values, quantized: &input.quantized, blocks: input.blocks };
             for start in cell.rows.clone().step_by(schedule.product_rows) {
                 let end = cell.rows.end.min(start + schedule.product_rows);
-                let block = Block { rows: start..end, panels: cell.panels.clone() };
+                let block = ProductBlock { rows: start..end, panels: cell.panels.clone() };
                 self.storage.multiply(&weights, &x, &block, &mut scratch.product);
                 self.finish(&cell, &block, scratch, &mut epilogue);
             }
@@ -295,17 +295,23 @@ impl Linear {
     }
 
     /// What a thread does once before its first task: makes and quantizes rows of its own.
-    fn prepare(&self, scratch: &mut RowScratch, part: &Part<'_>, pass: &mut Pass<'_, '_, '_>) {
-        if let Source::Own(values, make) = &mut pass.values {
+    fn prepare(&self, scratch: &mut RowScratch, part: &Part<'_>, input: &mut PhaseInput<'_, '_, '_>) {
+        if let InputRows::PerThread(values, make) = &mut input.values {
             make(part, values);
         }
-        if pass.rows <= OWN_ROWS {
-            self.quantize(scratch, part, pass);
+        if input.rows <= OWN_ROWS {
+            self.quantize(scratch, part, input);
         }
     }
 
     /// Hands the rows of a product to the epilogue.
-    fn finish(&self, cell: &Cell<'_>, block: &Block, scratch: &mut LinearScratch, epilogue: &mut Epilogue<'_, '_>) {
+    fn finish(
+        &self,
+        cell: &Cell<'_>,
+        block: &ProductBlock,
+        scratch: &mut LinearScratch,
+        epilogue: &mut Epilogue<'_, '_>,
+    ) {
         let (width, start) = (block.width(), block.panels.start * PANEL);
         let bias = self.weights().bias(block).filter(|_| !self.storage.starts_with_bias());
         let visible = width.min(self.outputs - start);

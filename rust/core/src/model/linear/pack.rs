@@ -20,12 +20,12 @@ impl Linear {
         team: &mut Team,
     ) -> Result<Self> {
         let mut linear = Self::zeroed(weights, order, bias, (kernels, storage))?;
-        linear.fill(weights, order, team)?;
+        linear.pack_weights(weights, order, team)?;
         Ok(linear)
     }
 
     /// A layer for the matrices whose weights are still to come: packed from them, or as bytes that were packed before.
-    pub fn zeroed(
+    pub(crate) fn zeroed(
         weights: &[Tensor<'_>],
         order: Order,
         bias: Vec<f32>,
@@ -63,12 +63,12 @@ impl Linear {
     }
 
     /// The weights as packed, to be read from a file.
-    pub fn packed_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn packed_mut(&mut self) -> &mut [u8] {
         &mut self.data
     }
 
     /// Packs the matrices that the layer was made for.
-    pub fn fill(&mut self, weights: &[Tensor<'_>], order: Order, team: &mut Team) -> Result<()> {
+    pub(crate) fn pack_weights(&mut self, weights: &[Tensor<'_>], order: Order, team: &mut Team) -> Result<()> {
         let source = Matrices { weights, placement: Placement::new(weights, order) };
         let scales = if self.storage.scales_inputs() { input_scales(weights, self.inputs, team)? } else { Vec::new() };
         let inverses: Vec<_> = scales.iter().map(|scale| 1.0 / scale).collect(); // exact: powers of two
@@ -174,7 +174,7 @@ const MIN_SCALE: f32 = 1.0 / 4096.0;
 /// become integers: the smallest at which no weight of the input outgrows the largest of its group.
 ///
 /// Where a few channels carry large activations, the weights that read them may all be small, and would be rounded to
-/// nothing beside the others of their group. Activations have the bits to spare. Powers of two round nothing.
+/// nothing beside the others of their group. Activations have more bits than they need. Powers of two round nothing.
 fn input_scales(weights: &[Tensor<'_>], inputs: usize, team: &mut Team) -> Result<Vec<f32>> {
     let largest = Mutex::new(vec![0.0_f32; inputs]);
     team.run(|worker| {

@@ -16,7 +16,7 @@ const LAYOUT: u32 = 3;
 const MAGIC: &[u8; 8] = b"FSVPACK1";
 
 /// Where the weights of a load come from.
-enum Source {
+enum PackedSource {
     Checkpoint,
     /// A file that is read from start to end.
     File(File),
@@ -50,7 +50,7 @@ pub(crate) struct Packer<'a> {
     kernels: &'static Kernels,
     storage: Storage,
     team: &'a mut Team,
-    source: Source,
+    source: PackedSource,
     failure: Option<String>,
 }
 
@@ -61,7 +61,7 @@ fn describe(path: &Path, e: &std::io::Error) -> String {
 impl<'a> Packer<'a> {
     /// Packs from the checkpoint.
     pub(crate) fn new(kernels: &'static Kernels, team: &'a mut Team) -> Self {
-        Self { kernels, storage: Storage::Float32, team, source: Source::Checkpoint, failure: None }
+        Self { kernels, storage: Storage::Float32, team, source: PackedSource::Checkpoint, failure: None }
     }
 
     /// Reads from the file at `path`, which must have been written under the same key; `None` if there is no file.
@@ -81,7 +81,7 @@ impl<'a> Packer<'a> {
         if !whole || head[..8] != MAGIC[..] || head[8..] != key.to_le_bytes()[..] {
             return Err(damaged("it starts with other bytes".into()));
         }
-        Ok(Some(Self { source: Source::File(file), ..Self::new(kernels, team) }))
+        Ok(Some(Self { source: PackedSource::File(file), ..Self::new(kernels, team) }))
     }
 
     /// Packs from the checkpoint and writes what is packed to a file at `path`, which appears whole or not at all.
@@ -103,7 +103,7 @@ impl<'a> Packer<'a> {
             }
             Err(e) => (None, Some(describe(path, &e))),
         };
-        Self { source: Source::Both(new), failure, ..Self::new(kernels, team) }
+        Self { source: PackedSource::Both(new), failure, ..Self::new(kernels, team) }
     }
 
     /// Packs the layers to come like this.
@@ -114,12 +114,12 @@ impl<'a> Packer<'a> {
     /// The next layer.
     pub(crate) fn linear(&mut self, weights: &[Tensor<'_>], order: Order, bias: Vec<f32>) -> Result<Linear> {
         let mut linear = Linear::zeroed(weights, order, bias, (self.kernels, self.storage))?;
-        if let Source::File(file) = &mut self.source {
+        if let PackedSource::File(file) = &mut self.source {
             read(file, linear.packed_mut())?;
             return Ok(linear);
         }
-        linear.fill(weights, order, self.team)?;
-        if let Source::Both(new) = &mut self.source
+        linear.pack_weights(weights, order, self.team)?;
+        if let PackedSource::Both(new) = &mut self.source
             && let Some(file) = new.as_mut().map(|new| &mut new.file)
             && let Err(e) = write(file, linear.packed())
         {
@@ -131,13 +131,13 @@ impl<'a> Packer<'a> {
 
     /// Ends the load: `Err` if the file that was read holds more than the model.
     pub(crate) fn finish(mut self) -> Result<Outcome> {
-        match std::mem::replace(&mut self.source, Source::Checkpoint) {
-            Source::Checkpoint => Ok(Outcome::Off),
-            Source::File(mut file) => match file.read(&mut [0]) {
+        match std::mem::replace(&mut self.source, PackedSource::Checkpoint) {
+            PackedSource::Checkpoint => Ok(Outcome::Off),
+            PackedSource::File(mut file) => match file.read(&mut [0]) {
                 Ok(0) => Ok(Outcome::Read),
                 _ => Err(damaged("it is longer than the model".into())),
             },
-            Source::Both(mut new) => {
+            PackedSource::Both(mut new) => {
                 if let Some(k) = &new
                     && let Err(e) = fs::rename(&k.partial, &k.path)
                 {

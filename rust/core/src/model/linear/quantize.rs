@@ -87,7 +87,7 @@ impl Blocks {
 
 impl QuantizedRows<'_> {
     /// The same handle for a shorter time.
-    pub fn reborrow(&mut self) -> QuantizedRows<'_> {
+    pub(crate) fn reborrow(&mut self) -> QuantizedRows<'_> {
         QuantizedRows { values: self.values.reborrow(), scales: self.scales.reborrow() }
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::pack::{interleave, pack_bfloat16, pack_integers};
 use super::schedule::TASK_PANELS;
-use super::{Block, Prepared, ProductScratch, Weights};
+use super::{Prepared, ProductBlock, ProductScratch, Weights};
 use crate::machine::memory::Mapped;
 use crate::model::kernels::{
     Bfloat16Product, FloatFormat, IntegerLayout, IntegerProduct, Kernels, Product, Start, int8_panel_bytes,
@@ -155,7 +155,7 @@ impl Storage {
     }
 
     /// Some rows times some panels, which were prepared: dense rows in `s.tile`.
-    pub(super) fn multiply(self, w: &Weights<'_>, x: &Prepared<'_>, block: &Block, s: &mut ProductScratch) {
+    pub(super) fn multiply(self, w: &Weights<'_>, x: &Prepared<'_>, block: &ProductBlock, s: &mut ProductScratch) {
         match self {
             Self::Float32 => multiply_float(w, FloatFormat::Float32, x, block, s),
             Self::Bfloat16 => multiply_float(w, FloatFormat::Bfloat16, x, block, s),
@@ -171,7 +171,13 @@ fn bfloat16_panel(inputs: usize) -> usize {
     FloatFormat::Bfloat16.panel_bytes(inputs).expect("panels for tensors that exist")
 }
 
-fn multiply_float(w: &Weights<'_>, format: FloatFormat, x: &Prepared<'_>, block: &Block, s: &mut ProductScratch) {
+fn multiply_float(
+    w: &Weights<'_>,
+    format: FloatFormat,
+    x: &Prepared<'_>,
+    block: &ProductBlock,
+    s: &mut ProductScratch,
+) {
     (w.kernels.product)(Product {
         a: x.values.rows(x.task, block.rows.clone()),
         a_stride: x.values.stride(),
@@ -188,7 +194,7 @@ fn multiply_float(w: &Weights<'_>, format: FloatFormat, x: &Prepared<'_>, block:
     });
 }
 
-fn multiply_bfloat16(w: &Weights<'_>, panels: &[u8], x: &Prepared<'_>, block: &Block, out: &mut [f32]) {
+fn multiply_bfloat16(w: &Weights<'_>, panels: &[u8], x: &Prepared<'_>, block: &ProductBlock, out: &mut [f32]) {
     let product = w.kernels.bfloat16_product.expect("storages of bfloat16 are for sets that multiply it");
     product(Bfloat16Product {
         a: x.values.bfloat16_rows(x.task, block.rows.clone()),
@@ -204,7 +210,7 @@ fn multiply_bfloat16(w: &Weights<'_>, panels: &[u8], x: &Prepared<'_>, block: &B
     });
 }
 
-fn multiply_integers(w: &Weights<'_>, x: &Prepared<'_>, block: &Block, s: &mut ProductScratch) {
+fn multiply_integers(w: &Weights<'_>, x: &Prepared<'_>, block: &ProductBlock, s: &mut ProductScratch) {
     let (a, a_scale) = x.integers(&block.rows);
     (w.kernels.integer_product)(IntegerProduct {
         a,

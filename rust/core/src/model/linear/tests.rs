@@ -88,7 +88,7 @@ fn apply(layer: &mut Linear, x: &[f32], threads: usize, make: Make) -> Results {
         worker.for_each_part(rows, 3, |part| {
             for index in part.rows() {
                 let x = &x[index * inputs..(index + 1) * inputs];
-                a.input.fill(part, index, 0..inputs, &mut row, |to| to.copy_from_slice(x));
+                a.input.write_with(part, index, 0..inputs, &mut row, |to| to.copy_from_slice(x));
             }
         });
         let input = Input::made(&a.input, rows, &mut a.quantized);

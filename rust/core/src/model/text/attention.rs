@@ -1,5 +1,5 @@
 //! The attention of a step: new keys and values go into the pages, then every token reads the pages it sees.
-use super::Scratch;
+use super::TextScratch;
 use super::forward::{Activity, Forward};
 use super::plan::Group;
 use crate::machine::shared::Part;
@@ -19,26 +19,26 @@ impl Forward<'_> {
     pub(super) fn store(&self, worker: &mut Worker<'_>, layer: usize, a: &mut Activity<'_>, s: &mut AttentionScratch) {
         let c = &self.model.config;
         let (d, heads) = (c.head_dim, c.num_key_value_heads);
-        worker.for_each(self.plan.fills.len() * heads, |task| {
-            let (fill, head) = (&self.plan.fills[task.index() / heads], task.index() % heads);
-            let page = fill.page as usize;
-            // SAFETY: each page that is written belongs to one sequence, of which one fill has it; and each of the fill's
-            // tasks has another head.
+        worker.for_each(self.plan.page_writes.len() * heads, |task| {
+            let (write, head) = (&self.plan.page_writes[task.index() / heads], task.index() % heads);
+            let page = write.page as usize;
+            // SAFETY: each page that is written belongs to one sequence, and one write has it; each of the tasks of that write
+            // has another head.
             let part = unsafe { Part::of(task, page..page + 1, head..head + 1) };
-            for i in 0..fill.rows {
-                let row = a.qkv.row(task, fill.row + i);
+            for i in 0..write.rows {
+                let row = a.qkv.row(task, write.row + i);
                 let key = (c.num_attention_heads + head) * d;
                 let value = key + heads * d;
-                self.rotate(&row[key..key + d], fill.position + i, 1.0, &mut s.row);
+                self.rotate(&row[key..key + d], write.position + i, 1.0, &mut s.row);
                 let (key, value) = (Row::Float32(&s.row), Row::Float32(&row[value..value + d]));
-                let slot = Slot { page: fill.page, layer, head, slot: fill.slot + i };
+                let slot = Slot { page: write.page, layer, head, slot: write.slot + i };
                 a.pages.store(&part, slot, key, value, &mut s.rounded_row);
             }
         });
     }
 
     /// Every token attends to the keys up to its own.
-    pub(super) fn attend(&self, worker: &mut Worker<'_>, layer: usize, a: &mut Activity<'_>, s: &mut Scratch) {
+    pub(super) fn attend(&self, worker: &mut Worker<'_>, layer: usize, a: &mut Activity<'_>, s: &mut TextScratch) {
         if self.plan.split > 0 {
             self.attend_blocks(worker, layer, a, &mut s.attention);
             self.merge_blocks(worker, a, s);
@@ -76,7 +76,7 @@ impl Forward<'_> {
     }
 
     /// Merges the blocks of each token, in ascending order.
-    fn merge_blocks(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
+    fn merge_blocks(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut TextScratch) {
         let c = &self.model.config;
         let (heads, per_key, width) = (c.num_key_value_heads, c.group(), c.head_dim.next_multiple_of(PANEL));
         worker.for_each(self.plan.rows * heads, |task| {
@@ -125,7 +125,7 @@ impl Forward<'_> {
         task: &Task,
         (group, head): (&Group<'_>, usize),
         to: &mut Activations<'_>,
-        s: &mut Scratch,
+        s: &mut TextScratch,
     ) {
         let (d, per_key) = (self.model.config.head_dim, self.model.config.group());
         let width = d.next_multiple_of(PANEL);
@@ -138,7 +138,7 @@ impl Forward<'_> {
                 let from = i * per_key + g;
                 let first = (head * per_key + g) * d;
                 let scale = 1.0 / states[from].1;
-                to.fill(&part, group.row + i, first..first + d, &mut s.row, |out| {
+                to.write_with(&part, group.row + i, first..first + d, &mut s.row, |out| {
                     for (o, x) in out.iter_mut().zip(&outputs[from * width..]) {
                         *o = x * scale;
                     }

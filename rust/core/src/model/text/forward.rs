@@ -1,10 +1,10 @@
 //! One step as its threads see it: every layer, then the head.
 use super::plan::Plan;
-use super::{Layer, Scratch, TextModel};
+use super::{Layer, TextModel, TextScratch};
 use crate::machine::shared::{Part, Share};
 use crate::machine::team::Worker;
 use crate::model::kv::Pages;
-use crate::model::linear::{Activations, Epilogue, Input, Largest, Linear, OWN_ROWS, QuantizedRows, Rows, Source};
+use crate::model::linear::{Activations, Epilogue, Input, InputRows, Largest, Linear, OWN_ROWS, QuantizedRows, Rows};
 
 /// Rows of one task in the norms.
 const NORM_ROWS: usize = 8;
@@ -73,7 +73,7 @@ struct Normed<'l> {
 
 impl Forward<'_> {
     /// What each thread of the job does.
-    pub(super) fn run(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
+    pub(super) fn run(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut TextScratch) {
         for (index, layer) in self.model.layers.iter().enumerate() {
             self.layer(worker, a, s, (index, layer));
         }
@@ -90,7 +90,7 @@ impl Forward<'_> {
         self.normed(worker, &mut a.residual, s, &head, epilogue);
     }
 
-    fn layer(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch, (index, l): (usize, &Layer)) {
+    fn layer(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut TextScratch, (index, l): (usize, &Layer)) {
         let rows = self.plan.rows;
         let attention = Normed { norm: &l.input_norm, layer: &l.qkv, rows, selected: None };
         let mlp = Normed { norm: &l.post_norm, layer: &l.gate_up, rows, selected: None };
@@ -114,22 +114,22 @@ impl Forward<'_> {
         &self,
         worker: &mut Worker<'_>,
         residual: &mut Residual<'_>,
-        s: &mut Scratch,
+        s: &mut TextScratch,
         n: &Normed<'_>,
         epilogue: Epilogue<'_, '_>,
     ) {
         let (kernels, eps, width) = (self.model.kernels, self.model.config.rms_norm_eps, n.norm.len());
         let Residual { hidden, normed, quantized } = residual;
-        let Scratch { linear, row: scratch, normed: own, .. } = s;
+        let TextScratch { linear, row: scratch, normed: few, .. } = s;
         let mut norm = |part: &Part<'_>, row: usize, to: &mut Activations<'_>| {
             let x = hidden.row(part.task(), n.selected.map_or(row, |selected| selected[row]));
-            to.fill(part, row, 0..width, scratch, |out| (kernels.rms_norm)(x, n.norm, eps, out));
+            to.write_with(part, row, 0..width, scratch, |out| (kernels.rms_norm)(x, n.norm, eps, out));
         };
         let rows = n.rows;
         if rows <= OWN_ROWS {
-            let mut own = Activations::new(own, width, n.layer.input(), kernels);
+            let mut few = Activations::new(few, width, n.layer.input(), kernels);
             let mut make = |part: &Part<'_>, to: &mut Activations<'_>| (0..rows).for_each(|row| norm(part, row, to));
-            let values = Source::Own(&mut own, &mut make);
+            let values = InputRows::PerThread(&mut few, &mut make);
             let input = Input { values, rows, quantized: quantized.reborrow() };
             n.layer.phase(worker, linear, input, epilogue);
         } else {

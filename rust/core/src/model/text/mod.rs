@@ -71,7 +71,7 @@ pub enum Output<'a> {
 }
 
 /// Scratch of a thread.
-struct Scratch {
+struct TextScratch {
     linear: LinearScratch,
     attention: AttentionScratch,
     /// One row on its way into [`Activations`].
@@ -90,7 +90,7 @@ pub(crate) struct TextBuffers {
     partial: Mapped<f32>,
     largest: LargestMemory,
     quantized: Quantized,
-    threads: Vec<Mutex<Scratch>>,
+    threads: Vec<Mutex<TextScratch>>,
 }
 
 impl TextBuffers {
@@ -101,7 +101,7 @@ impl TextBuffers {
         let attended = c.num_attention_heads * c.head_dim;
         let inputs = c.hidden_size.max(c.intermediate_size).max(attended);
         let scratch = || {
-            Ok(Mutex::new(Scratch {
+            Ok(Mutex::new(TextScratch {
                 linear: LinearScratch::new()?,
                 attention: AttentionScratch::new(layout, query_rows(c))?,
                 row: Vec::new(),

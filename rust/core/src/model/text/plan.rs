@@ -8,7 +8,7 @@ use crate::model::kv::{PAGE, QUERY_ROWS};
 pub(super) const SPLIT_ROWS: usize = 16;
 
 /// New positions of one page.
-pub(super) struct Fill {
+pub(super) struct PageWrite {
     pub page: u32,
     /// First position in the page.
     pub slot: usize,
@@ -34,7 +34,7 @@ pub(super) struct Group<'a> {
 pub(super) struct Plan<'a> {
     /// Tokens of the step.
     pub rows: usize,
-    pub fills: Vec<Fill>,
+    pub page_writes: Vec<PageWrite>,
     pub groups: Vec<Group<'a>>,
     /// Blocks of keys per token if they are spread over the threads, else 0.
     pub split: usize,
@@ -53,7 +53,7 @@ impl<'a> Plan<'a> {
         let group_rows = query_rows(c) / c.group();
         Self {
             rows,
-            fills: segments.iter().flat_map(fills).collect(),
+            page_writes: segments.iter().flat_map(page_writes).collect(),
             groups: segments.iter().flat_map(|s| groups(s, group_rows)).collect(),
             split,
         }
@@ -73,12 +73,12 @@ impl<'a> Plan<'a> {
 }
 
 /// The new positions of a sequence, page by page.
-fn fills(s: &Segment) -> impl Iterator<Item = Fill> {
+fn page_writes(s: &Segment) -> impl Iterator<Item = PageWrite> {
     let (first, end) = (s.position / PAGE, (s.position + s.rows).div_ceil(PAGE));
     (first..end).map(|index| {
         let position = s.position.max(index * PAGE);
         let rows = (s.position + s.rows).min((index + 1) * PAGE) - position;
-        Fill { page: s.pages[index], slot: position % PAGE, row: s.row + position - s.position, position, rows }
+        PageWrite { page: s.pages[index], slot: position % PAGE, row: s.row + position - s.position, position, rows }
     })
 }
 

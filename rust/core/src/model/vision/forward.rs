@@ -1,5 +1,5 @@
 //! The encoding of one frame as its threads see it: patches, layers, connector.
-use super::{Frame, Layer, Norm, Scratch, VisionModel};
+use super::{Frame, Layer, Norm, VisionModel, VisionScratch};
 use crate::machine::shared::{Part, Share};
 use crate::machine::team::{Task, Worker};
 use crate::model::kv::{Head, Pages, Row, Slot};
@@ -68,7 +68,7 @@ enum Which {
 
 impl Forward<'_> {
     /// What each thread of the job does.
-    pub(super) fn run(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
+    pub(super) fn run(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut VisionScratch) {
         self.embed(worker, a, s);
         for layer in &self.model.layers {
             self.layer(worker, a, s, layer);
@@ -76,7 +76,7 @@ impl Forward<'_> {
         self.connect(worker, a, s);
     }
 
-    fn layer(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch, l: &Layer) {
+    fn layer(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut VisionScratch, l: &Layer) {
         let (rows, width) = (self.rows, self.model.config.vision.hidden_size);
         let scale = std::f32::consts::LOG2_E / (self.model.config.vision.head_dim() as f32).sqrt();
 
@@ -97,13 +97,13 @@ impl Forward<'_> {
     }
 
     /// Pixels of the patches times the convolution's weights, plus the position embeddings.
-    fn embed(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
+    fn embed(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut VisionScratch) {
         let v = &self.model.config.vision;
         let p = v.patch_size;
         worker.for_each_part(self.rows, TASK_ROWS, |part| {
             for row in part.rows() {
                 let (top, left) = (row / self.columns * p, row % self.columns * p);
-                a.input.fill(part, row, 0..v.num_channels * p * p, &mut s.row, |out| {
+                a.input.write_with(part, row, 0..v.num_channels * p * p, &mut s.row, |out| {
                     for (line, out) in out.chunks_exact_mut(p).enumerate() {
                         let (channel, y) = (line / p, top + line % p);
                         let start = (channel * self.frame.height + y) * self.frame.width + left;
@@ -119,12 +119,12 @@ impl Forward<'_> {
     }
 
     /// Norms every row of the residual stream.
-    fn norm(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch, norm: &Norm) {
+    fn norm(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut VisionScratch, norm: &Norm) {
         let Activity { hidden, normed, .. } = a;
         worker.for_each_part(self.rows, TASK_ROWS, |part| {
             for row in part.rows() {
                 let x = hidden.row(part.task(), row);
-                normed.fill(part, row, 0..x.len(), &mut s.row, |out| self.norm_row(norm, x, out));
+                normed.write_with(part, row, 0..x.len(), &mut s.row, |out| self.norm_row(norm, x, out));
             }
         });
     }
@@ -147,7 +147,7 @@ impl Forward<'_> {
     }
 
     /// Puts the keys and values of the visible patches into the pages.
-    fn store(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
+    fn store(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut VisionScratch) {
         let (heads, size) = (self.model.config.vision.num_attention_heads, a.pages.page());
         worker.for_each(self.pages.len() * heads, |task| {
             let (page, head) = (task.index() / heads, task.index() % heads);
@@ -163,11 +163,11 @@ impl Forward<'_> {
 
     /// Every patch attends to the visible ones; the result replaces the normed rows. Head after head, so that its keys
     /// and values stay in the second-level cache.
-    fn attend(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
+    fn attend(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut VisionScratch) {
         let (heads, d) = (self.model.config.vision.num_attention_heads, self.model.config.vision.head_dim());
         let size = a.pages.query_rows();
         let blocks = self.rows.div_ceil(size);
-        let Scratch { attention, row: scratch, .. } = s;
+        let VisionScratch { attention, row: scratch, .. } = s;
         worker.for_each(blocks * heads, |task| {
             let (first, head) = (task.index() % blocks * size, task.index() / blocks);
             let rows = (self.rows - first).min(size);
@@ -181,7 +181,7 @@ impl Forward<'_> {
             let part = unsafe { Part::of(task, first..first + rows, columns.clone()) };
             for row in 0..rows {
                 let scale = 1.0 / attention.states[row].1;
-                a.normed.fill(&part, first + row, columns.clone(), scratch, |out| {
+                a.normed.write_with(&part, first + row, columns.clone(), scratch, |out| {
                     for (o, x) in out.iter_mut().zip(&attention.outputs[row * self.padded_dim..]) {
                         *o = x * scale;
                     }
@@ -191,7 +191,7 @@ impl Forward<'_> {
     }
 
     /// Final norm, squares of patches side by side, and their projection.
-    fn connect(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut Scratch) {
+    fn connect(&self, worker: &mut Worker<'_>, a: &mut Activity<'_>, s: &mut VisionScratch) {
         let (width, side) = (self.model.config.vision.hidden_size, self.model.config.scale_factor);
         let Activity { input: folded, hidden, quantized, out, .. } = a;
         folded.reshape(width * side * side);
@@ -202,7 +202,7 @@ impl Forward<'_> {
                 let row = (top + index / side) * self.columns + left + index % side;
                 let x = hidden.row(part.task(), row);
                 let columns = index * width..(index + 1) * width;
-                folded.fill(part, token, columns, &mut s.row, |out| self.norm_row(&self.model.post_norm, x, out));
+                folded.write_with(part, token, columns, &mut s.row, |out| self.norm_row(&self.model.post_norm, x, out));
             }
         });
         let squares = Input::made(folded, self.tokens, quantized);

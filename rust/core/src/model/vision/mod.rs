@@ -47,7 +47,7 @@ pub(crate) struct VisionModel {
 }
 
 /// Scratch of a thread.
-struct Scratch {
+struct VisionScratch {
     linear: LinearScratch,
     attention: AttentionScratch,
     /// One row on its way into [`Activations`].
@@ -65,7 +65,7 @@ pub(crate) struct VisionBuffers {
     qkv: Mapped<f32>,
     mlp: Mapped<f32>,
     quantized: Quantized,
-    threads: Vec<Mutex<Scratch>>,
+    threads: Vec<Mutex<VisionScratch>>,
 }
 
 impl VisionBuffers {
@@ -79,7 +79,7 @@ impl VisionBuffers {
         let inputs = [Activations::buffer(patches, pixels)?, Activations::buffer(tokens, folded)?];
         let widest = v.hidden_size.max(v.intermediate_size).max(pixels);
         let scratch = || {
-            Ok(Mutex::new(Scratch {
+            Ok(Mutex::new(VisionScratch {
                 linear: LinearScratch::new()?,
                 attention: AttentionScratch::new(&layout, QUERY_ROWS)?,
                 row: Vec::new(),

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::machine::vectors::Zero;
 use crate::pixels::filters::Filter;
 use crate::pixels::picture::{Image, ImageView};
-use crate::pixels::windows::{Arithmetic, Order, Pass};
+use crate::pixels::windows::{Arithmetic, PassOrder, WindowPass};
 
 /// Resize to `height` × `width`; a pass whose size does not change is skipped.
 pub fn resize(
@@ -29,18 +29,18 @@ pub fn resize(
     if filter == Filter::NEAREST {
         return nearest_neighbour(image, height, width, arithmetic);
     }
-    let order = Order::of((image.height(), image.width()), (height, width), arithmetic);
+    let order = PassOrder::of((image.height(), image.width()), (height, width), arithmetic);
     let across = |image: ImageView<'_>| match width == image.width() {
         true => Ok(image.to_image()),
-        false => passes::horizontal(image, &Pass::new(image.width(), width, filter, arithmetic)?),
+        false => passes::horizontal(image, &WindowPass::new(image.width(), width, filter, arithmetic)?),
     };
     let down = |image: ImageView<'_>| match height == image.height() {
         true => Ok(image.to_image()),
-        false => passes::vertical(image, &Pass::new(image.height(), height, filter, arithmetic)?),
+        false => passes::vertical(image, &WindowPass::new(image.height(), height, filter, arithmetic)?),
     };
     match order {
-        Order::WidthFirst => down(across(image)?.view()),
-        Order::HeightFirst => across(down(image)?.view()),
+        PassOrder::WidthFirst => down(across(image)?.view()),
+        PassOrder::HeightFirst => across(down(image)?.view()),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::Error;
 use crate::pixels::picture::{Image, ImageView};
-use crate::pixels::windows::{Pass, Window};
+use crate::pixels::windows::{Window, WindowPass};
 
 /// Resize the width.
-pub(super) fn horizontal(image: ImageView<'_>, pass: &Pass) -> Result<Image, Error> {
+pub(super) fn horizontal(image: ImageView<'_>, pass: &WindowPass) -> Result<Image, Error> {
     let channels = image.channels();
     let mut out = Image::zeros(image.height(), pass.windows.len(), channels)?;
     for y in 0..image.height() {
@@ -21,7 +21,7 @@ pub(super) fn horizontal(image: ImageView<'_>, pass: &Pass) -> Result<Image, Err
 }
 
 /// Resize the height.
-pub(super) fn vertical(image: ImageView<'_>, pass: &Pass) -> Result<Image, Error> {
+pub(super) fn vertical(image: ImageView<'_>, pass: &WindowPass) -> Result<Image, Error> {
     let mut out = Image::zeros(pass.windows.len(), image.width(), image.channels())?;
     for (y, window) in pass.windows.iter().enumerate() {
         for (x, value) in out.row_mut(y).iter_mut().enumerate() {

@@ -5,15 +5,15 @@
 use std::arch::x86_64::*;
 
 use super::table::{Set, table};
-use super::{Kernels, avx2};
+use super::{PictureKernels, avx2};
 use crate::machine::cpu::{Avx512Vnni, Isa};
 use crate::pixels::convert::Formula;
 use crate::pixels::taps::{LANES, Taps};
 
 /// The loops for machines with AVX-512 VNNI; nothing else gives this table, or what is in it, to the outside. Machines
 /// that have AVX-512 but no byte products (before 2019) use AVX2.
-pub(super) fn kernels(_: Avx512Vnni) -> &'static Kernels {
-    static KERNELS: Kernels = table::<Avx512>();
+pub(super) fn kernels(_: Avx512Vnni) -> &'static PictureKernels {
+    static KERNELS: PictureKernels = table::<Avx512>();
     &KERNELS
 }
 

@@ -22,7 +22,7 @@ pub(super) fn check_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &[u8])
 pub(super) fn check_pixels(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &[u8]) {
     assert!(out.len().is_multiple_of(3 * LANES), "not whole pixels");
     let end = first.checked_add(out.len() / (3 * LANES)).filter(|&end| end <= taps.outputs());
-    for output in first..end.expect("the pass has so many outputs") {
+    for output in first..end.expect("outputs within the pass") {
         let needed = (taps.end(output) - 1).checked_mul(stride).and_then(|last| last.checked_add(3 * LANES));
         assert!(needed.is_some_and(|needed| needed <= block.len()), "block too short");
     }

@@ -23,24 +23,24 @@ use crate::pixels::convert::{Conversion, Value};
 use crate::pixels::taps::Taps;
 
 /// One instruction set.
-pub struct Kernels {
+pub struct PictureKernels {
     /// Its name.
     pub name: &'static str,
     /// Transpose 32 × 32 bytes: row `i` begins at `i * from_stride`, its byte `j` goes to `j * to_stride + i`.
-    pub transpose: fn(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize),
+    pub(crate) transpose: fn(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize),
     /// One output row: the weighted sum of rows, all of the length of `out`, a multiple of `LANES`.
-    pub weigh_rows: fn(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]),
+    pub(crate) weigh_rows: fn(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]),
     /// Output pixels from `first` on: the weighted sums of the pixels of a transposed block, whose pixel `x` is three
     /// strips from `x * stride` on. The number of outputs is that of the pixels, three strips each, in `out`.
-    pub weigh_pixels: fn(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]),
+    pub(crate) weigh_pixels: fn(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]),
     /// Bytes to float32.
-    pub to_f32: fn(bytes: &[u8], conversion: &Conversion, out: &mut [f32]),
+    pub(crate) to_f32: fn(bytes: &[u8], conversion: &Conversion, out: &mut [f32]),
     /// Bytes to bfloat16, given as its bits.
-    pub to_bf16: fn(bytes: &[u8], conversion: &Conversion, out: &mut [u16]),
+    pub(crate) to_bf16: fn(bytes: &[u8], conversion: &Conversion, out: &mut [u16]),
     /// Write one value everywhere.
     pub fill: fn(out: &mut [i64], value: i64),
     /// Make what the conversions wrote past the caches visible to other threads.
-    pub fence: fn(),
+    pub(crate) fence: fn(),
 }
 
 /// Instruction sets that have loops of their own, the preferred first. AVX-512 comes after AVX2, which was a tenth to a
@@ -48,7 +48,7 @@ pub struct Kernels {
 const PREFERRED: [Isa; 3] = [Isa::Avx2, Isa::Avx512Vnni, Isa::Portable];
 
 /// The loops for an instruction set, if there are such and this machine has it.
-pub(crate) fn for_isa(isa: Isa) -> Option<&'static Kernels> {
+pub(crate) fn for_isa(isa: Isa) -> Option<&'static PictureKernels> {
     #[cfg(target_arch = "x86_64")]
     match isa {
         Isa::Avx2 => return Avx2::detect().map(avx2::kernels),
@@ -64,7 +64,7 @@ pub enum Loops {
     /// By the definition: plain loops over whole pictures.
     Definition,
     /// In a stream of rows, with these inner loops.
-    Stream(&'static Kernels),
+    Stream(&'static PictureKernels),
 }
 
 impl Loops {
@@ -107,7 +107,7 @@ impl Loops {
     }
 
     /// The inner loops, plain ones beside the definition.
-    pub fn kernels(self) -> &'static Kernels {
+    pub fn kernels(self) -> &'static PictureKernels {
         match self {
             Self::Definition => &portable::KERNELS,
             Self::Stream(kernels) => kernels,
@@ -118,23 +118,23 @@ impl Loops {
 /// A value that the inner loops can make.
 pub trait StreamValue: Value {
     /// The values of a row of bytes.
-    fn convert(kernels: &Kernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]);
+    fn convert(kernels: &PictureKernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]);
 }
 
 impl StreamValue for f32 {
-    fn convert(kernels: &Kernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]) {
+    fn convert(kernels: &PictureKernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]) {
         (kernels.to_f32)(bytes, conversion, out);
     }
 }
 
 impl StreamValue for u16 {
-    fn convert(kernels: &Kernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]) {
+    fn convert(kernels: &PictureKernels, bytes: &[u8], conversion: &Conversion, out: &mut [Self]) {
         (kernels.to_bf16)(bytes, conversion, out);
     }
 }
 
 impl StreamValue for u8 {
-    fn convert(_: &Kernels, bytes: &[u8], _: &Conversion, out: &mut [Self]) {
+    fn convert(_: &PictureKernels, bytes: &[u8], _: &Conversion, out: &mut [Self]) {
         out.copy_from_slice(bytes);
     }
 }

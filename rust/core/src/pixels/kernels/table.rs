@@ -1,7 +1,7 @@
 //! How a table of kernels is made of an instruction set's loops: each checks what the loop relies on, and the plain code
 //! does what is left over at the end of a row.
 
-use super::Kernels;
+use super::PictureKernels;
 use super::checks::{check_pixels, check_rows, check_transpose, convert_rest};
 use crate::pixels::convert::{Conversion, Formula, Value};
 use crate::pixels::taps::Taps;
@@ -16,19 +16,19 @@ pub(super) trait Set {
     /// Bytes of a register, and the alignment that stores past the caches need; for bfloat16 it is that of 16 values.
     const REGISTER: usize;
 
-    /// [`Kernels::transpose`].
+    /// [`PictureKernels::transpose`].
     ///
     /// # Safety
     /// [`check_transpose`] must have passed.
     unsafe fn transpose(from: *const u8, from_stride: usize, to: *mut u8, to_stride: usize);
 
-    /// [`Kernels::weigh_rows`].
+    /// [`PictureKernels::weigh_rows`].
     ///
     /// # Safety
     /// [`check_rows`] must have passed.
     unsafe fn weigh_rows(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]);
 
-    /// [`Kernels::weigh_pixels`].
+    /// [`PictureKernels::weigh_pixels`].
     ///
     /// # Safety
     /// [`check_pixels`] must have passed.
@@ -52,13 +52,13 @@ pub(super) trait Set {
     /// The output must be aligned for a register, and whole registers long.
     unsafe fn fill(out: &mut [i64], value: i64);
 
-    /// [`Kernels::fence`].
+    /// [`PictureKernels::fence`].
     fn fence();
 }
 
 /// The table of a set. It must be given for a proof of the instruction set only.
-pub(super) const fn table<S: Set>() -> Kernels {
-    Kernels {
+pub(super) const fn table<S: Set>() -> PictureKernels {
+    PictureKernels {
         name: S::NAME,
         transpose: transpose::<S>,
         weigh_rows: weigh_rows::<S>,

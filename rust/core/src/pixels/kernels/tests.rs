@@ -25,7 +25,7 @@ fn bytes(length: usize, seed: u64) -> Vec<u8> {
     std::iter::repeat_with(byte).take(length).collect()
 }
 
-fn fast_sets() -> impl Iterator<Item = &'static Kernels> {
+fn fast_sets() -> impl Iterator<Item = &'static PictureKernels> {
     PREFERRED.into_iter().filter(|&isa| isa != Isa::Portable).filter_map(for_isa)
 }
 
@@ -51,7 +51,7 @@ fn transposes() {
     for set in fast_sets() {
         for (from_stride, to_stride) in [(32, 32), (45, 96), (96, 33)] {
             let from = bytes(31 * from_stride + 32, 1);
-            let transposed = |set: &Kernels| {
+            let transposed = |set: &PictureKernels| {
                 let mut to = bytes(31 * to_stride + 32, 2);
                 (set.transpose)(&from, from_stride, &mut to, to_stride);
                 to
@@ -68,7 +68,7 @@ fn weighted_sums() {
             let data = bytes(taps.widest() * width, width as u64);
             let rows: Vec<&[u8]> = data.chunks_exact(width).collect();
             for output in [0, taps.outputs() / 2, taps.outputs() - 1] {
-                let weighed = |set: &Kernels| {
+                let weighed = |set: &PictureKernels| {
                     let mut out = vec![7; width];
                     (set.weigh_rows)(&rows[..taps.count(output)], &taps, output, &mut out);
                     out
@@ -80,7 +80,7 @@ fn weighted_sums() {
         }
         let block = bytes(taps.end(taps.outputs() - 1) * 3 * LANES, 3);
         let first = taps.outputs() / 3;
-        let weighed = |set: &Kernels| {
+        let weighed = |set: &PictureKernels| {
             let mut out = vec![7; (taps.outputs() - first).min(LANES) * 3 * LANES];
             (set.weigh_pixels)(&block, 3 * LANES, &taps, first, &mut out);
             out
@@ -103,7 +103,7 @@ fn weights_at_the_limit_of_16_bits() {
     let rows: Vec<Vec<u8>> = (0..taps.widest()).map(|row| bytes(96, row as u64)).collect();
     for output in 0..taps.outputs() {
         let rows: Vec<&[u8]> = rows[..taps.count(output)].iter().map(Vec::as_slice).collect();
-        let weighed = |set: &Kernels| {
+        let weighed = |set: &PictureKernels| {
             let mut out = vec![0; 96];
             (set.weigh_rows)(&rows, &taps, output, &mut out);
             out
@@ -124,7 +124,7 @@ fn conversions() -> [Conversion; 2] {
 
 #[test]
 fn conversions_with_and_without_alignment() {
-    fn converted<V: StreamValue>(set: &Kernels, input: &[u8], skip: usize) -> Vec<Vec<V>> {
+    fn converted<V: StreamValue>(set: &PictureKernels, input: &[u8], skip: usize) -> Vec<Vec<V>> {
         let all = conversions();
         let each = all.iter().map(|conversion| {
             let mut out = vec![V::default(); input.len() + skip];

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::plan::Pass;
 use super::rows::{Reader, Ring, Rows, plane_stride};
-use super::transposed::Block;
+use super::transposed::TransposedBlock;
 use crate::Error;
-use crate::pixels::kernels::Kernels;
+use crate::pixels::kernels::PictureKernels;
 use crate::pixels::picture::Picture;
 use crate::pixels::taps::LANES;
 use crate::pixels::taps::Taps;
@@ -17,7 +17,7 @@ pub(super) struct Chain<'a> {
     reader: Reader<'a>,
     levels: Vec<Level<'a>>,
     width: usize,
-    kernels: &'static Kernels,
+    kernels: &'static PictureKernels,
 }
 
 struct Level<'a> {
@@ -30,7 +30,7 @@ struct Level<'a> {
 }
 
 enum Step<'a> {
-    Horizontal(Block<'a>),
+    Horizontal(TransposedBlock<'a>),
     Vertical(&'a Taps),
 }
 
@@ -43,7 +43,7 @@ impl<'a> Chain<'a> {
         picture: Picture<'a>,
         passes: &'a [Pass],
         band: Range<usize>,
-        kernels: &'static Kernels,
+        kernels: &'static PictureKernels,
     ) -> Result<Self, Error> {
         // From the last pass to the first: the row that it begins with, and how many rows the next one looks at.
         let mut needs = vec![(band.start, LANES)];
@@ -59,8 +59,8 @@ impl<'a> Chain<'a> {
         let mut levels = Vec::new();
         for (index, (pass, (start, look))) in passes.iter().zip(needs).enumerate() {
             let step = match pass {
-                Pass::Horizontal(columns) => Step::Horizontal(Block::new(columns)?),
-                Pass::Split => Step::Horizontal(Block::splitting(width)?),
+                Pass::Horizontal(columns) => Step::Horizontal(TransposedBlock::new(columns)?),
+                Pass::Split => Step::Horizontal(TransposedBlock::splitting(width)?),
                 Pass::Vertical(taps) => Step::Vertical(taps),
             };
             let feeds_rows = matches!(passes.get(index + 1), Some(Pass::Vertical(_)));
@@ -125,7 +125,12 @@ impl<'a> Chain<'a> {
 }
 
 /// Let the last of `levels` produce the rows before `end`.
-fn advance(levels: &mut [Level<'_>], reader: &mut Reader<'_>, end: usize, kernels: &Kernels) -> Result<(), Error> {
+fn advance(
+    levels: &mut [Level<'_>],
+    reader: &mut Reader<'_>,
+    end: usize,
+    kernels: &PictureKernels,
+) -> Result<(), Error> {
     let Some((level, before)) = levels.split_last_mut() else {
         return Ok(());
     };

@@ -19,13 +19,13 @@ use chain::Chain;
 use columns::Columns;
 use plan::{Pass, Plan};
 use rows::plane_stride;
-use transposed::Block;
+use transposed::TransposedBlock;
 
 use crate::Error;
 use crate::machine::picture_threads;
 use crate::machine::scratch::Scratch;
 use crate::pixels::convert::Conversion;
-use crate::pixels::kernels::{Kernels, StreamValue};
+use crate::pixels::kernels::{PictureKernels, StreamValue};
 use crate::pixels::picture::{Picture, StridedView, Strides};
 use crate::pixels::taps::LANES;
 
@@ -37,17 +37,17 @@ pub(crate) fn preprocess<V: StreamValue>(
     tile: usize,
     conversions: &[Conversion; 3],
     out: &mut [V],
-    kernels: &'static Kernels,
+    kernels: &'static PictureKernels,
     threads: usize,
 ) -> Result<(), Error> {
     let (height, width) = plan.layout.stage_b;
     let cols = plan.layout.cols.max(1);
     let (tiles, view) = out.split_at_mut(height * width * 3);
     let kept_width = plan.kept.as_ref().map_or(width, |columns| columns.outputs);
-    let mut kept = Kept::new(if view.is_empty() { 0 } else { height }, kept_width)?;
+    let mut kept = GlobalRows::new(if view.is_empty() { 0 } else { height }, kept_width)?;
     let work = Work { picture, passes: &plan.tiles, conversions, kernels, tile };
     let targets = rows_of_tiles(tiles, tile, cols);
-    in_bands(Bands { height, threads }, targets, &mut kept, |mut band| work.run(&mut band, plan.kept.as_ref()))?;
+    in_bands(Division { height, threads }, targets, &mut kept, |mut band| work.run(&mut band, plan.kept.as_ref()))?;
     if view.is_empty() {
         return Ok(());
     }
@@ -57,9 +57,9 @@ pub(crate) fn preprocess<V: StreamValue>(
         passes: &plan.global,
         ..work
     };
-    let bands = Bands { height: tile, threads };
+    let division = Division { height: tile, threads };
     let targets = rows_of_tiles(view, tile, 1);
-    in_bands(bands, targets, &mut Kept::new(0, 0)?, |mut band| work.run(&mut band, None))
+    in_bands(division, targets, &mut GlobalRows::new(0, 0)?, |mut band| work.run(&mut band, None))
 }
 
 /// The rows of all tiles in the order in which they are written: by row of the picture, column of tiles, channel.
@@ -76,12 +76,12 @@ fn rows_of_tiles<V>(tiles: &mut [V], tile: usize, cols: usize) -> Vec<&mut [V]> 
 }
 
 /// Rows of three planes that wait for the global view.
-struct Kept {
+struct GlobalRows {
     rows: Scratch,
     stride: usize,
 }
 
-impl Kept {
+impl GlobalRows {
     fn new(rows: usize, width: usize) -> Result<Self, Error> {
         let stride = if rows == 0 { 0 } else { 3 * plane_stride(width) };
         Ok(Self { rows: Scratch::new(rows.saturating_mul(stride))?, stride })
@@ -93,7 +93,7 @@ struct Work<'a> {
     picture: Picture<'a>,
     passes: &'a [Pass],
     conversions: &'a [Conversion; 3],
-    kernels: &'static Kernels,
+    kernels: &'static PictureKernels,
     tile: usize,
 }
 
@@ -110,7 +110,7 @@ impl Work<'_> {
     fn run<V: StreamValue>(&self, band: &mut Band<'_, '_, V>, kept: Option<&Columns>) -> Result<(), Error> {
         let start = band.rows.start;
         let mut chain = Chain::new(self.picture, self.passes, band.rows.clone(), self.kernels)?;
-        let mut shrink = kept.map(Block::new).transpose()?;
+        let mut shrink = kept.map(TransposedBlock::new).transpose()?;
         let per_row = band.targets.len() / band.rows.len();
         // A row is converted in parts of one tile where a tile is whole strips.
         let plane = plane_stride(per_row / 3 * self.tile);
@@ -152,19 +152,19 @@ impl Work<'_> {
 }
 
 /// How rows are spread over threads.
-struct Bands {
+struct Division {
     height: usize,
     threads: usize,
 }
 
 /// Split rows into bands, with the targets and the kept rows that belong to them; the first error is returned.
 fn in_bands<V: StreamValue>(
-    bands: Bands,
+    division: Division,
     mut targets: Vec<&mut [V]>,
-    kept: &mut Kept,
+    kept: &mut GlobalRows,
     work: impl Fn(Band<'_, '_, V>) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
-    let Bands { height, threads } = bands;
+    let Division { height, threads } = division;
     let (kept_stride, mut kept) = (kept.stride, &mut kept.rows[..]);
     if threads <= 1 || height < 2 * LANES {
         return work(Band { rows: 0..height, targets: &mut targets, kept, kept_stride });

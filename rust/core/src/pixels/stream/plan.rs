@@ -1,16 +1,17 @@
 //! The passes of one picture size, and a cache of them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::columns::Columns;
 use crate::Error;
+use crate::machine::recent::Recent;
 use crate::pixels::filters::Filter;
 use crate::pixels::layout::{Layout, Settings};
 use crate::pixels::taps::Taps;
-use crate::pixels::windows::{Arithmetic, Order};
+use crate::pixels::windows::{Arithmetic, PassOrder};
 
-/// Sizes that are kept; a folder of photos has few.
-const KEPT: usize = 32;
+/// Picture sizes whose plans are kept; a folder of photos has few.
+const KEPT_SIZES: usize = 32;
 
 /// What decides how a picture is computed, apart from its pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,26 +71,11 @@ impl Plan {
 
     /// The plan from the cache, computed where it is not there.
     pub(crate) fn cached(key: &Key) -> Result<Arc<Self>, Error> {
-        // After a fork the lock may be held by a thread that is gone: whoever cannot have it computes.
-        if let Ok(mut plans) = PLANS.try_lock()
-            && let Some(at) = plans.iter().position(|(kept, _)| kept == key)
-        {
-            let entry = plans.remove(at);
-            plans.push(entry);
-            return Ok(plans[plans.len() - 1].1.clone());
-        }
-        let plan = Arc::new(Self::new(key)?);
-        if let Ok(mut plans) = PLANS.try_lock() {
-            if plans.len() == KEPT {
-                plans.remove(0);
-            }
-            plans.push((*key, plan.clone()));
-        }
-        Ok(plan)
+        PLANS.get_or_make(key, || Self::new(key))
     }
 }
 
-static PLANS: Mutex<Vec<(Key, Arc<Plan>)>> = Mutex::new(Vec::new());
+static PLANS: Recent<Key, Plan> = Recent::new(KEPT_SIZES);
 
 /// The passes of one resize, in their order.
 fn passes(from: (usize, usize), to: (usize, usize), key: &Key) -> Result<Vec<Pass>, Error> {
@@ -101,7 +87,7 @@ fn passes(from: (usize, usize), to: (usize, usize), key: &Key) -> Result<Vec<Pas
     if from.0 != to.0 {
         passes.push(Pass::Vertical(taps(from.0, to.0)?));
     }
-    if Order::of(from, to, key.arithmetic) == Order::HeightFirst {
+    if PassOrder::of(from, to, key.arithmetic) == PassOrder::HeightFirst {
         passes.reverse();
     }
     Ok(passes)

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::Error;
 use crate::machine::scratch::Scratch;
-use crate::pixels::kernels::Kernels;
+use crate::pixels::kernels::PictureKernels;
 use crate::pixels::picture::{Picture, RowBlock, StridedView};
 use crate::pixels::taps::LANES;
 
@@ -35,7 +35,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Transpose 32 bytes of each row from `at` on. What is not there, behind the last row, is zero.
-    pub(super) fn transpose(&self, kernels: &Kernels, at: usize, to: &mut [u8], to_stride: usize) {
+    pub(super) fn transpose(&self, kernels: &PictureKernels, at: usize, to: &mut [u8], to_stride: usize) {
         let from = &self.data[at..];
         if self.count == LANES && from.len() >= (LANES - 1) * self.stride + LANES {
             return (kernels.transpose)(from, self.stride, to, to_stride);

@@ -9,7 +9,7 @@ use crate::pixels::picture::ImageView;
 use crate::pixels::stream::plan::Key;
 use crate::pixels::stream::rows::{Reader, Ring, Rows};
 use crate::pixels::taps::{LOW_BITS, Taps};
-use crate::pixels::windows::{Arithmetic, Pass as Windows};
+use crate::pixels::windows::{Arithmetic, WindowPass as Windows};
 
 const SIZES: [(usize, usize); 5] = [(1, 3), (5, 64), (33, 7), (300, 11), (640, 97)];
 

@@ -4,19 +4,19 @@ use super::columns::Columns;
 use super::rows::{Rows, plane_stride};
 use crate::error::Result;
 use crate::machine::scratch::Scratch;
-use crate::pixels::kernels::Kernels;
+use crate::pixels::kernels::PictureKernels;
 use crate::pixels::taps::LANES;
 
 /// A horizontal pass, and the transposed pixels of the piece that is being worked on: pixel `x` is a strip for each of its
 /// bytes, one after the other.
-pub(super) struct Block<'a> {
+pub(super) struct TransposedBlock<'a> {
     /// None where channels are only taken apart.
     columns: Option<&'a Columns>,
     outputs: usize,
     data: Scratch,
 }
 
-impl<'a> Block<'a> {
+impl<'a> TransposedBlock<'a> {
     /// A pass over columns.
     pub(super) fn new(columns: &'a Columns) -> Result<Self> {
         let widest = columns.pieces.iter().map(|piece| piece.inputs).max();
@@ -34,7 +34,7 @@ impl<'a> Block<'a> {
     }
 
     /// Resize the rows, and write them as planes into `out`, a row every `stride` bytes.
-    pub(super) fn resize(&mut self, kernels: &Kernels, rows: Rows<'_>, out: &mut [u8], stride: usize) {
+    pub(super) fn resize(&mut self, kernels: &PictureKernels, rows: Rows<'_>, out: &mut [u8], stride: usize) {
         let plane = plane_stride(self.outputs);
         let (step, mut start) = (rows.bytes_of_a_pixel() * LANES, 0);
         let mut strips = [0; 3 * LANES * LANES];
@@ -60,7 +60,7 @@ impl<'a> Block<'a> {
     }
 
     /// Transpose `count` pixels from `first` on.
-    fn transpose(&mut self, kernels: &Kernels, rows: Rows<'_>, first: usize, count: usize) {
+    fn transpose(&mut self, kernels: &PictureKernels, rows: Rows<'_>, first: usize, count: usize) {
         if rows.pixel > 1 {
             let bytes = count * rows.pixel;
             for at in (0..bytes).step_by(LANES) {
@@ -84,7 +84,15 @@ fn strips(pixels: usize) -> Result<Scratch> {
 }
 
 /// Turn the strips of up to 32 pixels back into pieces of `count` rows, from column `first` of each plane on.
-fn write(kernels: &Kernels, strips: &[u8], count: usize, first: usize, plane: usize, out: &mut [u8], stride: usize) {
+fn write(
+    kernels: &PictureKernels,
+    strips: &[u8],
+    count: usize,
+    first: usize,
+    plane: usize,
+    out: &mut [u8],
+    stride: usize,
+) {
     for channel in 0..3 {
         let from = &strips[channel * LANES..];
         let to = &mut out[channel * plane + first..];

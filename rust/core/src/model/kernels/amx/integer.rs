@@ -66,7 +66,7 @@ unsafe fn both_blocks(p: &mut IntegerProduct<'_>, first: usize, panel: usize, su
         unsafe {
             let a = p.a.as_ptr().cast::<u8>().add(first / TILE_ROWS * block_bytes);
             let w = p.w.as_ptr().add(panel * panel_bytes + group * GROUP_BYTES);
-            let block = Block {
+            let block = IntegerBlock {
                 a: a.add(group * GROUP / TILE_STEPS * TILE_BYTES),
                 // A single row has its lower half eight lines behind the upper one.
                 a_line: if p.rows == 1 { TILE_ROWS * LINE } else { LINE },
@@ -94,9 +94,9 @@ unsafe fn both_blocks(p: &mut IntegerProduct<'_>, first: usize, panel: usize, su
                     let a_scale = _mm512_set1_ps(p.a_scale[(first + row) * groups + group]);
                     let out = p.out.as_mut_ptr();
                     let out = out.add(((first + row) * p.panels + panel + panel_of) * PANEL);
-                    let before = if group > 0 { _mm512_loadu_ps(out) } else { _mm512_setzero_ps() };
+                    let previous = if group > 0 { _mm512_loadu_ps(out) } else { _mm512_setzero_ps() };
                     let scale = _mm512_mul_ps(a_scale, w_scale);
-                    _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, before));
+                    _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, previous));
                 }
             }
         }
@@ -104,7 +104,7 @@ unsafe fn both_blocks(p: &mut IntegerProduct<'_>, first: usize, panel: usize, su
 }
 
 /// One group of two blocks of rows and two panels.
-struct Block {
+struct IntegerBlock {
     a: *const u8,
     a_line: usize,
     a_stride: usize,
@@ -153,7 +153,7 @@ macro_rules! block {
     };
 }
 
-impl Block {
+impl IntegerBlock {
     block!(
         run_1x1,
         zero: ["tilezero tmm0"],

@@ -72,7 +72,7 @@ pub(super) fn kernels(_: Amx) -> &'static Kernels {
         integer_product: integer::product,
         integer_layout: IntegerLayout::Tiles,
         scatter: integer::scatter,
-        burn_bfloat16: Some(burn),
+        bfloat16_peak: Some(peak),
         ..avx512::with_bfloat16(Isa::Amx.name(), product)
     };
     &KERNELS
@@ -132,7 +132,7 @@ impl Shapes {
 }
 
 /// Four chains of sums, which do not wait for each other.
-fn burn(rounds: usize) -> u64 {
+fn peak(rounds: usize) -> u64 {
     // SAFETY: the table that this is in is given for a proof of AMX only.
     unsafe {
         WHOLE.load();
@@ -205,7 +205,7 @@ unsafe fn all_rows(p: &mut Bfloat16Product<'_>, from: usize, count: usize, pairs
                     let from = from + first * STEPS;
                     for panel in (0..p.panels).step_by(2) {
                         let out = p.out.as_mut_ptr().add(row * p.out_stride + panel * PANEL);
-                        let block = Block {
+                        let block = FloatBlock {
                             a: p.a.as_ptr().add(row * p.a_stride + from),
                             a_stride: p.a_stride,
                             w: p.w.as_ptr().add(panel * p.w_stride + from * PANEL * 2),
@@ -234,7 +234,7 @@ unsafe fn all_rows(p: &mut Bfloat16Product<'_>, from: usize, count: usize, pairs
 }
 
 /// Where a block of up to 32 rows and 2 panels lies.
-struct Block {
+struct FloatBlock {
     a: *const u16,
     a_stride: usize,
     w: *const u8,
@@ -305,7 +305,7 @@ macro_rules! block {
     };
 }
 
-impl Block {
+impl FloatBlock {
     block!(
         run_1x1,
         zero: ["tilezero tmm0"],

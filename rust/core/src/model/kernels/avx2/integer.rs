@@ -211,10 +211,10 @@ impl Rows {
                     let a_scale = _mm256_broadcast_ss(&*self.a_scale.add(r * self.groups));
                     for half in 0..2 {
                         let out = self.out.add(r * self.out_stride + n * PANEL + 8 * half);
-                        let before = if self.add { _mm256_loadu_ps(out) } else { _mm256_setzero_ps() };
+                        let previous = if self.add { _mm256_loadu_ps(out) } else { _mm256_setzero_ps() };
                         let scale = _mm256_mul_ps(a_scale, _mm256_loadu_ps(w_scale.add(8 * half)));
                         let sum = _mm256_cvtepi32_ps(sums[r][n][half]);
-                        _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, before));
+                        _mm256_storeu_ps(out, _mm256_fmadd_ps(sum, scale, previous));
                     }
                 }
             }

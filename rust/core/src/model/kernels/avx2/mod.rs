@@ -1,7 +1,7 @@
 //! AVX2 with FMA: the matrix products by hand, the row kernels by compiling the definition for this instruction set.
 use std::arch::x86_64::*;
 
-use super::float_product::{self, Registers, Shapes, Tile, Weights, block, one_panel, tile};
+use super::float_product::{self, FloatTile, Registers, Shapes, Weights, block, one_panel, tile};
 use super::{Kernels, Product};
 use crate::machine::cpu::{Avx2, Isa};
 
@@ -16,7 +16,7 @@ pub(super) fn kernels(_: Avx2) -> &'static Kernels {
 row_kernels!("avx2,fma");
 
 /// By hand: the compiler does not keep the definition's chains in registers.
-fn burn(rounds: usize) -> u64 {
+fn peak(rounds: usize) -> u64 {
     #[target_feature(enable = "avx2,fma")]
     fn chains(rounds: usize) -> [__m256; 12] {
         let factor = _mm256_set1_ps(std::hint::black_box(0.999));
@@ -143,7 +143,7 @@ impl Shapes for Sixteen {
     }
 
     #[inline(always)]
-    unsafe fn rows<G: Registers, W: Weights, const FETCH: bool>(t: &Tile, rows: usize) -> usize {
+    unsafe fn rows<G: Registers, W: Weights, const FETCH: bool>(t: &FloatTile, rows: usize) -> usize {
         // Tiles of even height: a low one does not hide the latency of its sums.
         let height = rows.div_ceil(rows.div_ceil(ROWS));
         // SAFETY: the caller promises the rows.

@@ -34,7 +34,7 @@ pub(super) fn round(x: &[f32], out: &mut [u16]) {
 }
 
 /// Chains of sums, enough of them to hide their latency.
-pub(super) fn burn(rounds: usize) -> u64 {
+pub(super) fn peak(rounds: usize) -> u64 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     fn chains(rounds: usize) -> [__m512; 12] {
         let one = std::hint::black_box(0x3f80_3f80);
@@ -125,12 +125,12 @@ unsafe fn tile<const R: usize, const N: usize>(p: &mut Bfloat16Product<'_>, row:
         for r in 0..R {
             for n in 0..N {
                 let at = p.out.as_mut_ptr().add((row + r) * p.out_stride + (panel + n) * PANEL);
-                let before = match p.start {
+                let previous = match p.start {
                     Start::Zero => _mm512_setzero_ps(),
                     Start::Row(row) => _mm512_loadu_ps(row.as_ptr().add((panel + n) * PANEL)),
                     Start::Out => _mm512_loadu_ps(at),
                 };
-                _mm512_storeu_ps(at, _mm512_add_ps(before, sums[r][n]));
+                _mm512_storeu_ps(at, _mm512_add_ps(previous, sums[r][n]));
             }
         }
     }

@@ -108,7 +108,7 @@ unsafe fn all_rows<D: Dot>(p: &mut IntegerProduct<'_>, group: usize, panel: usiz
         // SAFETY: the offsets stay inside the slices, by the caller's promise; a tile has the rows of one block, or of
         // two.
         row += unsafe {
-            let tile = Tile {
+            let tile = IntegerTile {
                 a: p.a.as_ptr().add(quantized_index(row, group * GROUP, p.k)),
                 a_stride: ROW_BLOCK * p.k.next_multiple_of(2),
                 a_scale: p.a_scale.as_ptr().add(row * groups + group),
@@ -131,7 +131,7 @@ unsafe fn all_rows<D: Dot>(p: &mut IntegerProduct<'_>, group: usize, panel: usiz
 }
 
 /// One group of the rows from some row on, and one panel.
-struct Tile {
+struct IntegerTile {
     a: *const i16,
     /// From one block of rows to the next.
     a_stride: usize,
@@ -144,7 +144,7 @@ struct Tile {
     add: bool,
 }
 
-impl Tile {
+impl IntegerTile {
     /// `R` rows times the panel: exact sums in registers, `C` chains for each row, then scaled and added to the result;
     /// gives `R`.
     ///
@@ -169,13 +169,13 @@ impl Tile {
             let w_scale = _mm512_loadu_ps(self.w.cast());
             for r in 0..R {
                 let out = self.out.add(r * self.out_stride);
-                let before = if self.add { _mm512_loadu_ps(out) } else { _mm512_setzero_ps() };
+                let previous = if self.add { _mm512_loadu_ps(out) } else { _mm512_setzero_ps() };
                 let mut sum = sums[r][0];
                 for c in 1..C {
                     sum = _mm512_add_epi32(sum, sums[r][c]);
                 }
                 let scale = _mm512_mul_ps(_mm512_set1_ps(*self.a_scale.add(r * self.groups)), w_scale);
-                _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, before));
+                _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, previous));
             }
         }
         R

@@ -2,7 +2,7 @@
 //! definition for this instruction set.
 use std::arch::x86_64::*;
 
-use super::float_product::{self, Registers, Shapes, Tile, Weights, block, tile};
+use super::float_product::{self, FloatTile, Registers, Shapes, Weights, block, tile};
 use super::{Bfloat16Product, Kernels, Product};
 use crate::machine::cpu::{Avx512, Avx512Bf16, Avx512Vnni, Isa};
 
@@ -31,7 +31,7 @@ pub(super) fn bfloat16_kernels(_: Avx512Bf16) -> &'static Kernels {
 pub(super) const fn with_bfloat16(name: &'static str, product: fn(Bfloat16Product<'_>)) -> Kernels {
     Kernels {
         bfloat16_product: Some(product),
-        burn_bfloat16: Some(bfloat16::burn),
+        bfloat16_peak: Some(bfloat16::peak),
         round: bfloat16::round,
         ..table(name, integer::product_vnni)
     }
@@ -40,7 +40,7 @@ pub(super) const fn with_bfloat16(name: &'static str, product: fn(Bfloat16Produc
 row_kernels!("avx512f,avx512bw,avx512dq,avx512vl");
 
 /// By hand, so that the chains are whole registers.
-fn burn(rounds: usize) -> u64 {
+fn peak(rounds: usize) -> u64 {
     #[target_feature(enable = "avx512f")]
     fn chains(rounds: usize) -> [__m512; 12] {
         let factor = _mm512_set1_ps(std::hint::black_box(0.999));
@@ -160,7 +160,7 @@ impl Shapes for ThirtyTwo {
     }
 
     #[inline(always)]
-    unsafe fn rows<G: Registers, W: Weights, const FETCH: bool>(t: &Tile, rows: usize) -> usize {
+    unsafe fn rows<G: Registers, W: Weights, const FETCH: bool>(t: &FloatTile, rows: usize) -> usize {
         // SAFETY: the caller promises the rows.
         unsafe {
             match rows {
@@ -176,7 +176,7 @@ impl Shapes for ThirtyTwo {
 
 /// `R` rows times a panel; gives `R`.
 #[inline(always)]
-unsafe fn one_tile<G: Registers, W: Weights, const R: usize, const FETCH: bool>(t: &Tile) -> usize {
+unsafe fn one_tile<G: Registers, W: Weights, const R: usize, const FETCH: bool>(t: &FloatTile) -> usize {
     // SAFETY: the caller promises the rows.
     unsafe { tile::<G, W, R, 1, FETCH>(t) };
     R

@@ -20,7 +20,7 @@ pub(crate) static KERNELS: Kernels = kernels::<{ cpu::FUSED }>(Isa::Portable.nam
 /// As [`KERNELS`], for the tests of layouts that only some machines have instructions for: integers in tiles, and
 /// products of bfloat16.
 #[cfg(test)]
-pub static TILES: Kernels = Kernels {
+pub(crate) static TILES: Kernels = Kernels {
     integer_product: integer_product::<true, true>,
     integer_layout: IntegerLayout::Tiles,
     scatter: scatter_tiles,
@@ -49,8 +49,8 @@ pub(crate) const fn kernels<const FUSED: bool>(name: &'static str) -> Kernels {
         softmax: softmax::<FUSED>,
         merge: merge::<FUSED>,
         argmax,
-        burn: burn::<FUSED>,
-        burn_bfloat16: None,
+        peak: peak::<FUSED>,
+        bfloat16_peak: None,
     }
 }
 

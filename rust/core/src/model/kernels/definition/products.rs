@@ -53,7 +53,7 @@ pub(crate) fn product<const FUSED: bool>(p: Product<'_>) {
 /// The definition of arithmetic in bfloat16: exact products, added up in ascending order. A machine that has no
 /// instructions for it multiplies in float32 instead, which is as quick there and more exact.
 #[cfg(test)]
-pub fn bfloat16_product(p: crate::model::kernels::Bfloat16Product<'_>) {
+pub(crate) fn bfloat16_product(p: crate::model::kernels::Bfloat16Product<'_>) {
     p.check();
     for panel in 0..p.panels {
         let w = &p.w[panel * p.w_stride..];

@@ -9,7 +9,7 @@ const LANES: usize = 32;
 
 /// Chains of multiply-adds, enough of them to hide their latency.
 #[inline(always)]
-pub(crate) fn burn<const FUSED: bool>(rounds: usize) -> u64 {
+pub(crate) fn peak<const FUSED: bool>(rounds: usize) -> u64 {
     let mut sums = [[1.0_f32; LANES]; 12];
     let factor = std::hint::black_box(0.999_f32);
     for _ in 0..rounds {

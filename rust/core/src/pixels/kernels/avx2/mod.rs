@@ -5,15 +5,15 @@ use std::arch::x86_64::*;
 
 mod convert;
 
-use super::Kernels;
+use super::PictureKernels;
 use super::table::{Set, table};
 use crate::machine::cpu::{self, Isa};
 use crate::pixels::convert::Formula;
 use crate::pixels::taps::{LANES, LOW_BITS, Taps};
 
 /// The loops for machines with AVX2 and FMA; nothing else gives this table, or what is in it, to the outside.
-pub(super) fn kernels(_: cpu::Avx2) -> &'static Kernels {
-    static KERNELS: Kernels = table::<Avx2>();
+pub(super) fn kernels(_: cpu::Avx2) -> &'static PictureKernels {
+    static KERNELS: PictureKernels = table::<Avx2>();
     &KERNELS
 }
 
