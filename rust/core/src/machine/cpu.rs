@@ -16,55 +16,81 @@ pub(crate) const PICTURE_VARIABLE: &str = "FASTER_SMOLVLM_IMAGE_KERNELS";
 /// plain code rounds twice: without the instruction each multiply-add would be a call of a library.
 pub(crate) const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
-/// An instruction set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Isa {
-    /// AMX with bfloat16 and 8-bit integers, and all of [`Isa::Avx512Bf16`].
-    Amx,
+/// Defines [`Isa`] and the proofs from a table of instruction sets, the most capable first. A row is the name of both, the
+/// name in the environment, and how the set is detected. Elsewhere than on x86-64 no proof has a value.
+macro_rules! instruction_sets {
+    ($($(#[$doc:meta])* $name:ident $text:literal: $detected:expr;)*) => {
+        /// An instruction set.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Isa {
+            $($(#[$doc])* $name,)*
+            /// Plain Rust, which runs everywhere.
+            Portable,
+        }
+
+        impl Isa {
+            /// All, the most capable first.
+            pub(crate) const ALL: [Self; [$($text),*].len() + 1] = [$(Self::$name,)* Self::Portable];
+
+            /// Its name as the environment gives it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                    Self::Portable => "scalar",
+                }
+            }
+
+            /// Whether this machine has it.
+            pub fn available(self) -> bool {
+                match self {
+                    $(Self::$name => $name::detect().is_some(),)*
+                    Self::Portable => true,
+                }
+            }
+        }
+
+        $(
+            #[doc = concat!("This machine has the instructions of [`Isa::", stringify!($name), "`].")]
+            #[derive(Clone, Copy)]
+            pub(crate) struct $name(
+                #[cfg(target_arch = "x86_64")] (),
+                #[cfg(not(target_arch = "x86_64"))] std::convert::Infallible,
+            );
+
+            impl $name {
+                /// The proof, if this machine has the instructions.
+                pub(crate) fn detect() -> Option<Self> {
+                    #[cfg(target_arch = "x86_64")]
+                    return $detected.then_some(Self(()));
+                    #[cfg(not(target_arch = "x86_64"))]
+                    None
+                }
+            }
+        )*
+    };
+}
+
+instruction_sets! {
+    /// AMX with bfloat16 and 8-bit integers, and all of [`Isa::Avx512Bf16`]; the system must let this process use it.
+    /// Detecting it has a side effect: it requests the permission, for the whole process.
+    Amx "amx": amx::detected();
     /// AVX-512 BF16, and all of [`Isa::Avx512Vnni`].
-    Avx512Bf16,
+    Avx512Bf16 "avx512bf16": Avx512Vnni::detect().is_some() && is_x86_feature_detected!("avx512bf16");
     /// AVX-512 VNNI, and all of [`Isa::Avx512`].
-    Avx512Vnni,
+    Avx512Vnni "avx512vnni": Avx512::detect().is_some() && is_x86_feature_detected!("avx512vnni");
     /// AVX-512 F, BW, DQ and VL.
-    Avx512,
+    Avx512 "avx512": is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
     /// AVX2 with FMA.
-    Avx2,
-    /// Plain Rust, which runs everywhere.
-    Portable,
+    Avx2 "avx2": is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
 }
 
 impl Isa {
-    /// All, the most capable first.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Amx, Self::Avx512Bf16, Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Portable];
-
-    /// Its name as the environment gives it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Amx => "amx",
-            Self::Avx512Bf16 => "avx512bf16",
-            Self::Avx512Vnni => "avx512vnni",
-            Self::Avx512 => "avx512",
-            Self::Avx2 => "avx2",
-            Self::Portable => "scalar",
-        }
-    }
-
     /// The instruction set of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|isa| isa.name() == name)
-    }
-
-    /// Whether this machine has it.
-    pub fn available(self) -> bool {
-        match self {
-            Self::Amx => Amx::detect().is_some(),
-            Self::Avx512Bf16 => Avx512Bf16::detect().is_some(),
-            Self::Avx512Vnni => Avx512Vnni::detect().is_some(),
-            Self::Avx512 => Avx512::detect().is_some(),
-            Self::Avx2 => Avx2::detect().is_some(),
-            Self::Portable => true,
-        }
     }
 
     /// The one that [`MODEL_VARIABLE`] names, if any. A name that is unknown, or of a set that this machine lacks, is an
@@ -93,50 +119,6 @@ pub(crate) fn unknown(variable: &str, name: &str, known: &[&str]) -> Error {
 /// The value of a variable; an empty one counts as none.
 fn read(variable: &str) -> Option<OsString> {
     std::env::var_os(variable).filter(|value| !value.is_empty())
-}
-
-/// Defines a proof and how it is detected. Elsewhere than on x86-64 there is no value of its type.
-macro_rules! proof {
-    ($(#[$doc:meta])* $name:ident: $detected:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy)]
-        pub(crate) struct $name(#[cfg(target_arch = "x86_64")] (), #[cfg(not(target_arch = "x86_64"))] std::convert::Infallible);
-
-        impl $name {
-            /// The proof, if this machine has the instructions.
-            pub(crate) fn detect() -> Option<Self> {
-                #[cfg(target_arch = "x86_64")]
-                return $detected.then_some(Self(()));
-                #[cfg(not(target_arch = "x86_64"))]
-                None
-            }
-        }
-    };
-}
-
-proof! {
-    /// This machine has the instructions of [`Isa::Avx2`].
-    Avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
-}
-proof! {
-    /// This machine has the instructions of [`Isa::Avx512`].
-    Avx512: is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-}
-proof! {
-    /// This machine has the instructions of [`Isa::Avx512Vnni`].
-    Avx512Vnni: Avx512::detect().is_some() && is_x86_feature_detected!("avx512vnni")
-}
-proof! {
-    /// This machine has the instructions of [`Isa::Avx512Bf16`].
-    Avx512Bf16: Avx512Vnni::detect().is_some() && is_x86_feature_detected!("avx512bf16")
-}
-proof! {
-    /// This machine has the instructions of [`Isa::Amx`], and the system lets this process use them. Detecting it has a
-    /// side effect: it requests the permission, for the whole process.
-    Amx: amx::detected()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -207,10 +189,10 @@ mod tests {
 
     #[test]
     fn a_set_comes_with_those_below_it() {
-        let available = Isa::ALL.map(Isa::available);
-        // A machine with an AVX-512 set has the smaller ones too; AVX2 and plain code are always among them.
-        assert!(available[..4].is_sorted() && available[5], "{available:?}");
+        // A machine with an AVX-512 set has the smaller ones too; plain code is always there.
+        let sets = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512Vnni, Isa::Avx512].map(Isa::available);
+        assert!(sets.is_sorted() && Isa::Portable.available(), "{sets:?}");
         #[cfg(target_arch = "x86_64")]
-        assert_eq!(available[4], is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
+        assert_eq!(Isa::Avx2.available(), is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
     }
 }
