@@ -11,7 +11,7 @@ from tests.helpers.import_graph import modules
 
 PACKAGE = Path(faster_smolvlm.__file__).parent
 LIMIT = 170
-"""How often the word stands in the package, its kernels and `_rust.pyi` included; a change that needs fewer lowers this number."""
+"""How often the word stands in the package, kernels and `_rust.pyi` too; a change that needs fewer lowers it."""
 
 
 def test_any_is_rare() -> None:
