@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable
-from difflib import get_close_matches
 from functools import cache
 
 # How similar an unknown name has to be to a known one to be taken for a misspelling of it.
@@ -21,6 +20,8 @@ class UnknownSettingError(TypeError, ValueError):
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """Return the known name that is most like a name; empty if none is known."""
+    from difflib import get_close_matches  # for errors alone: it would take 1.5 ms of every start
+
     return next(iter(get_close_matches(name, sorted(known), n=1, cutoff=0.0)), "")
 
 
@@ -53,6 +54,8 @@ def check_names(
 
 def is_misspelt(name: str, known: Collection[str]) -> bool:
     """Whether an unknown name looks like one of the known ones."""
+    from difflib import get_close_matches
+
     return bool(get_close_matches(name, known, n=1, cutoff=_MISSPELT))
 
 
