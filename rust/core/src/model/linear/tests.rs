@@ -169,7 +169,7 @@ fn every_epilogue_does_what_it_says() {
             plain.iter().enumerate().map(|(i, &x)| change(i, x)).collect()
         };
         assert_eq!(run(|out, _, _| Epilogue::Add(out)).out, with(&|i, x| i as f32 / 64.0 + x));
-        let tabled = run(|out, _, _| Epilogue::AddTable { to: out, table: TABLE, index: INDEX[..] });
+        let tabled = run(|out, _, _| Epilogue::AddTable { to: out, table: TABLE, index: &INDEX[..] });
         assert_eq!(tabled.out, with(&|_, x| x + 0.5));
         let scaled = run(|_, next, _| Epilogue::Scale { to: next, columns: 17, scale: 4.0 });
         assert_eq!(scaled.next, with(&|i, x| if i % OUTPUTS < 17 { 4.0 * x } else { x }));
