@@ -31,8 +31,8 @@ from faster_smolvlm.media import (
     MediaRefusedError,
     MediaTypeError,
     load_image,
+    network,
 )
-from faster_smolvlm.media import fetch as fetching
 from PIL import Image
 
 STRICT = MediaPolicy.strict()
@@ -75,7 +75,8 @@ def test_other_objects(source: Any) -> None:
         ("nul\0byte", "no existing file"),
         ("x." * 5000, "…"),
         ("data:image/png;base64,@@@@", "not of the form"),
-        ("data:image/png,abc", "not of the form"),
+        ("data:image/png,abc", "not a picture"),
+        ("data:image/png;base64", "no comma"),
     ],
 )
 def test_missing(source: Any, message: str) -> None:
@@ -291,7 +292,7 @@ def test_the_checked_address_is_the_one_used(server: str, monkeypatch: pytest.Mo
 
     real = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(fetching, "is_public", lambda address: True)
+    monkeypatch.setattr(network, "is_public", lambda address: True)
     policy = MediaPolicy(
         allow_private_addresses=False, allowed_domains=("pictures.example",), allowed_ports=range(1, 65536)
     )
@@ -300,7 +301,7 @@ def test_the_checked_address_is_the_one_used(server: str, monkeypatch: pytest.Mo
 
 def test_redirects_are_checked_again(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     public = iter([True, False])
-    monkeypatch.setattr(fetching, "is_public", lambda address: next(public))
+    monkeypatch.setattr(network, "is_public", lambda address: next(public))
     policy = MediaPolicy(allow_private_addresses=False, allowed_ports=range(1, 65536))
     with pytest.raises(MediaRefusedError, match="not public"):
         load_image(f"{server}/to/http://127.0.0.1:1/secret", policy)
