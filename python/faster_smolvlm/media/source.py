@@ -7,11 +7,13 @@ import binascii
 import io
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..quoting import quoted, shown
 from .errors import MediaDecodeError, MediaNotFoundError, MediaRefusedError, MediaTypeError
-from .kinds import SOURCES, BinaryFile, MediaSource, is_file
-from .limits import check_bytes, quoted, url_label
+from .kinds import SOURCES, BinaryFile, MediaSource, is_file, is_record
+from .limits import check_bytes, url_label
 from .policy import MediaPolicy
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
@@ -28,7 +30,10 @@ class Source:
 
 
 def read_source(source: MediaSource, policy: MediaPolicy) -> Source:
-    """Turn a path, http(s) URL, data URI, base64 string, bytes or a binary file into a `Source`; URLs are fetched.
+    """Turn what a caller may write for a picture or a clip into a `Source`; URLs are fetched.
+
+    That is a path, http(s) URL, data URI, base64 string, bytes, a binary file or a row of a data set, a mapping whose
+    `bytes` count, or if they are None the file or URL at its `path`.
 
     A file object is read from its beginning if it can seek, else from where it is. Raises a `MediaError` that says why
     if the source cannot be read or is not allowed.
@@ -39,10 +44,12 @@ def read_source(source: MediaSource, policy: MediaPolicy) -> Source:
         return Source(f"{size} bytes", data=bytes(source))
     if isinstance(source, os.PathLike):
         return _path(os.fsdecode(source), policy)
+    if is_record(source):
+        return _record(source, policy)
     if is_file(source):
         return _file_object(source, policy)
     if not isinstance(source, str):
-        raise MediaTypeError(f"expected a {SOURCES}, got {type(source)!r}")
+        raise MediaTypeError(f"expected a {SOURCES}, got {shown(source)}")
     if source.startswith(("http://", "https://")):
         from .fetch import fetch  # sockets only for those who need them
 
@@ -59,6 +66,17 @@ def read_source(source: MediaSource, policy: MediaPolicy) -> Source:
             "and no base64 string. Check the path."
         )
     return Source(f"base64 string of {len(source)} characters", data=data)
+
+
+def _record(record: Mapping[str, object], policy: MediaPolicy) -> Source:
+    """Read a row of a data set: its `bytes`, and if those are None the file or URL at its `path`."""
+    inner = record.get("path") if record.get("bytes") is None else record["bytes"]
+    if not isinstance(inner, (str, os.PathLike, bytes, bytearray, memoryview)):
+        raise MediaTypeError(
+            f"a picture or clip with 'bytes' and 'path' needs bytes or a path, got bytes={shown(record.get('bytes'))}, "
+            f"path={shown(record.get('path'))}"
+        )
+    return read_source(inner, policy)
 
 
 def _path(path: str, policy: MediaPolicy) -> Source:
