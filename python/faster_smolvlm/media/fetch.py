@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 import time
 from typing import TYPE_CHECKING
 
+from .addresses import is_public
 from .errors import MediaFetchError, MediaLimitError, MediaRefusedError
 from .limits import check_bytes, url_label
 from .policy import MediaPolicy
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # URL parsers disagree on backslashes, blanks and control characters.
 _AMBIGUOUS = re.compile(r"[\\\s\x00-\x20\x7f]")
+
+
+_PUBLIC_PORTS = (80, 443)
 
 
 def fetch(url: str, label: str, policy: MediaPolicy) -> bytes:
@@ -68,9 +71,13 @@ def _request(client: httpx2.Client, url: httpx2.URL, label: str, policy: MediaPo
         host == domain.lower() or host.endswith(f".{domain.lower()}") for domain in policy.allowed_domains
     ):
         raise MediaRefusedError(f"{label}: the domain {host!r} is not in MediaPolicy.allowed_domains")
+    port = url.port or (443 if url.scheme == "https" else 80)
+    ports = _PUBLIC_PORTS if policy.allowed_ports is None else policy.allowed_ports
+    if not (policy.allowed_ports is None and policy.allow_private_addresses) and port not in ports:
+        raise MediaRefusedError(f"{label}: the port {port} is not in MediaPolicy.allowed_ports ")
     if policy.allow_private_addresses:
         return client.build_request("GET", url)
-    address = _public_address(host, url.port or (443 if url.scheme == "https" else 80), label)
+    address = _public_address(host, port, label)
     headers = {"Host": url.netloc.decode("ascii")}
     extensions = {"sni_hostname": host}
     return client.build_request("GET", url.copy_with(host=address), headers=headers, extensions=extensions)
@@ -84,25 +91,12 @@ def _public_address(host: str, port: int, label: str) -> str:
         raise MediaFetchError(f"{label}: the host {host!r} is not known") from None
     addresses = [str(entry[4][0]) for entry in found]
     for address in addresses:
-        if not _is_public(ipaddress.ip_address(address.split("%")[0])):
+        if not is_public(address):
             raise MediaRefusedError(
                 f"{label}: the host {host!r} has an address that is not public; "
                 "set MediaPolicy.allow_private_addresses=True to fetch from it"
             )
     return addresses[0]
-
-
-def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-    if inner is not None:
-        return _is_public(inner)
-    # The translation prefix carries an IPv4 address that a gateway would connect to.
-    if address in _NAT64:
-        return _is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-    return address.is_global and not address.is_multicast
-
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def _body(response: httpx2.Response, label: str, deadline: float, policy: MediaPolicy) -> bytes:
