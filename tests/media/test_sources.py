@@ -91,6 +91,15 @@ def test_directories(tmp_path: Path) -> None:
             load_image(source)
 
 
+@pytest.mark.parametrize("row", [{"bytes": None, "path": None}, {"path": 5}, {"bytes": Image.new("L", (2, 2))}])
+def test_rows_of_data_sets_without_a_source(row: dict[str, Any]) -> None:
+    with pytest.raises(MediaTypeError, match=r"needs bytes or a path, got bytes=.*path=") as error:
+        load_image(row)
+    assert " at 0x" not in str(error.value)
+    with pytest.raises(MediaRefusedError):
+        load_image({"bytes": None, "path": "/etc/hostname"}, MediaPolicy.strict())
+
+
 def test_payload_is_not_repeated() -> None:
     secret = base64.b64encode(b"this is a secret and no picture" * 9).decode()
     for source in (secret, f"data:image/png;base64,{secret}"):

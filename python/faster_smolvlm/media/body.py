@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..quoting import quoted
 from .errors import MediaFetchError
-from .limits import check_bytes, quoted
+from .limits import check_bytes
 
 if TYPE_CHECKING:
     import httpx2

@@ -6,8 +6,9 @@ import errno
 import os
 import stat
 
+from ..quoting import quoted
 from .errors import MediaDecodeError, MediaError, MediaNotFoundError, MediaRefusedError
-from .limits import check_bytes, quoted
+from .limits import check_bytes
 from .policy import MediaPolicy
 
 _LONGEST_PATH = 32_767  # characters; no system takes longer ones

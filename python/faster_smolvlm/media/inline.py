@@ -7,8 +7,9 @@ import binascii
 import re
 from urllib.parse import unquote_to_bytes
 
+from ..quoting import quoted
 from .errors import MediaNotFoundError
-from .limits import check_bytes, quoted
+from .limits import check_bytes
 from .policy import MediaPolicy
 
 _DATA = re.compile(r"\s*data:", re.IGNORECASE)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from ..quoting import quoted
 from .errors import MediaLimitError
 from .policy import MediaPolicy
 
-_LABEL_LENGTH = 200
 _LONGEST_URL = 65_536
 
 
@@ -48,8 +48,3 @@ def url_label(url: str) -> str:
         return quoted(f"{parts.scheme}://{parts.hostname or ''}{parts.path}")
     except ValueError:
         return "a malformed URL"
-
-
-def quoted(text: str) -> str:
-    """Quote a text for a message; its control characters are escaped, its length is bounded."""
-    return repr(text if len(text) <= _LABEL_LENGTH else text[:_LABEL_LENGTH] + "…")

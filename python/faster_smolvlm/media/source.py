@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..quoting import quoted, shown
 from .errors import MediaDecodeError, MediaNotFoundError, MediaRefusedError, MediaTypeError
 from .files import check_file, read_sizeless, stat_of
 from .inline import data_of_uri, decode_base64, is_data_uri
-from .kinds import SOURCES, BinaryFile, MediaSource, is_file
-from .limits import check_bytes, quoted, url_label
+from .kinds import SOURCES, BinaryFile, MediaSource, is_file, is_record
+from .limits import check_bytes, url_label
 from .policy import MediaPolicy
 from .urls import is_url
 
@@ -27,7 +29,10 @@ class Source:
 
 
 def read_source(source: MediaSource, policy: MediaPolicy, kind: str = "image") -> Source:
-    """Turn a path, http(s) URL, data URI, base64 string, bytes or a binary file into a `Source`; URLs are fetched.
+    """Turn what a caller may write for a picture or a clip into a `Source`; URLs are fetched.
+
+    That is a path, http(s) URL, data URI, base64 string, bytes, a binary file or a row of a data set, a mapping whose
+    `bytes` count, or if they are None the file or URL at its `path`.
 
     A file object is read from its beginning if it can seek, else from where it is. `kind` is what the source should
     hold, for messages. Raises a `MediaError` that says why if the source cannot be read or is not allowed.
@@ -45,10 +50,12 @@ def _read(source: MediaSource, policy: MediaPolicy, kind: str) -> Source:
         return Source(f"{size} bytes", data=bytes(source))
     if isinstance(source, os.PathLike):
         return _path_object(source, policy, kind)
+    if is_record(source):
+        return _record(source, policy, kind)
     if is_file(source):
         return _file_object(source, policy)
     if not isinstance(source, str):
-        raise MediaTypeError(f"expected a {SOURCES}, got {type(source)!r}")
+        raise MediaTypeError(f"expected a {SOURCES}, got {shown(source)}")
     if is_url(source):
         from .fetch import fetch  # sockets only for those who need them
 
@@ -80,11 +87,22 @@ def _path_or_base64(text: str, policy: MediaPolicy, kind: str) -> Source:
     )
 
 
+def _record(record: Mapping[str, object], policy: MediaPolicy, kind: str) -> Source:
+    """Read a row of a data set: its `bytes`, and if those are None the file or URL at its `path`."""
+    inner = record.get("path") if record.get("bytes") is None else record["bytes"]
+    if not isinstance(inner, (str, os.PathLike, bytes, bytearray, memoryview)):
+        raise MediaTypeError(
+            f"a picture or clip with 'bytes' and 'path' needs bytes or a path, got bytes={shown(record.get('bytes'))}, "
+            f"path={shown(record.get('path'))}"
+        )
+    return _read(inner, policy, kind)
+
+
 def _path_object(source: os.PathLike[str], policy: MediaPolicy, kind: str) -> Source:
     try:
         path = os.fsdecode(source)
     except Exception:  # of a class that is not from here
-        raise MediaTypeError(f"{type(source)!r} gives no path as text") from None
+        raise MediaTypeError(f"a path of type {type(source).__name__!r} gives no path as text") from None
     if not policy.allow_files:
         raise MediaRefusedError(
             f"{quoted(path)}: local files are not allowed; set MediaPolicy.allow_files=True to read them"
