@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from faster_smolvlm.media import MediaPolicy, read_source
+
 Answer = Callable[[socket.socket], None]
 
 
@@ -81,3 +83,14 @@ def body(data: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
     """An answer with a body of known length."""
     lines = [b"HTTP/1.1 " + status, b"Content-Length: %d" % len(data), *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + data
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+EVERY_PORT = range(1, 65536)
+
+
+def fetched(url: str, policy: MediaPolicy | None = None) -> bytes:
+    """Return what is found at a URL."""
+    data = read_source(url, policy or MediaPolicy(total_timeout=5)).data
+    assert data is not None
+    return data
