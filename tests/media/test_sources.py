@@ -31,8 +31,8 @@ from faster_smolvlm.media import (
     MediaRefusedError,
     MediaTypeError,
     load_image,
+    network,
 )
-from faster_smolvlm.media import fetch as fetching
 from PIL import Image
 
 STRICT = MediaPolicy.strict()
@@ -75,7 +75,8 @@ def test_other_objects(source: Any) -> None:
         ("nul\0byte", "no existing file"),
         ("x." * 5000, "…"),
         ("data:image/png;base64,@@@@", "not of the form"),
-        ("data:image/png,abc", "not of the form"),
+        ("data:image/png,abc", "not a picture"),
+        ("data:image/png;base64", "no comma"),
     ],
 )
 def test_missing(source: Any, message: str) -> None:
@@ -88,6 +89,15 @@ def test_directories(tmp_path: Path) -> None:
     for source in (tmp_path, str(tmp_path)):
         with pytest.raises(MediaNotFoundError, match="is a directory"):
             load_image(source)
+
+
+@pytest.mark.parametrize("row", [{"bytes": None, "path": None}, {"path": 5}, {"bytes": Image.new("L", (2, 2))}])
+def test_rows_of_data_sets_without_a_source(row: dict[str, Any]) -> None:
+    with pytest.raises(MediaTypeError, match=r"needs bytes or a path, got bytes=.*path=") as error:
+        load_image(row)
+    assert " at 0x" not in str(error.value)
+    with pytest.raises(MediaRefusedError):
+        load_image({"bytes": None, "path": "/etc/hostname"}, MediaPolicy.strict())
 
 
 def test_payload_is_not_repeated() -> None:
@@ -291,7 +301,7 @@ def test_the_checked_address_is_the_one_used(server: str, monkeypatch: pytest.Mo
 
     real = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(fetching, "is_public", lambda address: True)
+    monkeypatch.setattr(network, "is_public", lambda address: True)
     policy = MediaPolicy(
         allow_private_addresses=False, allowed_domains=("pictures.example",), allowed_ports=range(1, 65536)
     )
@@ -300,7 +310,7 @@ def test_the_checked_address_is_the_one_used(server: str, monkeypatch: pytest.Mo
 
 def test_redirects_are_checked_again(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     public = iter([True, False])
-    monkeypatch.setattr(fetching, "is_public", lambda address: next(public))
+    monkeypatch.setattr(network, "is_public", lambda address: next(public))
     policy = MediaPolicy(allow_private_addresses=False, allowed_ports=range(1, 65536))
     with pytest.raises(MediaRefusedError, match="not public"):
         load_image(f"{server}/to/http://127.0.0.1:1/secret", policy)

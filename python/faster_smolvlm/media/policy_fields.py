@@ -7,6 +7,8 @@ import numbers
 import re
 from collections.abc import Callable, Collection
 
+from ..quoting import shown, type_name
+
 _DOMAIN = re.compile(r"[^\s/:@?#*%\\]+|\[?[0-9a-f:.]*:[0-9a-f:.]*\]?", re.IGNORECASE)
 
 
@@ -55,7 +57,7 @@ def _names(name: str, value: object, _least: int) -> tuple[str, ...]:
         if not isinstance(item, str):
             raise _wrong_type(f"each of {name}", "a string", item)
         if name.endswith("domains") and not _DOMAIN.fullmatch(item):
-            raise ValueError(f"{name} holds names or addresses of hosts, such as 'example.com', got {_short(item)}")
+            raise ValueError(f"{name} holds names or addresses of hosts, such as 'example.com', got {shown(item)}")
     return tuple(value)
 
 
@@ -79,11 +81,4 @@ _CHECKS: dict[str, Callable[[str, object, int], object]] = {
 
 
 def _wrong_type(name: str, expected: str, value: object) -> TypeError:
-    return TypeError(f"{name} must be {expected}, got {_short(value)} ({type(value).__name__})")
-
-
-def _short(value: object) -> str:
-    """Return a value for a message: numbers and short texts as they are, of anything else nothing."""
-    if isinstance(value, (bool, numbers.Number, type(None))):
-        return repr(value)[:60]
-    return repr(value[:60]) if isinstance(value, str) else "an object"
+    return TypeError(f"{name} must be {expected}, got {shown(value)} ({type_name(value)})")

@@ -38,7 +38,7 @@ class VideoFile:
     def find(cls, source: MediaSource, policy: MediaPolicy) -> VideoFile:
         """Resolve a source; raises a `MediaError` if there is none or `policy` refuses it."""
         deadline = time.monotonic() + policy.max_decode_seconds
-        found = read_source(source, policy)
+        found = read_source(source, policy, "video")
         return cls(found.label, found.path, found.data, policy, deadline)
 
     def open(self) -> BinaryIO:
