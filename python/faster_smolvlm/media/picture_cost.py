@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from .grey import is_deep_grey
 from .jpeg_scans import Seekable, count_scans
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def peak_bytes(image: PIL.Image.Image, encoded: int, scans: int = 1, *, turned: 
     `encoded` are the bytes of the file; they count once for the source, and as often as the decoder copies them.
     """
     pixels, stored = image.width * image.height, _stored(image.mode)
-    after = 0 if image.mode == "RGB" else 4
+    after = 0 if image.mode == "RGB" else 5 if is_deep_grey(image) else 4
     if turned:
         return pixels * (2 * stored + after) + encoded + _CONSTANT
     # Coefficients of a JPEG are let go before the picture is converted; the others are held, or may be.
@@ -59,13 +60,22 @@ def webp_peak_bytes(width: int, height: int, encoded: int) -> int:
     return width * height * (4 + _DECODER["WEBP"]) + encoded * (1 + _COPIES["WEBP"]) + _CONSTANT
 
 
+def icon_peak_bytes(width: int, height: int, encoded: int) -> int:
+    """Return the same for the picture of an ICO that is not opened yet."""
+    return width * height * (4 + _DECODER["ICO"]) + encoded + _CONSTANT
+
+
+def scan_seconds(pixels: int, scans: int) -> float:
+    """Return the seconds that scans without data take."""
+    return pixels * scans * _SCAN_SECONDS
+
+
 def call_seconds(image: PIL.Image.Image, scans: int = 1) -> float:
     """Return the most seconds that decoding an opened picture stays in one call that cannot be interrupted."""
     pixels = image.width * image.height
     if image.format == "TIFF":
-        if image.tile and image.tile[0][0] == "libtiff":
-            return pixels * (_SECONDS["TIFF"] + _SCAN_SECONDS * max(0, scans - 1))
-        return 0
+        seconds = _SECONDS["TIFF"] + _SCAN_SECONDS * max(0, scans - 1)
+        return pixels * seconds if decoder_name(image) == "libtiff" else 0
     return pixels * _SECONDS.get(image.format or "", 0)
 
 
@@ -128,6 +138,12 @@ def icon_sizes(file: Seekable) -> list[tuple[int, int]]:
     return sizes
 
 
+def decoder_name(image: PIL.Image.Image) -> str:
+    """Return the name of the decoder that an opened picture needs; empty if it is decoded already, or by its reader."""
+    tiles: list[tuple[str, object]] = getattr(image, "tile", [])
+    return tiles[0][0] if tiles else ""
+
+
 def _stored(mode: str) -> int:
     return _STORED.get(mode, 4)
 
@@ -136,9 +152,9 @@ def _decoder_bytes(image: PIL.Image.Image, scans: int) -> float:
     if image.format in ("JPEG", "MPO"):
         if scans < 2 and not image.info.get("progressive"):
             return 0
-        layers = [layer[1:3] for layer in getattr(image, "layer", [])]
+        layers: list[tuple[int, int]] = [layer[1:3] for layer in getattr(image, "layer", [])]
         most = max((across * down for across, down in layers), default=1) or 1
         return sum(2 * max(1, across * down) / most for across, down in layers)
-    if image.format == "TIFF" and not (image.tile and image.tile[0][0] == "libtiff"):
+    if image.format == "TIFF" and decoder_name(image) != "libtiff":
         return 0
     return _DECODER.get(image.format or "", 0)

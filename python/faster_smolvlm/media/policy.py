@@ -28,17 +28,6 @@ _FORMATS = (
 )
 
 _LEAST = {"max_redirects": 0}  # the least value that makes sense; 1 for the other whole numbers
-_POSITIVE = (
-    "max_bytes",
-    "max_pixels",
-    "max_side",
-    "max_scans",
-    "max_decode_bytes",
-    "decode_timeout",
-    "max_output_bytes",
-    "connect_timeout",
-    "total_timeout",
-)
 
 
 @dataclass(frozen=True)
@@ -63,8 +52,8 @@ class MediaPolicy:
     max_side: int = 32_768
     """Pixels of the longer side of one picture or frame: 32,768. PIL images, arrays and tensors count too."""
     max_scans: int = 256
-    """Scans of one JPEG: 256; an encoder writes a dozen. Each makes the decoder go over all coefficients again. More are
-    refused before any is decoded, also those of a JPEG inside a TIFF."""
+    """Scans of one JPEG: 256; an encoder writes a dozen. Each makes the decoder go over all coefficients again. More
+    are refused before any is decoded, also those of a JPEG inside a TIFF."""
     max_decode_bytes: int = 4 << 30
     """Bytes of memory that reading one picture may take at its peak, the encoded ones included: 4 GiB, strict 384 MiB.
     Predicted from the header; a picture that may take more is refused before the memory is taken."""

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..media import MediaError, MediaPolicy, load_image
-from ..media.kinds import is_source
+from ..media.grey import eight_bit_grey
+from ..media.kinds import is_pil_image, is_source
 from ..media.nesting import metadata_of
 from ..text import conversation
 
@@ -110,7 +111,8 @@ def sample_clips(
 
 def _picture(source: object, number: int, total: int, policy: MediaPolicy) -> Picture:
     try:
-        return load_image(source, policy)
+        picture = load_image(source, policy)
+        return eight_bit_grey(picture, "PIL image") if is_pil_image(picture) else picture
     except MediaError as error:
         if total == 1:
             raise
