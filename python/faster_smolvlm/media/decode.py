@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from . import picture_cost as cost
 from .clocked import ClockedFile, OutOfTimeError
@@ -42,11 +42,7 @@ def decode_image(source: Source, policy: MediaPolicy, *, apart: bool = True) -> 
     With `apart`, what may stay in one call for long is decoded in a child process. Raises a `MediaError`.
     """
     deadline = time.monotonic() + policy.decode_timeout
-    try:
-        raw = _opened(source)
-    except OSError:
-        raise MediaDecodeError(f"{source.label} cannot be opened for reading") from None
-    with raw:
+    with source.open() as raw:
         file = ClockedFile(raw, deadline)
         job = _Job(source.label, raw.seek(0, io.SEEK_END), policy, deadline, apart)
         try:
@@ -64,10 +60,6 @@ def decode_image(source: Source, policy: MediaPolicy, *, apart: bool = True) -> 
     from .apart import decode_apart  # processes only for those who need them
 
     return decode_apart(source, policy, deadline)
-
-
-def _opened(source: Source) -> BinaryIO:
-    return io.BytesIO(source.data or b"") if source.path is None else open(source.path, "rb")
 
 
 def _out_of_time(label: str, policy: MediaPolicy) -> MediaLimitError:
@@ -161,6 +153,7 @@ def _reduce(image: PIL.Image.Image, edge: int | None) -> None:
 
 
 def _open(file: ClockedFile, job: _Job) -> PIL.Image.Image:
+    # Never by its path: Pillow would map the file into memory, and the process ends if it is cut meanwhile.
     from PIL import Image
 
     Image.init()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import BinaryIO
 
 from ..quoting import quoted
 from .errors import MediaDecodeError, MediaError, MediaNotFoundError, MediaRefusedError
@@ -13,6 +14,7 @@ from .policy import MediaPolicy
 
 _LONGEST_PATH = 32_767  # characters; no system takes longer ones
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
+_DO_NOT_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _KINDS = {
     stat.S_IFIFO: "pipe",
     stat.S_IFSOCK: "socket",
@@ -51,13 +53,28 @@ def check_file(path: str, found: os.stat_result | None, policy: MediaPolicy, kin
     check_bytes(found.st_size, label, policy)
 
 
+def open_file(path: str) -> BinaryIO:
+    """Open a regular file for reading; does not wait for a pipe that has taken its name meanwhile."""
+    try:
+        handle = os.open(path, os.O_RDONLY | _DO_NOT_WAIT)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise MediaNotFoundError(f"{quoted(path)} is no regular file any more")
+        return open(handle, "rb")
+    except OSError as error:
+        if isinstance(error, MediaError):
+            raise
+        raise _cannot_be_read(path, error) from None
+
+
 def read_sizeless(path: str, limit: int) -> bytes:
     """Return at most `limit` bytes of a file whose size the system gives as 0, as it does of those in /proc."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(handle, "rb") as file:
-            return file.read(limit)
+        with open_file(path) as file:
+            return file.read(limit) or b""  # None: nothing yet
     except OSError as error:
+        if isinstance(error, MediaError):
+            raise
         raise _cannot_be_read(path, error) from None
 
 
@@ -67,5 +84,7 @@ def _cannot_be_read(path: str, error: OSError) -> MediaError:
         return MediaRefusedError(f"{label} may not be read: the system refuses it to this user")
     if error.errno == errno.ELOOP:
         return MediaNotFoundError(f"{label} is a loop of symbolic links")
+    if error.errno in _NOTHING:
+        return MediaNotFoundError(f"there is no file {label} any more")
     name = errno.errorcode.get(error.errno or 0, type(error).__name__)
     return MediaDecodeError(f"{label} cannot be read ({name})")

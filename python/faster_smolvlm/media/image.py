@@ -35,8 +35,8 @@ def load_image(source: object, policy: MediaPolicy | None = None) -> object:
     """Return a picture for `source`, checked against `policy`.
 
     A path, http(s) URL, data URI, base64 string, bytes-like object or binary file is decoded to an upright RGB
-    `PIL.Image.Image` (first frame, EXIF orientation applied, alpha dropped), as Transformers does. Greys of 16 bits, and
-    of unsigned 32, are scaled to 8; where the file does not say what is white (floating point, signed integers), it is
+    `PIL.Image.Image` (first frame, EXIF orientation applied, alpha dropped), as Transformers does. Greys of 16 bits and
+    of unsigned 32 are scaled to 8; if the file does not say what is white (floating point, signed integers), it is
     refused. Transformers' reader clips all of them to 0..255, as ``PIL.Image.open(…).convert("RGB")`` does.
 
     A PIL image, NumPy array or torch tensor is returned as it is; a PIL image that is not decoded yet is, without the

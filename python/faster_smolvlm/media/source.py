@@ -6,10 +6,11 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from ..quoting import quoted, shown
 from .errors import MediaDecodeError, MediaNotFoundError, MediaRefusedError, MediaTypeError
-from .files import check_file, read_sizeless, stat_of
+from .files import check_file, open_file, read_sizeless, stat_of
 from .inline import data_of_uri, decode_base64, is_data_uri
 from .kinds import SOURCES, BinaryFile, MediaSource, is_file, is_record
 from .limits import check_bytes, url_label
@@ -26,6 +27,10 @@ class Source:
     label: str
     path: str | None = None
     data: bytes | None = None
+
+    def open(self) -> BinaryIO:
+        """Open it for reading; raises a `MediaError` if the file cannot be read any more."""
+        return io.BytesIO(self.data or b"") if self.path is None else open_file(self.path)
 
 
 def read_source(source: MediaSource, policy: MediaPolicy, kind: str = "image") -> Source:
