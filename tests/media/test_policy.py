@@ -53,6 +53,7 @@ def test_numbers_make_sense(name: str) -> None:
         ({"allowed_domains": ("https://example.com",)}, "names or addresses of hosts"),
         ({"allowed_domains": ("example.com:80",)}, "names or addresses of hosts"),
         ({"allowed_domains": ("*.example.com",)}, "names or addresses of hosts"),
+        ({"allowed_domains": ("1::2::3",)}, "names or addresses of hosts"),
         ({"allowed_domains": ("",)}, "names or addresses of hosts"),
         ({"allowed_ports": (0,)}, "positive"),
         ({"allowed_ports": (80, 65536)}, "at most 65535"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Mapping
 
@@ -74,8 +75,9 @@ def _follow(client: httpx2.Client, url: str, label: str, deadline: float, policy
 
 def _check_target(url: httpx2.URL, label: str, policy: MediaPolicy) -> None:
     """Refuse hosts and ports that the policy does not allow; the address is checked when it is connected to."""
-    if policy.allowed_domains is not None and not any(_inside(url.host, domain) for domain in policy.allowed_domains):
-        raise MediaRefusedError(f"{label}: the domain {url.host!r} is not in MediaPolicy.allowed_domains")
+    host = url.raw_host.decode("ascii")
+    if policy.allowed_domains is not None and not any(_inside(host, domain) for domain in policy.allowed_domains):
+        raise MediaRefusedError(f"{label}: the domain {host!r} is not in MediaPolicy.allowed_domains")
     port = url.port or (443 if url.scheme == "https" else 80)
     ports = policy.allowed_ports
     if ports is None and not policy.allow_private_addresses:
@@ -85,8 +87,9 @@ def _check_target(url: httpx2.URL, label: str, policy: MediaPolicy) -> None:
 
 
 def _inside(host: str, domain: str) -> bool:
+    """Whether `domain` is the host, or a domain around it."""
     if ":" in domain:
-        return host == domain.strip("[]").lower()
+        return ":" in host and ipaddress.IPv6Address(host) == ipaddress.IPv6Address(domain.strip("[]"))
     try:
         domain = host_name(domain.lstrip("."))
     except InvalidURLError:

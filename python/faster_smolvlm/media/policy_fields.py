@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import numbers
 import re
@@ -9,7 +10,7 @@ from collections.abc import Callable, Collection
 
 from ..quoting import shown, type_name
 
-_DOMAIN = re.compile(r"[^\s/:@?#*%\\]+|\[?[0-9a-f:.]*:[0-9a-f:.]*\]?", re.IGNORECASE)
+_DOMAIN = re.compile(r"[^\s/:@?#*%\\\[\]]+")
 
 
 def checked(name: str, declared: str, value: object, least: int) -> object:
@@ -56,9 +57,16 @@ def _names(name: str, value: object, _least: int) -> tuple[str, ...]:
     for item in value:
         if not isinstance(item, str):
             raise _wrong_type(f"each of {name}", "a string", item)
-        if name.endswith("domains") and not _DOMAIN.fullmatch(item):
+        if name.endswith("domains") and not (_DOMAIN.fullmatch(item) or _is_ipv6(item)):
             raise ValueError(f"{name} holds names or addresses of hosts, such as 'example.com', got {shown(item)}")
     return tuple(value)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(text.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return False
 
 
 def _ports(name: str, value: object, _least: int) -> tuple[int, ...] | range:

@@ -54,7 +54,7 @@ class Transport(httpx2.BaseTransport):
             return None
         proxies = getproxies()
         proxy = proxies.get(url.scheme) or proxies.get("all")
-        if not proxy or proxy_bypass(url.host):
+        if not proxy or proxy_bypass(url.raw_host.decode("ascii")):
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
 

@@ -48,8 +48,7 @@ def parse_url(text: str) -> httpx2.URL:
     if match is None:
         raise InvalidURLError("is not a valid URL")
     scheme, user, host, port, rest = match.groups()
-    if not host.startswith("["):
-        host = host_name(host)
+    host = host.lower() if host.startswith("[") else host_name(host)
     if port and not 1 <= int(port[:6]) <= 65_535:
         raise InvalidURLError("is not a valid URL: its port is not between 1 and 65535")
     authority = f"{'' if user is None else user + '@'}{host}{':' + port if port else ''}"
@@ -61,8 +60,9 @@ def parse_url(text: str) -> httpx2.URL:
 
 def joined(base: str, location: str) -> str:
     """Return the URL that `location`, absolute or relative to `base`, means. Raises InvalidURLError."""
+    location = checked_text(location)
     try:
-        return urljoin(base, checked_text(location))
+        return urljoin(base, location) if scheme_of(location) is None else location
     except ValueError:
         raise InvalidURLError("is not a valid URL") from None
 
