@@ -82,7 +82,8 @@ MEASURE = """
 import ctypes, gc, json, sys
 from pathlib import Path
 from PIL import Image
-from faster_smolvlm.media import MediaPolicy, decode, load_image
+from faster_smolvlm.media import decode, load_image
+from faster_smolvlm.media.inline import PEAK
 trim = ctypes.CDLL(None).malloc_trim
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -140,7 +141,6 @@ def test_the_peak_is_predicted(files: Path) -> None:
     assert not done.returncode, done.stderr[-2000:]
     rows = json.loads(done.stdout)
     assert len(rows) == len(PICTURES) + 4 * len(IN_EVERY_FORM)
-    print(*rows, sep="\n")
     above = [row for row in rows if row[3] > row[2]]
     assert not above
     # A prediction of ten times what is taken would refuse good pictures.
@@ -158,3 +158,10 @@ def test_a_picture_is_refused_by_its_prediction(name: str, files: Path, monkeypa
     assert load_image(data, MediaPolicy(max_decode_bytes=max(needed)))
     with pytest.raises(MediaLimitError, match=rf"may take {max(needed)} bytes .* raise MediaPolicy.max_decode_bytes"):
         load_image(io.BytesIO(data), MediaPolicy(max_decode_bytes=max(needed) - 1))
+
+
+def test_a_base64_text_is_refused_before_it_is_decoded() -> None:
+    text = base64.b64encode(bytes(30_000)).decode()
+    for source in (text, f"data:image/png;base64,{text}"):
+        with pytest.raises(MediaLimitError, match=r"may take 200000 bytes of memory to read.*max_decode_bytes"):
+            load_image(source, MediaPolicy(max_decode_bytes=199_999))
