@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..media import MediaPolicy, load_image
-from ..media.kinds import is_frame, is_source
+from ..media.grey import eight_bit_grey
+from ..media.kinds import is_frame, is_pil_image, is_source
 from ..media.nesting import metadata_of
 from ..quoting import shown
 from ..text.well_formed import check_text
@@ -118,7 +119,8 @@ def _pictures(sources: Sequence[object], policy: MediaPolicy) -> list[Picture]:
     found: list[Picture] = []
     for number, source in enumerate(sources, 1):
         with at(f"picture {number}" if len(sources) > 1 else ""):
-            found.append(load_image(source, policy))
+            picture = load_image(source, policy)
+            found.append(eight_bit_grey(picture, "PIL image") if is_pil_image(picture) else picture)
     return found
 
 
