@@ -232,7 +232,7 @@ WORST: dict[str, Callable[[int], bytes]] = {
     "JPEG, EXIF whose tags overlap": partial(jpeg_with, lambda size: segment(0xE1, b"Exif\0\0" + exif_block(60_000))),
     "JPEG, joined EXIF whose tags overlap": partial(jpeg_with, exif_bomb_segments),
     "JPEG, fill bytes": partial(jpeg_with, lambda size: b"\xff" * size),
-    "JPEG, bytes between segments": partial(jpeg_with, lambda size: b"\0" * size),
+    "JPEG, bytes between segments": partial(jpeg_with, lambda size: segment(0xFE, b"") + b"\0" * (size - 4)),
     "JPEG, Photoshop resources": partial(
         jpeg_with, lambda size: segment(0xED, b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\0" * 5000) * (size // 60_018)
     ),

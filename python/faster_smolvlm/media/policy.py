@@ -51,6 +51,15 @@ class MediaPolicy:
     """Pixels (height × width) of one picture or frame: 64 million. PIL images, arrays and tensors count too."""
     max_side: int = 32_768
     """Pixels of the longer side of one picture or frame: 32,768. PIL images, arrays and tensors count too."""
+    max_scans: int = 256
+    """Scans of one JPEG: 256; an encoder writes a dozen. Each makes the decoder go over all coefficients again. More
+    are refused before any is decoded, also those of a JPEG inside a TIFF."""
+    max_decode_bytes: int = 4 << 30
+    """Bytes of memory that reading one picture may take at its peak, the encoded ones included: 4 GiB, strict 384 MiB.
+    Predicted from the header; a picture that may take more is refused before the memory is taken."""
+    decode_timeout: float = 60.0
+    """Seconds for opening and decoding one picture: 60, strict 1.5; `max_decode_seconds` says the same for clips. A
+    picture that takes longer is refused within half a second of that moment."""
     max_output_bytes: int = 1 << 30
     """Bytes of the float32 `pixel_values` that one call of a processor may return: 1 GiB. Calls that would return more
     are refused before the frames are made."""
@@ -92,7 +101,8 @@ class MediaPolicy:
     max_decoded_frames: int = 200_000
     """Frames that a clip may hold, counted by its packets: 200,000. Clips of more are refused while they are read."""
     max_decode_seconds: float = 60.0
-    """Seconds for finding, reading and decoding one clip: 60. A clip that takes longer is refused at that moment."""
+    """Seconds for finding, reading and decoding one clip: 60; `decode_timeout` says the same for pictures. A clip that
+    takes longer is refused at that moment."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -108,6 +118,8 @@ class MediaPolicy:
         """
         base = cls(
             max_bytes=20 << 20,
+            max_decode_bytes=384 << 20,
+            decode_timeout=1.5,
             formats=("BMP", "GIF", "JPEG", "PNG", "WEBP"),
             allow_files=False,
             allow_urls=False,
