@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -13,6 +14,8 @@ NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
 """The names that every tokenizer has; a token that a config does not set is None. Configs may add names."""
 
 Token = str | AddedToken
+
+_TILE = re.compile(r"<row_\d+_col_\d+>")
 
 
 class SpecialTokens:
@@ -98,11 +101,16 @@ class SpecialTokens:
         return self.add_tokens(added, special_tokens=True)
 
     def control_tokens(self, chat_template: str) -> list[str]:
-        """Return the tokens that a user must not write: special ones, and added ones that the template writes."""
+        """Return the tokens that a user must not write.
+
+        That are special ones, and added ones that the template writes, or that stand in front of a tile.
+        """
         return [
             token.content
             for token in self.added_tokens_decoder.values()
-            if token.special or (token.content in chat_template and not token.content.isspace())
+            if token.special
+            or (token.content in chat_template and not token.content.isspace())
+            or _TILE.fullmatch(token.content)
         ]
 
     # Vocabulary
