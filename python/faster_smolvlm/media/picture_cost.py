@@ -88,6 +88,8 @@ def webp_seconds(width: int, height: int) -> float:
 def most_scans(image: PIL.Image.Image, file: Seekable, limit: int) -> int:
     """Return the scans of an opened JPEG, or of the JPEG with most scans in an opened TIFF, up to `limit` + 1."""
     if image.format in ("JPEG", "MPO"):
+        if _is_one_scan(image, file):
+            return 1
         file.seek(0)
         return count_scans(file, limit)
     tags = getattr(image, "tag_v2", None)
@@ -102,6 +104,16 @@ def most_scans(image: PIL.Image.Image, file: Seekable, limit: int) -> int:
             if scans > limit:
                 return scans
     return scans
+
+
+def _is_one_scan(image: PIL.Image.Image, file: Seekable) -> bool:
+    """Whether an opened JPEG is seen to have one scan: it is baseline, and `file` is behind the head of a full one."""
+    components = getattr(image, "layers", 0)
+    head = 8 + 2 * components
+    if image.info.get("progressive") or file.tell() < head:
+        return False
+    file.seek(-head, 1)
+    return file.read(head)[:5] == b"\xff\xda" + bytes([0, head - 2, components])
 
 
 def header_size(head: bytes) -> tuple[int, int] | None:
