@@ -12,6 +12,7 @@ from ..media import MediaPolicy
 from ..media.nesting import count_videos, nest_images
 from ..pixels.call_settings import Settings, check_value
 from ..pixels.protocols import ImageProcessor, VideoProcessor
+from ..quoting import shown
 from ..text.chat_template import VIDEO_CHAT_TEMPLATE
 from ..text.control_tokens import without_marked
 from ..text.expansion import PromptEncoder, PromptPart, prompt_parts
@@ -59,7 +60,9 @@ class SmolVLMProcessor(ChatProcessor):
         if kwargs:
             unknown = next(iter(kwargs))
             nearest = nearest_name(unknown, parameters_of(SmolVLMProcessor))
-            raise TypeError(f"Unexpected keyword argument {unknown}. The nearest known one is {nearest!r}.")
+            raise TypeError(
+                f"Unexpected keyword argument {shown(unknown)[1:-1]}. The nearest known one is {nearest!r}."
+            )
         _check_part("image_processor", image_processor)
         if video_processor is not None:
             _check_part("video_processor", video_processor)

@@ -64,17 +64,10 @@ class Preparation:
     def prompt(self, messages: Conversation) -> str:
         """Return the text of a conversation; tokens that a user wrote are marked in it."""
         if not self.ask.control_tokens:
-            messages = [self._guarded(message) for message in messages]
+            tokens = self.processor.control_tokens()
+            messages = [_guarded(message, tokens) for message in messages]
         text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         return text
-
-    def _guarded(self, message: Message) -> Message:
-        tokens = self.processor.control_tokens()
-        texts = [part["text"] for part in message["content"] if "text" in part]
-        marked = iter(mark_texts(texts, tokens))
-        content = [{**part, "text": next(marked)} if "text" in part else part for part in message["content"]]
-        name = {"name": mark_texts([message["name"]], tokens)[0]} if "name" in message else {}
-        return {**message, **name, "content": content}
 
     def _inputs_of_usable(
         self, questions: dict[int, Question], failed: dict[int, Exception], count: int
@@ -145,3 +138,12 @@ class Preparation:
                 f"the prompt has {longest} tokens; 1 to {self.position_limit} are possible with this model"
             )
         return inputs
+
+
+def _guarded(message: Message, tokens: frozenset[str]) -> Message:
+    """Return a message whose control tokens are marked."""
+    texts = [part["text"] for part in message["content"] if "text" in part]
+    marked = iter(mark_texts(texts, tokens))
+    content = [{**part, "text": next(marked)} if "text" in part else part for part in message["content"]]
+    name = {"name": mark_texts([message["name"]], tokens)[0]} if "name" in message else {}
+    return {**message, **name, "content": content}
