@@ -21,6 +21,7 @@ class ClockedFile:
         self.raw = raw
         self.expired = False
         self._deadline = deadline
+        self._read = raw.read
         self.seek = raw.seek
         self.tell = raw.tell
         self.close = raw.close
@@ -28,8 +29,9 @@ class ClockedFile:
 
     def read(self, size: int = -1, /) -> bytes:
         """Return at most `size` bytes, all with -1."""
-        self.check()
-        return self.raw.read(size)
+        if time.monotonic() > self._deadline:
+            self.check()
+        return self._read(size)
 
     def readline(self, size: int = -1, /) -> bytes:
         """Return the next line."""

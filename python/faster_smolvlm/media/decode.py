@@ -139,7 +139,7 @@ def _check_before_opening(file: ClockedFile, job: _Job) -> None:
     if "WEBP" in job.policy.formats and (size := cost.header_size(head)):
         check_size(size[1], size[0], job.label, job.policy)
         _check_memory(cost.webp_peak_bytes(*size, job.encoded), job)
-        _check_call(cost.webp_seconds(*size), job)
+        _check_call(cost.webp_seconds(*size, job.encoded), job)
     if "ICO" in job.policy.formats:
         for width, height in cost.icon_sizes(file):
             check_size(height, width, job.label, job.policy)

@@ -19,22 +19,23 @@ _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2
 # Bytes that a decoder holds for each pixel beside the PIL image.
 _DECODER = {
     "WEBP": 16,  # two canvases, the pixels handed over, those of a lossless frame
-    "AVIF": 34,  # planes of 16 bits with alpha, twice for a grid; the pixels, twice
-    "JPEG2000": 40,  # four components of 32 bits for the tile, again for the picture, their unpacking
-    "ICO": 20,  # decoded while it is opened, with a mask
+    "AVIF": 24,  # planes of 16 bits with alpha, twice for a grid; the pixels, twice
+    "JPEG2000": 32,  # four components of 32 bits for the tile, again for the picture, their unpacking
+    "ICO": 12,  # decoded while it is opened, with a mask
     "QOI": 10,
-    "GIF": 4,
-    "BMP": 3,
+    "GIF": 1,
+    "BMP": 3,  # in runs
     "DIB": 3,
-    "PPM": 14,  # text, and depths other than 8 and 16: lists of bytes, grown in steps
-    "TIFF": 24,  # compressed strips may hold the whole picture, in planes of 32 bits, and once more as RGBA
+    "PPM": 14,  # text, and depths other than 8 and 16: bytes that are gathered, then copied
 }
 # How often the encoded bytes are held beside the source's own.
 _COPIES = {"WEBP": 3, "AVIF": 3, "JPEG2000": 1, "TIFF": 2, "SGI": 2}
 # Seconds for a pixel in one call that cannot be left, at the worst that was made (0: the decoder comes back to Python).
-_SECONDS = {"WEBP": 70e-9, "AVIF": 210e-9, "JPEG2000": 600e-9, "TIFF": 40e-9}
+_SECONDS = {"AVIF": 210e-9, "JPEG2000": 600e-9, "TIFF": 40e-9}
+_WEBP_PIXEL, _WEBP_BYTE = 15e-9, 95e-9
 _SCAN_SECONDS = 1.4e-9  # for a pixel of a scan without data
 _CONSTANT = 4 << 20
+_TEXT = 24 << 20  # bytes for the numbers of one block of a plain PPM
 
 PYTHON_SECONDS = 5e-6
 """Seconds for a pixel of the formats that Pillow decodes in Python."""
@@ -45,14 +46,15 @@ def peak_bytes(image: PIL.Image.Image, encoded: int, scans: int = 1, *, turned: 
 
     `encoded` are the bytes of the file; they count once for the source, and as often as the decoder copies them.
     """
-    pixels, stored = image.width * image.height, _stored(image.mode)
+    pixels, stored, name = image.width * image.height, _stored(image.mode), decoder_name(image)
     after = 0 if image.mode == "RGB" else 5 if is_deep_grey(image) else 4
     if turned:
         return pixels * (2 * stored + after) + encoded + _CONSTANT
     # Coefficients of a JPEG are let go before the picture is converted; the others are held, or may be.
     extra, of_jpeg = _decoder_bytes(image, scans), image.format in ("JPEG", "MPO")
     each = stored + (max(extra, after) if of_jpeg else extra + after)
-    return int(pixels * each) + encoded * (1 + _COPIES.get(image.format or "", 0)) + _CONSTANT
+    copies = 0 if name == "raw" and image.format == "TIFF" else _COPIES.get(image.format or "", 0)
+    return int(pixels * each) + encoded * (1 + copies) + _CONSTANT + (_TEXT if name == "ppm_plain" else 0)
 
 
 def webp_peak_bytes(width: int, height: int, encoded: int) -> int:
@@ -79,14 +81,16 @@ def call_seconds(image: PIL.Image.Image, scans: int = 1) -> float:
     return pixels * _SECONDS.get(image.format or "", 0)
 
 
-def webp_seconds(width: int, height: int) -> float:
-    """Return the same for a WEBP that is not opened yet."""
-    return width * height * _SECONDS["WEBP"]
+def webp_seconds(width: int, height: int, encoded: int) -> float:
+    """Return the same for a WEBP that is not opened yet; its decoder works by pixels and by bytes."""
+    return width * height * _WEBP_PIXEL + min(encoded, width * height) * _WEBP_BYTE
 
 
 def most_scans(image: PIL.Image.Image, file: Seekable, limit: int) -> int:
     """Return the scans of an opened JPEG, or of the JPEG with most scans in an opened TIFF, up to `limit` + 1."""
     if image.format in ("JPEG", "MPO"):
+        if _is_one_scan(image, file):
+            return 1
         file.seek(0)
         return count_scans(file, limit)
     tags = getattr(image, "tag_v2", None)
@@ -101,6 +105,16 @@ def most_scans(image: PIL.Image.Image, file: Seekable, limit: int) -> int:
             if scans > limit:
                 return scans
     return scans
+
+
+def _is_one_scan(image: PIL.Image.Image, file: Seekable) -> bool:
+    """Whether an opened JPEG is seen to have one scan: it is baseline, and `file` is behind the head of a full one."""
+    components = getattr(image, "layers", 0)
+    head = 8 + 2 * components
+    if image.info.get("progressive") or file.tell() < head:
+        return False
+    file.seek(-head, 1)
+    return file.read(head)[:5] == b"\xff\xda" + bytes([0, head - 2, components])
 
 
 def header_size(head: bytes) -> tuple[int, int] | None:
@@ -155,6 +169,10 @@ def _decoder_bytes(image: PIL.Image.Image, scans: int) -> float:
         layers: list[tuple[int, int]] = [layer[1:3] for layer in getattr(image, "layer", [])]
         most = max((across * down for across, down in layers), default=1) or 1
         return sum(2 * max(1, across * down) / most for across, down in layers)
-    if image.format == "TIFF" and decoder_name(image) != "libtiff":
+    if decoder_name(image) == "raw" and image.format in ("TIFF", "BMP", "DIB", "PPM"):
         return 0
+    if image.format == "TIFF":  # one strip may be the whole picture, the coefficients of its JPEG, its pixels as RGBA
+        bits = getattr(image, "tag_v2", {}).get(258, (8,))
+        samples = bits if isinstance(bits, tuple) else (bits,)
+        return sum(int(each) / 8 + 2 for each in samples) + 4
     return _DECODER.get(image.format or "", 0)

@@ -71,7 +71,8 @@ class MediaPolicy:
     """Picture formats, by Pillow's names: 16 of them, strict BMP, GIF, JPEG, PNG and WEBP. Others are refused; never
     among the 16 are formats that start another program (EPS)."""
     allow_files: bool = True
-    """Whether paths are read: True, strict False. File objects that the caller opened count as bytes, not as paths."""
+    """Whether paths are read: True, strict False. File objects that the caller opened count as bytes, not as paths.
+    With False the disk is not asked: a text that may be a path gives one error, whether there is such a file or not."""
     allow_urls: bool = True
     """Whether http(s) URLs are fetched: True, strict False."""
     allowed_domains: tuple[str, ...] | None = None
