@@ -12,12 +12,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
-from faster_smolvlm.integrations.transformers import accelerate, notes, videos
+from faster_smolvlm.integrations.transformers import accelerate, disable, enable, notes, videos
 from faster_smolvlm.media import MediaDecodeError, MediaError, MediaLimitError, MediaPolicy, MediaRefusedError
 from faster_smolvlm.media.video import load_video
 from PIL import Image
@@ -238,3 +240,29 @@ def test_frames_of_a_clip_by_path(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours(frames, return_tensors="pt", do_sample_frames=False)["pixel_values"], expected)
     with pytest.raises(MediaDecodeError, match=r"bad\.png"):
         ours([[[str(good), str(bad)]]], return_tensors="pt", do_sample_frames=False)
+
+
+def test_pictures_that_a_pipeline_reads_itself(tmp_path: Path, data_dir: Path) -> None:
+    """They pass the gate while `enable` is in force; the inputs of the model are those without it."""
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(FILES["PNG, RGBA"]())
+    bad.write_bytes(good.read_bytes()[:200])
+    pipe = object.__new__(transformers.ImageTextToTextPipeline)
+    pipe.processor = transformers.AutoProcessor.from_pretrained(data_dir / "smolvlm2-256m-config")
+    pipe.model = SimpleNamespace(dtype=torch.float32)
+    before = transformers.ImageTextToTextPipeline.preprocess
+    plain = pipe.preprocess({"images": str(good), "text": "<image>What?"})
+    enable()
+    try:
+        pipe.processor = transformers.AutoProcessor.from_pretrained(data_dir / "smolvlm2-256m-config")
+        fast = pipe.preprocess({"images": [str(good)], "text": "<image>What?"})
+        torch.testing.assert_close(fast["pixel_values"], plain["pixel_values"], rtol=0, atol=1e-6)
+        torch.testing.assert_close(fast["input_ids"], plain["input_ids"], rtol=0, atol=0)
+        with pytest.raises(MediaDecodeError, match=r"image 1: .*bad\.png"):
+            pipe.preprocess({"images": [str(good), str(bad)], "text": "<image><image>What?"})
+        pipe.processor.image_processor.media_policy = MediaPolicy.strict()
+        with pytest.raises(MediaRefusedError):
+            pipe.preprocess({"images": str(good), "text": "<image>What?"})
+    finally:
+        disable()
+    assert transformers.ImageTextToTextPipeline.preprocess is before
