@@ -90,8 +90,8 @@ def clip_stream(container: av.container.InputContainer, file: VideoFile) -> av.V
     for stream in readable:
         if best is not None and stream.index == best.index:
             return stream
-    if readable:  # in the order in which FFmpeg compares: disposition, frames, bits per second, place
-        return max(readable, key=lambda stream: (_is_default(stream), stream.frames, stream.codec_context.bit_rate or 0))
+    if readable:
+        return max(readable, key=_rank)
     if moving:
         raise file.broken("has a video stream of a codec that this FFmpeg cannot decode")
     if container.streams.video:
@@ -106,11 +106,11 @@ def _is_attached(stream: av.VideoStream) -> bool:
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
-def _is_default(stream: av.VideoStream) -> bool:
+def _rank(stream: av.VideoStream) -> tuple[bool, int, int]:
+    """Return what FFmpeg compares: the disposition, the frames, the bits per second."""
     from av.stream import Disposition
 
-    hidden = Disposition.hearing_impaired | Disposition.visual_impaired
-    return bool(stream.disposition & Disposition.default) and not stream.disposition & hidden
+    return bool(stream.disposition & Disposition.default), stream.frames, stream.codec_context.bit_rate or 0
 
 
 def _explained(file: VideoFile) -> MediaDecodeError | MediaRefusedError:
@@ -155,7 +155,8 @@ def _container_name(start: bytes) -> str:
         half = names[: len(names) // 2]
         names = half if _is_among(start, half) else names[len(half) :]
     # Containers with several names, like 3gp, mov and mp4, are found under one of them.
-    return next((name for name in av.formats_available if "," in name and names[0] in name.split(",")), names[0])
+    whole: list[str] = [name for name in av.formats_available if names[0] in name.split(",")]
+    return max(whole, key=len)
 
 
 def _is_among(start: bytes, names: Sequence[str]) -> bool:
@@ -191,7 +192,8 @@ def _of_boxes(data: BinaryIO) -> str:
             break
         if position + size > end:
             where = "its header (moov)" if kind == b"moov" else "its data"
-            rest = "" if kind == b"moov" or b"moov" in seen else ", and its header (moov), which would follow, is missing"
+            lost = kind != b"moov" and b"moov" not in seen
+            rest = ", and its header (moov), which would follow, is missing" if lost else ""
             return f"is an MP4 or MOV file that is cut off in {where}{rest}"
         position += size
     if b"moov" not in seen and b"moof" not in seen:

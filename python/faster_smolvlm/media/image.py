@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +68,7 @@ def decode_image(source: Source, policy: MediaPolicy) -> PIL.Image.Image:
     """Decode to an upright RGB picture."""
     from PIL import ExifTags, Image, ImageOps
 
-    with _open(source, policy) as image:
+    with source.open() as stream, _open(stream, source.label, policy) as image:
         check_size(image.size[1], image.size[0], source.label, policy)
         try:
             _reduce(image, policy.reduced_edge)
@@ -95,19 +94,19 @@ def _reduce(image: PIL.Image.Image, edge: int | None) -> None:
         image.draft(image.mode, (max(1, width // factor), max(1, height // factor)))
 
 
-def _open(source: Source, policy: MediaPolicy) -> PIL.Image.Image:
+def _open(stream: BinaryIO, label: str, policy: MediaPolicy) -> PIL.Image.Image:
+    # Never by its path: Pillow would map the file into memory, and the process ends if it is cut meanwhile.
     from PIL import Image
 
-    stream = io.BytesIO(source.data or b"") if source.path is None else source.path
     Image.init()
     formats = [name for name in policy.formats if name in Image.OPEN]
     try:
         return Image.open(stream, formats=formats)
     except Image.DecompressionBombError:
-        raise _bomb(source.label) from None
+        raise _bomb(label) from None
     except Exception:  # as above
         raise MediaDecodeError(
-            f"{source.label} is not a picture, or not in an allowed format ({', '.join(formats)})"
+            f"{label} is not a picture, or not in an allowed format ({', '.join(formats)})"
         ) from None
 
 

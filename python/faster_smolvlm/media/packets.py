@@ -39,8 +39,9 @@ class PacketTable:
     """One row per packet, in decoding order.
 
     `order[i]` is the packet of the i-th frame shown, `keys` the packets (ascending) that are marked as key frames,
-    `resets` those of them from which decoding can start with equal results.
-    `stamped` says whether the file tells when frames are shown; otherwise `pts` only counts packets. `exact` says whether packets and frames are known to be one to one; otherwise only the number of rows means
+    `resets` those of them from which decoding can start with equal results. `stamped` says whether the file tells when
+    frames are shown; otherwise `pts` only counts packets.
+    `exact` says whether packets and frames are known to be one to one; otherwise only the number of rows means
     something, as an upper bound.
     """
 
@@ -107,49 +108,6 @@ def read_table(packets: Iterator[av.Packet], codec: str, extradata: bytes | None
     stamps = pts if known else dts
     stamped = all(value is not None for value in stamps)
     times = np.array(stamps if stamped else range(len(pts)), dtype=np.int64)
-    shown = np.flatnonzero((reset_pts <= self.pts[packet]) & (self.resets <= packet))
-            starts.setdefault(int(self.resets[shown[-1]]), []).append(int(packet))
-        yield from sorted(starts.items())
-
-    def split(self, indices: list[int], parts: int) -> list[list[int]]:
-        """Cut ascending indices into at most `parts` pieces that cost about the same and start at different resets."""
-        index_of = {int(self.order[index]): index for index in indices}
-        groups = [
-            ([index_of[packet] for packet in packets], max(packets) - start + 1)
-            for start, packets in self.groups(indices)
-        ]
-        share = sum(cost for _, cost in groups) / parts
-        pieces: list[list[int]] = [[]]
-        done = 0.0
-        for members, cost in groups:
-            # A group whose middle lies beyond the share belongs to the next piece.
-            if pieces[-1] and done + cost / 2 > share * len(pieces):
-                pieces.append([])
-            pieces[-1] += members
-            done += cost
-        return [sorted(piece) for piece in pieces]
-
-
-def read_table(packets: Iterator[av.Packet], codec: str, extradata: bytes | None) -> PacketTable:
-    """Read every packet (PyAV `Packet`s) and build the table of the stream."""
-    nal = _nal_reader(codec, extradata)
-    pts: list[int | None] = []
-    dts: list[int | None] = []
-    hidden: list[bool] = []
-    keys: list[int] = []
-    resets: list[int] = []
-    for packet in packets:
-        if not packet.size:
-            continue
-        if packet.is_keyframe:
-            keys.append(len(pts))
-            if _is_reset(codec, nal, packet):
-                resets.append(len(pts))
-        pts.append(packet.pts)
-        dts.append(packet.dts)
-        hidden.append(packet.is_discard)
-    known = all(value is not None for value in pts)
-    times = np.array(pts if known else range(len(pts)), dtype=np.int64)
     shown = np.flatnonzero(~np.array(hidden, dtype=bool)) if any(hidden) else np.arange(len(times))
     order = shown[np.argsort(times[shown], kind="stable")]
     exact = (
@@ -171,7 +129,7 @@ def skippable(codec: str, extradata: bytes | None) -> Callable[[av.Packet], bool
     if codec == "h264":  # nal_ref_idc is 0, and no parameter set comes along
         return lambda packet: all(h[0] & 31 in _H264_DROPPABLE and not h[0] >> 5 & 3 for h in nal(packet))
     # The pictures of a higher temporal layer may refer to any of a lower one, so there must be one layer only.
-    one_layer = extradata is not None and extradata[:1] == b"\1" and len(extradata) > 21 and extradata[21] >> 3 & 7 == 1
+    one_layer = extradata is not None and len(extradata) > 21 and extradata[0] == 1 and extradata[21] >> 3 & 7 == 1
     return lambda packet: one_layer and all(h[0] >> 1 & 63 in _HEVC_DROPPABLE for h in nal(packet))
 
 
@@ -197,7 +155,7 @@ def _nal_reader(codec: str, extradata: bytes | None) -> Callable[[av.Packet], li
 
 def _length_headers(packet: av.Packet, size: int) -> list[bytes]:
     data = memoryview(packet)
-    headers = []
+    headers: list[bytes] = []
     position = 0
     while position + size + 2 <= len(data):
         if len(headers) == _MOST_UNITS:
@@ -210,7 +168,7 @@ def _length_headers(packet: av.Packet, size: int) -> list[bytes]:
 
 def _start_code_headers(packet: av.Packet) -> list[bytes]:
     data = bytes(packet)
-    headers = []
+    headers: list[bytes] = []
     position = data.find(b"\0\0\1")
     while 0 <= position <= len(data) - 5:
         if len(headers) == _MOST_UNITS:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from .policy_fields import checked
 
 # Not in the list although Pillow knows them: formats that start another program (EPS) or hold no picture of their own.
 _FORMATS = (
@@ -47,10 +49,12 @@ _CONTAINERS = (
     "webp",
 )
 NEVER_CONTAINERS = frozenset(
-    "applehttp bluray concat concatf dash dvdvideo hls image2 imf lavfi pls rtp rtsp sap sdp vapoursynth vobsub "
-    "webm_dash_manifest".split()
+    {"applehttp", "bluray", "concat", "concatf", "dash", "dvdvideo", "hls", "image2", "imf", "lavfi", "pls", "rtp"}
+    | {"rtsp", "sap", "sdp", "vapoursynth", "vobsub", "webm_dash_manifest"}
 )
 """What looks like a container to FFmpeg, but makes it open the files, devices or addresses that it names."""
+
+_LEAST = {"max_redirects": 0}  # the least value that makes sense; 1 for the other whole numbers
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class MediaPolicy:
 
     A refusal is a `MediaRefusedError` if the source is not allowed, and a `MediaLimitError`, which names the field, if
     it is too large. Limits are checked from headers, before memory is taken. The defaults below are those of
-    `MediaPolicy()`, and of `strict()` if it has another. Raises ValueError for values that make no sense.
+    `MediaPolicy()`, and of `strict()` if it has another. Raises ValueError for
+    values that make no sense, and TypeError for those of another type, by the field's name.
     """
 
     max_bytes: int = 1 << 30
@@ -91,18 +96,23 @@ class MediaPolicy:
     allow_urls: bool = True
     """Whether http(s) URLs are fetched: True, strict False."""
     allowed_domains: tuple[str, ...] | None = None
-    """Hosts that may be fetched from; a domain includes its subdomains. None, the default, is any. Other hosts are
-    refused, also those that a redirect leads to."""
+    """Names or addresses of hosts that may be fetched from, without scheme and port; a domain includes its subdomains.
+    None, the default, is any. Other hosts are refused, also those that a redirect leads to."""
     allow_private_addresses: bool = True
     """Whether URLs may lead to addresses that are not public (this machine, its network): True, strict False. With
     False every host is resolved once, refused unless all its addresses are public, and connected to at the address that
     was checked, again for each redirect; proxies set in the environment are not used."""
+    allowed_ports: tuple[int, ...] | range | None = None
+    """Ports that URLs may name or redirect to; others are refused. None, the default, is any, but 80 and 443 only if
+    `allow_private_addresses` is False; `range(1, 65536)` is any in both cases."""
     max_redirects: int = 20
     """Redirects of one URL: 20, strict 3. The next one is refused."""
     connect_timeout: float = 10.0
-    """Seconds for one connection to a URL's host: 10, strict 3. After them it is a `MediaFetchError`."""
+    """Seconds for one connection to a URL's host, its name and TLS included: 10, strict 3. After them it is a
+    `MediaFetchError`."""
     total_timeout: float = 120.0
-    """Seconds for one URL in all, redirects included: 120, strict 10. After them it is a `MediaFetchError`."""
+    """Seconds for one URL in all, from its host's name to the last byte, redirects included: 120, strict 10. After them
+    it is a `MediaFetchError`, however slowly bytes still come."""
     max_frames: int = 512
     """Frames of one clip that may be taken by one call: 512, strict 64. A sampler that takes more is refused."""
     max_clip_bytes: int = 4 << 30
@@ -122,16 +132,12 @@ class MediaPolicy:
     is refused at that moment."""
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_side", "max_output_bytes", "max_clip_bytes", "connect_timeout", "total_timeout"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"MediaPolicy.{name} must be positive, got {getattr(self, name)!r}")
-        if self.reduced_edge is not None and self.reduced_edge < 1:
-            raise ValueError(f"MediaPolicy.reduced_edge must be positive or None, got {self.reduced_edge!r}")
+        for field in fields(self):
+            value = checked(field.name, str(field.type), getattr(self, field.name), least=_LEAST.get(field.name, 1))
+            object.__setattr__(self, field.name, value)
         never = sorted(NEVER_CONTAINERS.intersection(self.containers))
         if never:
             raise ValueError(f"MediaPolicy.containers cannot hold {never[0]!r}: such a file makes FFmpeg open others")
-        if self.max_redirects < 0:
-            raise ValueError(f"MediaPolicy.max_redirects must not be negative, got {self.max_redirects!r}")
 
     @classmethod
     def strict(cls, **changes: Any) -> MediaPolicy:

@@ -54,11 +54,12 @@ def open_stream(
 class VideoReader:
     """Metadata of a video, and the frames of it that are asked for.
 
-    `source` is a path, URL, data URI, base64 string, bytes or a binary file; the stream that FFmpeg calls best is
-    read, never a cover. `rotate` turns frames as the display matrix of the stream says (multiples of 90°). Pixels that are not square stay as they
-    are stored, as in Transformers: the model squares every frame, so stretching it first would only blur it;
-    `sample_aspect_ratio` tells their shape to whoever shows frames to people. `threads` bounds how many threads decode
-    and convert. Raises a `MediaError` for what is no video, is encrypted, is broken beyond use, or exceeds `policy`.
+    `source` is a path, URL, data URI, base64 string, bytes or a binary file; the stream that FFmpeg calls best is read,
+    never an attached picture. `rotate` turns frames as the display matrix of the stream says (multiples of 90°). Pixels
+    that are not square stay as they are stored, as in Transformers: the model squares every frame, so stretching it
+    first would only blur it; `sample_aspect_ratio` tells their shape to whoever shows frames to people. `threads`
+    bounds how many threads decode and convert. Raises a `MediaError` for what is no video, is encrypted, is broken
+    beyond use, or exceeds `policy`.
     """
 
     def __init__(
@@ -343,6 +344,7 @@ class _Filled:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._frames: npt.NDArray[np.uint8] | None = None
 
     def begin(self, indices: npt.ArrayLike) -> None:
         """Expect frames of these indices; what came before counts no longer."""

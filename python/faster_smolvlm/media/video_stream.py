@@ -31,7 +31,7 @@ class VideoStream:
 
     backend = "pyav"
     clock_of_each = False
-    """Whether the deadline begins anew with each frame that is asked for; otherwise time at the caller's is not counted."""
+    """Whether the deadline begins anew with each frame asked for; otherwise only time at the caller is added."""
 
     def __init__(self, file: VideoFile, threads: int, held: int = 0, stop: threading.Event | None = None) -> None:
         self._file, self._held, self._stop = file, held, stop
@@ -171,14 +171,13 @@ class VideoStream:
         file, context = self._file, self.stream.codec_context
         if packet is not None and packet.size > _RAW * self.form.height * self.form.width + _EXTRAS:
             raise file.broken(f"holds a picture of {packet.size} bytes, more than its pixels")
+        failure: Exception | None = None
         try:
             frames: list[av.VideoFrame] = context.decode(packet)
         except MemoryError:
             raise file.broken("needs more memory to be decoded than there is") from None
         except Exception as error:  # PyAV raises anything
             frames, failure = [], error
-        else:
-            failure = None
         # What the decoder has refused to take memory for is above the limit too, and no frame tells.
         check_size(context.height, context.width, file.name, file.policy)
         for frame in frames:
@@ -220,4 +219,6 @@ class VideoStream:
         start = time.monotonic()
         yield index, frame
         now = time.monotonic()
-        self._deadline = now + self._file.policy.max_decode_seconds if self.clock_of_each else self._deadline + now - start
+        self._deadline = (
+            now + self._file.policy.max_decode_seconds if self.clock_of_each else self._deadline + now - start
+        )

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-
-import numpy as np
-import numpy.typing as npt
 
 from ..media import MediaError, MediaPolicy, load_image
 from ..media.kinds import is_source
@@ -15,11 +11,8 @@ from ..media.nesting import metadata_of
 from ..text import conversation
 
 if TYPE_CHECKING:
-    import av
-
     from ..media.kinds import Picture
     from ..media.nesting import Clip
-    from ..media.video import VideoReader
     from ..pixels.protocols import VideoProcessor
     from ..text.conversation import Conversation
 
@@ -101,8 +94,8 @@ def sample_clips(
         if is_source(clip):
             reader = VideoReader(clip, policy=policy, threads=videos.threads, rotate=True)
             sampler = videos.sampler(reader, frame_sampling=videos.frame_sampling, **limits)
-            decoded, metadata[index] = reader.read(sampler, partial(_rgb, reader))
-            frames.append(np.stack(decoded))
+            decoded, metadata[index] = reader.frames(sampler)
+            frames.append(decoded)
         else:
             frames.append(clip)
     return frames, {"do_sample_frames": False, "video_metadata": metadata}
@@ -115,10 +108,6 @@ def _picture(source: object, number: int, total: int, policy: MediaPolicy) -> Pi
         if total == 1:
             raise
         raise type(error)(f"picture {number}: {error}") from None
-
-
-def _rgb(reader: VideoReader, _: int, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-    return reader.to_rgb(frame)
 
 
 def _listed(media: object) -> Sequence[object]:
