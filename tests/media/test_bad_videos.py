@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from faster_smolvlm import SmolVLMVideoProcessor, _rust
-from faster_smolvlm.media import MediaDecodeError, MediaError, MediaLimitError, MediaPolicy
+from faster_smolvlm.media import MediaDecodeError, MediaError, MediaLimitError, MediaNotFoundError, MediaPolicy
 from faster_smolvlm.media.video import VideoReader, load_video
 
 from tests.helpers.clip_indices import at, few
@@ -162,7 +162,7 @@ def test_a_file_that_goes_away(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(MediaDecodeError, match=r"clip\.mp4"):
         reader.read(few, lambda _, frame: frame)
-    with pytest.raises(MediaDecodeError, match=r"clip\.mp4' cannot be opened"):
+    with pytest.raises(MediaNotFoundError, match=r"there is no file .*clip\.mp4' any more"):
         reader.file.open()
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .terminal import DEFAULT_MODEL, message_of, positive, printable, report
+from ..quoting import quoted
+from .terminal import DEFAULT_MODEL, message_of, positive, printable, report, text
 
 if TYPE_CHECKING:
     from ..vlm.answers import Result, Timings
@@ -32,7 +33,10 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, an http(s) URL or a data URI")
     parser.add_argument(
-        "-p", "--prompt", help=f"the question (default: {DEFAULT_PROMPT!r}, or {DEFAULT_CLIP_PROMPT!r} for a clip)"
+        "-p",
+        "--prompt",
+        type=text,
+        help=f"the question (default: {DEFAULT_PROMPT!r}, or {DEFAULT_CLIP_PROMPT!r} for a clip)",
     )
     parser.add_argument(
         "--model",
@@ -68,7 +72,8 @@ def _answer(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace
         raise
     except Exception as error:  # whatever is wrong with one picture, the others are answered
         message = message_of(error)
-        message = message if picture in message else f"{picture!r}: {message}"
+        label = quoted(picture)
+        message = message if label in message or (len(picture) < 200 and picture in message) else f"{label}: {message}"
         if options.json:
             print(json.dumps({"picture": picture, "error": message}), flush=True)
         report(message)
@@ -114,7 +119,8 @@ def _stream(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace
         several = len(options.pictures) > 1
         if several:
             count = f"[{number}/{len(options.pictures)}] " if sys.stdout.isatty() else ""
-            print(f"{count}{printable(picture)}: ", end="", flush=True)
+            name = picture if len(picture) <= 200 else quoted(picture)
+            print(f"{count}{printable(name)}: ", end="", flush=True)
         try:
             for piece in stream:
                 print(printable(piece), end="", flush=True)

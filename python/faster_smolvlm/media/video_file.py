@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from .errors import MediaDecodeError, MediaLimitError
+from .files import open_file
 from .kinds import MediaSource
 from .policy import MediaPolicy
 from .source import read_source
@@ -38,17 +39,12 @@ class VideoFile:
     def find(cls, source: MediaSource, policy: MediaPolicy) -> VideoFile:
         """Resolve a source; raises a `MediaError` if there is none or `policy` refuses it."""
         deadline = time.monotonic() + policy.max_decode_seconds
-        found = read_source(source, policy)
+        found = read_source(source, policy, "video")
         return cls(found.label, found.path, found.data, policy, deadline)
 
     def open(self) -> BinaryIO:
-        """Open the file, or the bytes, for reading; raises a `MediaDecodeError` if that is not possible."""
-        if self.path is None:
-            return io.BytesIO(self.data or b"")
-        try:
-            return open(self.path, "rb")
-        except OSError:
-            raise self.broken("cannot be opened for reading") from None
+        """Open the file, or the bytes, for reading; raises a `MediaError` if that is not possible."""
+        return io.BytesIO(self.data or b"") if self.path is None else open_file(self.path)
 
     def broken(self, problem: str) -> MediaDecodeError:
         """Return the error for a file that cannot be used."""

@@ -16,6 +16,7 @@ from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_option
 from ..checkpoint.weights import WeightFiles
 from ..generation.caller import warn_caller
 from ..generation.config import FILE_NAME, GenerationConfig
+from ..quoting import shown
 from ..unknown_names import check_names, parameters_of
 from .engine import NativeEngine, Progress
 from .frames import Float32, FrameEncoder
@@ -84,9 +85,9 @@ class NativeSmolVLM(FrameEncoder):
         start = time.perf_counter()
         check_names(cache_limits, CacheLimits.__annotations__, also_named=parameters_of(NativeSmolVLM))
         if dtype not in DTYPES[1:]:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
         if quantization not in (None, "int8"):
-            raise ValueError(f"quantization must be None or 'int8', got {quantization!r}.")
+            raise ValueError(f"quantization must be None or 'int8', got {shown(quantization)}.")
         if packed_cache_dir is not None and any(isinstance(part, tuple) for part in weights):
             raise ValueError("packed_cache_dir is for weights in files: leave it out for tensors in memory.")
         if num_threads is not None and num_threads < 1:
@@ -209,7 +210,7 @@ def _sizes(config: SmolVLMConfig, position_limit: int) -> ModelSizes:
     for name, given, expected in supported:
         if given != expected:
             raise ValueError(
-                f"The native engine has {name} = {expected!r} only, the config says {given!r}. "
+                f"The native engine has {name} = {expected!r} only, the config says {shown(given)}. "
                 "Use SmolVLMForConditionalGeneration, which needs torch, for this checkpoint."
             )
     # What may have another type was looked at above, or filled in by the configuration itself.
