@@ -77,8 +77,8 @@ class NativeSmolVLM(FrameEncoder):
         inputs become integers of 15 bits. `packed_cache_dir` keeps the packed weights in a file there (some hundred
         megabytes), from which later loads of the same files on the same kind of processor take them; `packed` says what
         became of it. The folder has to belong to this user (or to root) and to be closed to writes of others: one that
-        cannot be used costs a warning, and the weights are packed anew. `position_limit` bounds a sequence (default: what the config says),
-        `cache_limits` the memory, see `CacheLimits`.
+        cannot be used costs a warning, and the weights are packed anew. `position_limit` bounds a sequence (default:
+        what the config says), `cache_limits` the memory, see `CacheLimits`.
         Raises ValueError if tensors and config do not fit or a weight is NaN, OSError for files that cannot be read,
         MemoryError if the system does not give the memory.
         """
