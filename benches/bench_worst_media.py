@@ -24,6 +24,7 @@ from pathlib import Path
 from benches.timing import machine, table
 
 CPU_SECONDS, PEAK_BYTES = 2.0, 512_000_000
+PATIENCE = 40.0  # seconds for one file
 TABLES = {"picture": "benches.worst_pictures", "clip": "benches.worst_clips"}
 
 
@@ -72,7 +73,10 @@ def measure(kind: str, data: bytes) -> dict[str, object]:
         path = Path(folder, "worst")
         path.write_bytes(data)
         command = [sys.executable, "-m", "benches.bench_worst_media", "--read", kind, str(path)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            return {"seconds": PATIENCE, "cpu": PATIENCE, "peak": 0, "outcome": "no end"}
     if done.returncode:
         return {"seconds": 0.0, "cpu": 0.0, "peak": 0, "outcome": f"status {done.returncode}: {done.stderr[-300:]}"}
     result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])

@@ -201,11 +201,14 @@ def webp_with(name: bytes, data: bytes, count: int, flags: int = 0) -> bytes:
 
 def webp_of_noise(size: int, **options: object) -> bytes:
     """Return the largest WEBP of noise that fits."""
-    side, data = 6000, b""
-    while not data or len(data) > size:
-        data = saved(noise(side, side), "WEBP", method=0, **options)
-        side = side * 4 // 5
-    return data
+    for side in (5400, 4500, 3600, 2700, 1800):
+        try:
+            data = saved(noise(side, side), "WEBP", method=0, **options)
+        except ValueError:  # too much detail for the format
+            continue
+        if len(data) <= size:
+            return data
+    raise ValueError(f"no WEBP of noise has {size} bytes or less")
 
 
 def rotated(kind: str, side: int) -> bytes:
@@ -220,6 +223,7 @@ _ZIPPED = zlib.compress(bytes(1_000_000), 9)
 WORST: dict[str, Callable[[int], bytes]] = {
     "JPEG, empty scans to the last byte": jpeg_of_scans,
     "JPEG, 250 scans of 64 Mpx": partial(jpeg_of_scans, scans=238),
+    "JPEG, 250 scans of 30 Mpx": partial(jpeg_of_scans, side=5500, scans=238),
     "JPEG, 64 Mpx": lambda size: saved(grey(SIDE, "RGB"), "JPEG", quality=95, subsampling=0),
     "JPEG, 20 MB of noise": lambda size: saved(noise(3400, 3400), "JPEG", quality=90, subsampling=0)[:size],
     "JPEG, progressive 20 MB of noise": lambda size: saved(noise(3400, 3400), "JPEG", quality=90, progressive=True),
@@ -232,7 +236,7 @@ WORST: dict[str, Callable[[int], bytes]] = {
     "JPEG, EXIF whose tags overlap": partial(jpeg_with, lambda size: segment(0xE1, b"Exif\0\0" + exif_block(60_000))),
     "JPEG, joined EXIF whose tags overlap": partial(jpeg_with, exif_bomb_segments),
     "JPEG, fill bytes": partial(jpeg_with, lambda size: b"\xff" * size),
-    "JPEG, bytes between segments": partial(jpeg_with, lambda size: b"\0" * size),
+    "JPEG, bytes between segments": partial(jpeg_with, lambda size: segment(0xFE, b"") + b"\0" * (size - 4)),
     "JPEG, Photoshop resources": partial(
         jpeg_with, lambda size: segment(0xED, b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\0" * 5000) * (size // 60_018)
     ),

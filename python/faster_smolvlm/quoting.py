@@ -56,6 +56,8 @@ def _shown(value: object, depth: int) -> str:
         return f"the type {value.__name__}"
     if isinstance(value, Path):
         return quoted(str(value))
+    if kind.__name__ in ("dtype", "device", "layout"):  # of torch
+        return quoted(str(value))
     shape = getattr(value, "shape", None)
     item = getattr(value, "item", None)
     if shape == () and callable(item) and type(item()) in (bool, *_NUMBERS):  # a number of NumPy or torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
 import subprocess
@@ -182,6 +183,31 @@ def certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context
+
+
+def relay(connection: socket.socket) -> None:
+    """A proxy: connects to where CONNECT says, and hands bytes on in both directions."""
+    head = request(connection)
+    host, _, port = head.split()[1].decode().partition(":")
+    with socket.create_connection((host, int(port))) as other:
+        connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+        ways = {connection: other, other: connection}
+        while True:
+            for ready in select.select(list(ways), [], [])[0]:
+                data = ready.recv(65536)
+                if not data:
+                    return
+                ways[ready].sendall(data)
+
+
+def test_tls_through_a_proxy(certified: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = os.urandom(3 << 20)
+    with raw_server(answer_with(body(data)), certified) as server, raw_server(relay) as proxy:
+        url = f"https://localhost:{server.rpartition(':')[2]}/a.png"
+        monkeypatch.setenv("https_proxy", f"http://{proxy}")
+        for _ in range(2):
+            assert fetched(url) == data
+    transport.shared_transport.cache_clear()
 
 
 def test_tls(certified: ssl.SSLContext) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from .limits import check_bytes
 from .policy import MediaPolicy
 
 _LONGEST_PATH = 32_767  # characters; no system takes longer ones
+_PIECE = 1 << 20  # bytes read at once
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
 _DO_NOT_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _KINDS = {
@@ -68,10 +70,13 @@ def open_file(path: str) -> BinaryIO:
 
 
 def read_sizeless(path: str, limit: int) -> bytes:
-    """Return at most `limit` bytes of a file whose size the system gives as 0, as it does of those in /proc."""
+    """Return at most about `limit` bytes of a file whose size the system gives as 0, as it does of those in /proc."""
     try:
         with open_file(path) as file:
-            return file.read(limit) or b""  # None: nothing yet
+            content = io.BytesIO()
+            while content.tell() < limit and (piece := file.read(_PIECE)):  # None: nothing for now
+                content.write(piece)
+            return content.getvalue()
     except OSError as error:
         if isinstance(error, MediaError):
             raise

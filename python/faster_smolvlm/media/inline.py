@@ -8,7 +8,7 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from ..quoting import quoted
-from .errors import MediaNotFoundError
+from .errors import MediaLimitError, MediaNotFoundError
 from .limits import check_bytes
 from .policy import MediaPolicy
 
@@ -17,6 +17,9 @@ _IS_BASE64 = re.compile(r"(.*);\s*base64\s*", re.IGNORECASE | re.DOTALL)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _SHOWN = 40  # characters of the media type in messages
 _LONGEST_HEADER = 4096
+
+PEAK = 5
+"""Bytes that reading base64 takes at its peak for each character, beside the text itself."""
 
 
 def is_data_uri(text: str) -> bool:
@@ -52,6 +55,11 @@ def data_of_uri(uri: str, policy: MediaPolicy) -> tuple[str, bytes]:
 def decode_base64(text: str, label: str, policy: MediaPolicy) -> bytes | None:
     """Return the bytes of a base64 text, of either alphabet, with or without padding and blanks; None if it is none."""
     check_bytes(len(text) * 3 // 4, label, policy)
+    if len(text) * PEAK > policy.max_decode_bytes:
+        raise MediaLimitError(
+            f"{label} may take {len(text) * PEAK} bytes of memory to read, allowed are {policy.max_decode_bytes}; "
+            "raise MediaPolicy.max_decode_bytes to allow it"
+        )
     try:  # most texts are plain: one pass, no copy
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -78,6 +78,15 @@ class MediaPolicy:
     """Pixels (height × width) of one picture or frame: 64 million. PIL images, arrays and tensors count too."""
     max_side: int = 32_768
     """Pixels of the longer side of one picture or frame: 32,768. PIL images, arrays and tensors count too."""
+    max_scans: int = 256
+    """Scans of one JPEG: 256; an encoder writes a dozen. Each makes the decoder go over all coefficients again. More
+    are refused before any is decoded, also those of a JPEG inside a TIFF."""
+    max_decode_bytes: int = 4 << 30
+    """Bytes of memory that reading one picture may take at its peak, the encoded ones included: 4 GiB, strict 384 MiB.
+    Predicted from the header; a picture that may take more is refused before the memory is taken."""
+    decode_timeout: float = 60.0
+    """Seconds for opening and decoding one picture: 60, strict 1.5; `max_decode_seconds` says the same for clips. A
+    picture that takes longer is refused within half a second of that moment."""
     max_output_bytes: int = 1 << 30
     """Bytes of the float32 `pixel_values` that one call of a processor may return: 1 GiB. Calls that would return more
     are refused before the frames are made."""
@@ -92,7 +101,8 @@ class MediaPolicy:
     """Containers of clips, by FFmpeg's names ("mov" stands for MP4 too): 18 of them. Others are refused; to read raw
     YUV4MPEG, for example, add "yuv4mpegpipe". Playlists and whatever else names other files cannot be added."""
     allow_files: bool = True
-    """Whether paths are read: True, strict False. File objects that the caller opened count as bytes, not as paths."""
+    """Whether paths are read: True, strict False. File objects that the caller opened count as bytes, not as paths.
+    With False the disk is not asked: a text that may be a path gives one error, whether there is such a file or not."""
     allow_urls: bool = True
     """Whether http(s) URLs are fetched: True, strict False."""
     allowed_domains: tuple[str, ...] | None = None
@@ -128,8 +138,8 @@ class MediaPolicy:
     max_decoded_frames: int = 200_000
     """Frames that a clip may hold, counted by its packets: 200,000. Clips of more are refused while they are read."""
     max_decode_seconds: float = 60.0
-    """Seconds for reading and decoding one clip, a URL's fetching not counted: 60, strict 1. A clip that takes longer
-    is refused at that moment."""
+    """Seconds for reading and decoding one clip, a URL's fetching not counted: 60, strict 1; `decode_timeout` says the
+    same for pictures. A clip that takes longer is refused at that moment."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -148,6 +158,8 @@ class MediaPolicy:
         """
         base = cls(
             max_bytes=20 << 20,
+            max_decode_bytes=384 << 20,
+            decode_timeout=1.5,
             formats=("BMP", "GIF", "JPEG", "PNG", "WEBP"),
             allow_files=False,
             allow_urls=False,

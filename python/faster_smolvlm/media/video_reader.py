@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..quoting import shown
 from .clip_memory import threads_within
 from .kinds import MediaSource
 from .policy import MediaPolicy
@@ -299,7 +300,7 @@ class VideoReader:
         """Return the distinct indices, ascending."""
         file, total = self.file, self.metadata.total_num_frames
         if indices.ndim != 1 or len(indices) == 0 or not np.issubdtype(indices.dtype, np.integer):
-            raise ValueError(f"{file.name}: a sampler must return a list of frame indices, got {indices!r}")
+            raise ValueError(f"{file.name}: a sampler must return a list of frame indices, got {shown(indices)}")
         if len(indices) > file.policy.max_frames:
             raise file.limit(f"would give {len(indices)} frames (sample fewer by num_frames or fps)", "max_frames")
         distinct = [int(index) for index in np.unique(indices)]
