@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ...media.policy import MediaPolicy
-from ...pixels.sources import naming
 from .classes import is_accelerated
-from .reading import read_pillow
+
+if TYPE_CHECKING:
+    from ...media.policy import MediaPolicy
 
 
 class _Pipeline(Protocol):
@@ -33,6 +33,9 @@ def gated(preprocess: Callable[..., object]) -> Callable[..., object]:
 
 
 def _read(images: object, policy: MediaPolicy) -> object:
+    from ...pixels.sources import naming  # what makes pixels is imported when a class is made
+    from .reading import read_pillow
+
     if isinstance(images, str):
         return read_pillow(images, policy)
     if not isinstance(images, (list, tuple)):
