@@ -60,6 +60,9 @@ class VideoStream:
         self.stream.thread_type = "AUTO"
         self.height: int = self.stream.codec_context.height
         self.width: int = self.stream.codec_context.width
+        # codes of ITU-T H.273; 2 if the file does not say
+        self.transfer: int = int(self.stream.codec_context.color_trc)
+        self.matrix: int = int(self.stream.codec_context.colorspace)
         # width over height of a pixel; 1 if the file does not say
         self.sample_aspect_ratio = Fraction(self.stream.sample_aspect_ratio or 1)
         self.time_base: Fraction = self.stream.time_base

@@ -32,6 +32,7 @@ class WebpStream:
     backend = "pillow"
     time_base = Fraction(1, 1000)
     sample_aspect_ratio = Fraction(1)
+    transfer = matrix = 2  # not told
 
     def __init__(self, file: VideoFile) -> None:
         self._file = file
