@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import mimetypes
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from ..quoting import quoted
 from .terminal import DEFAULT_MODEL, message_of, positive, printable, report, text
 
 if TYPE_CHECKING:
+    from ..media.policy import MediaPolicy
     from ..vlm.answers import Result, Timings
     from ..vlm.smolvlm import SmolVLM
 
@@ -63,7 +63,7 @@ def _answer(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace
     """Print the answer about one picture, or report what is wrong with it; whether there was an answer."""
     try:
         if options.json:
-            prompt, asked = _question(picture, options)
+            prompt, asked = _question(picture, vlm.policy, options)
             result = vlm.generate(prompt, **asked)
             _print_json(picture, result, options.timings)
         else:
@@ -81,12 +81,19 @@ def _answer(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace
     return True
 
 
-def _question(source: str, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """Return the prompt and the arguments for a picture or a clip: its name or its data URI says which it is."""
-    kind = source[5:] if source.startswith("data:") else mimetypes.guess_type(source.partition("?")[0])[0] or ""
-    clip = kind.startswith("video/")
+def _question(source: str, policy: MediaPolicy, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Return the prompt and the arguments for a picture or a clip; its content says which it is.
+
+    Raises a `MediaError` if the source cannot be read. A URL is fetched here, once.
+    """
+    from ..media.sniff import is_clip
+    from ..media.source import read_source
+
+    found = read_source(source, policy, "picture or clip")
+    clip = is_clip(found, source)
     prompt = options.prompt or (DEFAULT_CLIP_PROMPT if clip else DEFAULT_PROMPT)
-    return prompt, {"videos" if clip else "images": [source], "max_new_tokens": options.max_new_tokens}
+    given = source if found.data is None else found.data
+    return prompt, {"videos" if clip else "images": [given], "max_new_tokens": options.max_new_tokens}
 
 
 def _load(name: str) -> SmolVLM:
@@ -114,7 +121,7 @@ def _progress(pictures: list[str]) -> Iterable[str]:
 
 def _stream(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace) -> None:
     """Print the answer piece by piece; among several pictures, behind the name of its own."""
-    prompt, asked = _question(picture, options)
+    prompt, asked = _question(picture, vlm.policy, options)
     with vlm.stream(prompt, **asked) as stream:
         several = len(options.pictures) > 1
         if several:

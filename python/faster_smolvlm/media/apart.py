@@ -25,7 +25,9 @@ _LONGEST = 1e6  # seconds, which timers can count
 _KNOWN = {name for name in vars(errors) if name.startswith("Media")}
 
 
-def decode_apart(source: Source, policy: MediaPolicy, deadline: float) -> PIL.Image.Image:
+def decode_apart(
+    source: Source, policy: MediaPolicy, deadline: float, reading: tuple[bool, str] = (True, "")
+) -> PIL.Image.Image:
     """Decode as `decode_image` does, in a child process that is ended at `deadline` (`time.monotonic` seconds).
 
     The child starts a fresh interpreter, so that threads of this process do not matter. It ends with this process.
@@ -37,7 +39,7 @@ def decode_apart(source: Source, policy: MediaPolicy, deadline: float) -> PIL.Im
         timer.daemon = True
         timer.start()
         try:
-            return _ask(child, source, policy, seconds)
+            return _ask(child, source, policy, seconds, reading)
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, errors.MediaError):
                 raise
@@ -68,14 +70,16 @@ def _start(label: str) -> subprocess.Popen[bytes]:
         ) from None
 
 
-def _ask(child: subprocess.Popen[bytes], source: Source, policy: MediaPolicy, seconds: float) -> PIL.Image.Image:
+def _ask(
+    child: subprocess.Popen[bytes], source: Source, policy: MediaPolicy, seconds: float, reading: tuple[bool, str]
+) -> PIL.Image.Image:
     from PIL import Image
 
     to_child, from_child = child.stdin, child.stdout
     if to_child is None or from_child is None:
         raise OSError
     fields = {name: getattr(policy, name) for name in (*_FIELDS, "formats")}
-    request = {"label": source.label, "path": source.path, "policy": fields, "seconds": seconds}
+    request = {"label": source.label, "path": source.path, "policy": fields, "seconds": seconds, "reading": reading}
     to_child.write(json.dumps(request).encode() + b"\n")
     to_child.write(source.data or b"")
     to_child.close()

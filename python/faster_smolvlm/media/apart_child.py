@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from .decode import decode_image
+from .decode import Reading, decode_image
 from .errors import MediaError
 from .policy import MediaPolicy
 from .source import Source
@@ -27,7 +27,7 @@ def main() -> None:
     path = request["path"]
     source = Source(request["label"], path, None if path else sys.stdin.buffer.read())
     try:
-        image = decode_image(source, policy, apart=False)
+        image = decode_image(source, policy, apart=False, reading=Reading(*request["reading"]))
     except MediaError as error:
         answer.write(json.dumps({"error": type(error).__name__, "message": str(error)}).encode() + b"\n")
     else:

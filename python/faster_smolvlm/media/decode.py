@@ -24,19 +24,45 @@ _IN_PYTHON = {"bmp_rle", "qoi", "ppm", "ppm_plain"}
 _JPEGS = ("JPEG", "MPO")
 
 
+class Reading(NamedTuple):
+    """What is read of a picture file, where readers differ."""
+
+    scale_greys: bool = True
+    """Whether greys of more than 8 bits are scaled to 8; without, Pillow clips them to 0..255."""
+    half: str = ""
+    """Of a PNG with 16 bits a sample: "upper" or "lower" for that byte of each sample (of LA, red is the upper and
+    green the lower one); "" for what the picture shows."""
+
+
+_AS_SHOWN = Reading()
+# Pillow's mode and raw mode that unpack one byte of each sample of 16 bits.
+_HALVES = {
+    "upper": {"I;16B": ("L", "L;16B"), "LA;16B": ("RGBA", "RGBA")},
+    "lower": {
+        "I;16B": ("L", "L;16"),
+        "LA;16B": ("RGBA", "RGBA"),
+        "RGB;16B": ("RGB", "RGB;16L"),
+        "RGBA;16B": ("RGBA", "RGBA;16L"),
+    },
+}
+
+
 class _Job(NamedTuple):
     label: str
     encoded: int
     policy: MediaPolicy
     deadline: float
     apart: bool
+    reading: Reading
 
 
 class _ApartError(Exception):
     """The picture has to be decoded by another process."""
 
 
-def decode_image(source: Source, policy: MediaPolicy, *, apart: bool = True) -> PIL.Image.Image:
+def decode_image(
+    source: Source, policy: MediaPolicy, *, apart: bool = True, reading: Reading = _AS_SHOWN
+) -> PIL.Image.Image:
     """Decode to an upright RGB picture, within `decode_timeout` from now.
 
     With `apart`, what may stay in one call for long is decoded in a child process. Raises a `MediaError`.
@@ -44,7 +70,7 @@ def decode_image(source: Source, policy: MediaPolicy, *, apart: bool = True) -> 
     deadline = time.monotonic() + policy.decode_timeout
     with source.open() as raw:
         file = ClockedFile(raw, deadline)
-        job = _Job(source.label, raw.seek(0, io.SEEK_END), policy, deadline, apart)
+        job = _Job(source.label, raw.seek(0, io.SEEK_END), policy, deadline, apart, reading)
         try:
             return _decode(file, job)
         except _ApartError:
@@ -59,7 +85,7 @@ def decode_image(source: Source, policy: MediaPolicy, *, apart: bool = True) -> 
             raise
     from .apart import decode_apart  # processes only for those who need them
 
-    return decode_apart(source, policy, deadline)
+    return decode_apart(source, policy, deadline, reading)
 
 
 def _out_of_time(label: str, policy: MediaPolicy) -> MediaLimitError:
@@ -78,9 +104,10 @@ def _decode(file: ClockedFile, job: _Job) -> PIL.Image.Image:
         try:
             _reduce(image, job.policy.reduced_edge)
             _check_cost(image, file, job)
+            _choose_half(image, job.reading.half)
             image.load()
             # Each step copies the picture, even if it changes nothing.
-            upright = eight_bit_grey(image, job.label)
+            upright = eight_bit_grey(image, job.label) if job.reading.scale_greys else image
             if upright.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 _check_memory(cost.peak_bytes(image, job.encoded, turned=True), job)
                 upright = ImageOps.exif_transpose(upright)
@@ -94,6 +121,15 @@ def _decode(file: ClockedFile, job: _Job) -> PIL.Image.Image:
             if file.expired:
                 raise OutOfTimeError from None
             raise MediaDecodeError(f"{job.label} is a broken or truncated {image.format} file") from None
+
+
+def _choose_half(image: PIL.Image.Image, half: str) -> None:
+    from PIL.ImageFile import ImageFile
+
+    if half and isinstance(image, ImageFile) and image.tile:
+        raw = str(image.tile[0].args)
+        image._mode, wanted = _HALVES[half].get(raw, (image.mode, raw))
+        image.tile = [tile._replace(args=wanted) for tile in image.tile]
 
 
 def _check_before_opening(file: ClockedFile, job: _Job) -> None:

@@ -75,9 +75,10 @@ class NativeSmolVLM(FrameEncoder):
         The memory of tensors must not be written during a call, and that of the embeddings is read by all later ones.
         `quantization="int8"` stores every weight matrix in 8 bits with a scale per output channel and 128 inputs; its
         inputs become integers of 15 bits. `packed_cache_dir` keeps the packed weights in a file there (some hundred
-        megabytes, trusted as the checkpoint is), from which later loads of the same files on the same kind of processor
-        take them; `packed` says what became of it. `position_limit` bounds a sequence (default: what the config says),
-        `cache_limits` the memory, see `CacheLimits`.
+        megabytes), from which later loads of the same files on the same kind of processor take them; `packed` says what
+        became of it. The folder has to belong to this user (or to root) and to be closed to writes of others: one that
+        cannot be used costs a warning, and the weights are packed anew. `position_limit` bounds a sequence (default:
+        what the config says), `cache_limits` the memory, see `CacheLimits`.
         Raises ValueError if tensors and config do not fit or a weight is NaN, OSError for files that cannot be read,
         MemoryError if the system does not give the memory.
         """
@@ -164,7 +165,8 @@ class NativeSmolVLM(FrameEncoder):
     def packed(self) -> str:
         """What became of the file of packed weights.
 
-        "off", "read", "written", "replaced" (it was damaged), or "failed" (it could not be written).
+        "off", "read", "written", "replaced" (it was damaged, made from other weights, or not safe to read), or "failed"
+        (it could not be written).
         """
         return self.rust.packed[0]
 

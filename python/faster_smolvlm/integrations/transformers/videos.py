@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ...pixels.settings import Reader
 from ...pixels.video_processing_smolvlm import SmolVLMVideoProcessor
 from . import pixels
-from .images import lanczos_is_bicubic
+from .gate import GateMixin
+from .images import inherited_class, lanczos_is_bicubic
 from .notes import say_once
 from .versions import UnsupportedTransformersError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     # The frames and the `VideoMetadata` of a clip; of a list of clips, all frames and all metadata.
     Fetched = tuple[object, object] | list[tuple[object, ...]]
 
-    class _Base:
+    class _Base(GateMixin):
         """What the mixin uses of Transformers' class that it stands before."""
 
         max_image_size: dict[str, int]
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
             self, video_url_or_urls: MediaSource | list[MediaSource], sample_indices_fn: Sampler | None = None
         ) -> Fetched: ...
 else:
-    _Base = object
+    _Base = GateMixin
 
 
 class VideoProcessorMixin(_Base):
@@ -40,7 +41,7 @@ class VideoProcessorMixin(_Base):
 
     def _preprocess(self, videos: list[torch.Tensor], **kwargs: object) -> BatchFeature:
         inherited = super()._preprocess
-        bicubic = lanczos_is_bicubic(type(self).__mro__[2])
+        bicubic = lanczos_is_bicubic(inherited_class(self))
         settings, reason = pixels.settings_for(kwargs, lanczos_is_bicubic=bicubic, reader=Reader.CLIPS)
         if not reason:
             reason = next(filter(None, map(_why_not, videos)), "")
@@ -67,7 +68,7 @@ class VideoProcessorMixin(_Base):
         from ...media.video import load_video
 
         frames, metadata = load_video(
-            video_url_or_urls, sample_indices_fn=sample_indices_fn, policy=pixels.OPEN_POLICY, rotate=True
+            video_url_or_urls, sample_indices_fn=sample_indices_fn, policy=self.media_policy, rotate=True
         )
         return frames, VideoMetadata(**metadata)
 
