@@ -76,20 +76,20 @@ class FrameConverter:
         """
         import av
 
-        target: dict[str, object] = {"format": "rgb24", "interpolation": "BICUBIC"}
-        if side is not None:
-            target.update(width=side, height=side, interpolation="AREA")
-        elif frame.interlaced_frame or _is_interpolated(frame):
+        if side is None and (frame.interlaced_frame or _is_interpolated(frame)):
             frame = _without_tags(frame)
         matrix = int(frame.colorspace)
         if matrix not in _MATRICES:
             frame.colorspace = _BT2020 if matrix == _BT2020_CONSTANT else _BT601
+        mapped: dict[str, int] = {}  # names that an older PyAV does not know
         if self._tone_map and frame.color_trc in _TRANSFERS:
             if frame.color_primaries == _UNKNOWN:
                 frame.color_primaries = _BT2020
-            target.update(dst_color_trc=_BT709, dst_color_primaries=_BT709)
+            mapped = {"dst_color_trc": _BT709, "dst_color_primaries": _BT709}
+        how = "BICUBIC" if side is None else "AREA"
         try:
-            rgb: npt.NDArray[np.uint8] = self._reformatter().reformat(frame, **target).to_ndarray()
+            converted = self._reformatter().reformat(frame, side, side, "rgb24", interpolation=how, **mapped)
+            rgb = np.asarray(converted.to_ndarray(), dtype=np.uint8)
         except (av.FFmpegError, OSError, ValueError):
             # The library's own words hold addresses.
             raise MediaDecodeError(f"frames of format {frame.format.name} cannot be converted to RGB") from None
