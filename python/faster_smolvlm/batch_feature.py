@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .quoting import shown
+
 if TYPE_CHECKING:
     import torch
 
@@ -54,9 +56,9 @@ class BatchFeature(UserDict[str, Any]):
                 self.data[key] = convert(value)
             except (ValueError, TypeError, RuntimeError) as error:
                 raise ValueError(
-                    f"Unable to convert output {key!r} to one {tensor_type!r} tensor: its items have different shapes "
-                    "or are no numbers. You should probably activate padding with 'padding=True' (text) or "
-                    "'do_pad=True' (pictures)."
+                    f"Unable to convert output {shown(key)} to one {shown(tensor_type)} tensor: its items have "
+                    "different shapes or are no numbers. You should probably activate padding with 'padding=True' "
+                    "(text) or 'do_pad=True' (pictures)."
                 ) from error
         return self
 
@@ -79,7 +81,7 @@ class BatchFeature(UserDict[str, Any]):
             elif isinstance(arg, (str, int, torch.device)):
                 device = arg
             else:
-                raise TypeError(f"expected a device or a dtype, got {arg!r}")
+                raise TypeError(f"expected a device or a dtype, got {shown(arg)}")
 
         def move(value: object) -> object:
             if isinstance(value, (list, tuple)):

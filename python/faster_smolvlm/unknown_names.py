@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Collection, Iterable
 from functools import cache
 
+from .quoting import shown
+
 # How similar an unknown name has to be to a known one to be taken for a misspelling of it.
 _MISSPELT = 0.8
 _NAMELESS = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -32,7 +34,7 @@ def unknown_name(name: str, known: Iterable[str], group: str = "", error: type[T
     """
     nearest = nearest_name(name, known)
     hint = f"; the nearest known one is {nearest!r}" if nearest else ""
-    return error(f"got an unexpected keyword argument {name!r}{group}: nothing here reads it{hint}")
+    return error(f"got an unexpected keyword argument {shown(name)}{group}: nothing here reads it{hint}")
 
 
 def check_names(

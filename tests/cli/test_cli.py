@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import mimetypes
 import os
 import signal
 import subprocess
@@ -13,8 +15,10 @@ from typing import Any
 
 import pytest
 from faster_smolvlm import __version__, cli
+from faster_smolvlm.media import fetch
 from PIL import Image, ImageDraw
 
+from tests.helpers.media_sources import served
 from tests.helpers.video_clips import write_clip
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
@@ -173,3 +177,36 @@ def test_a_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(capsys, tmp_path / "bad.mp4")
     assert status == 1
     assert "bad.mp4" in err
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "CLIP.TS", "clip.3gp", "clip", "clip.png"])
+def test_content_says_what_a_file_is(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its name, and whatever types the system knows."""
+    monkeypatch.setattr(mimetypes, "knownfiles", [])
+    monkeypatch.setattr(mimetypes, "_db", None)
+    suffix = Path(name).suffix.lower().replace(".png", ".mp4") or ".mp4"
+    path = write_clip(tmp_path / f"made{suffix}", frames=10).rename(tmp_path / "named.mp4")
+    _, expected, _ = run(capsys, path, "--json")
+    path = path.rename(tmp_path / name)
+    status, out, _ = run(capsys, path, "--json")
+    assert status == 0
+    answers = [json.loads(text) for text in (out, expected)]
+    assert answers[0]["text"] == answers[1]["text"]
+    uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    status, out, _ = run(capsys, uri, "--json")
+    assert json.loads(out)["text"] == answers[0]["text"]
+
+
+def test_a_picture_named_as_a_clip_and_a_url_that_is_fetched_once(
+    red: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(fetch, "fetch", lambda url, *rest, get=fetch.fetch: asked.append(url) or get(url, *rest))
+    _, expected, _ = run(capsys, red)
+    red.replace(tmp_path / "red.mp4")
+    assert run(capsys, tmp_path / "red.mp4")[:2] == (0, expected)
+    with served(tmp_path) as url:
+        assert run(capsys, f"{url}/red.mp4?as=clip")[:2] == (0, expected)
+    assert len(asked) == 1

@@ -59,6 +59,8 @@ ENCODED: dict[str, Make] = {
     "open file": lambda path: path.open("rb"),
     "zip member": _zip_member,
     "pipe": lambda path: Pipe(path.read_bytes()),
+    "row of a data set": lambda path: {"bytes": path.read_bytes(), "path": "name of another machine"},
+    "row with a path": lambda path: {"bytes": None, "path": str(path)},
 }
 
 PICTURES: dict[str, Callable[[np.ndarray], Any]] = {

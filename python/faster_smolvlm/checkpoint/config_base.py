@@ -9,6 +9,7 @@ import typing
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..quoting import shown
 from ..unknown_names import is_misspelt, unknown_name
 from .hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_options
 from .json_files import JsonObject, json_text, read_json
@@ -49,7 +50,7 @@ class PretrainedConfig:
         model_type = values.pop("model_type", None)
         if model_type is not None and model_type not in (self.model_type, *self.accepted_model_types):
             raise ValueError(
-                f"{type(self).__name__} got model_type {model_type!r}; it describes models of type "
+                f"{type(self).__name__} got model_type {shown(model_type)}; it describes models of type "
                 f"{' or '.join(map(repr, (self.model_type, *self.accepted_model_types)))}."
             )
         legacy_dtype = values.pop("torch_dtype", None)
@@ -70,7 +71,7 @@ class PretrainedConfig:
         for name, hint in self._hints.items():
             value = getattr(self, name)
             if _is_size(name, hint) and isinstance(value, int) and value < 1:
-                raise _field_error(name, ValueError(f"Field {name!r} expected a positive integer, got {value}"))
+                raise _field_error(name, ValueError(f"Field {shown(name)} expected a positive integer, got {value}"))
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "dtype" and value is not None:
@@ -78,7 +79,7 @@ class PretrainedConfig:
         hint = self._hints.get(name)
         if hint is not None and not _matches(value, hint):
             expected = hint.__name__ if isinstance(hint, type) else str(hint)
-            message = f"Field {name!r} expected {expected}, got {type(value).__name__} (value: {value!r})"
+            message = f"Field {shown(name)} expected {expected}, got {type(value).__name__} (value: {shown(value)})"
             raise _field_error(name, TypeError(message))
         super().__setattr__(name, value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ..quoting import shown
 from .config_base import PretrainedConfig, contradiction
 from .json_files import JsonObject
 
@@ -107,7 +108,7 @@ class SmolVLMTextConfig(PretrainedConfig):
                 f"Rotary positions turn pairs of values, but head_dim is {self.head_dim}: it must be even."
             )
         if not isinstance(self.rope_theta, (int, float)) or not self.rope_theta > 0:
-            raise contradiction(f"rope_theta must be a positive number, got {self.rope_theta!r}.")
+            raise contradiction(f"rope_theta must be a positive number, got {shown(self.rope_theta)}.")
         if not 0.0 <= self.initializer_range <= 1.0:
             raise contradiction(f"initializer_range must lie in 0 … 1, got {self.initializer_range}.")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from ..quoting import shown
 from ..unknown_names import check_names
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Checkpoint:
             return Path(hf_hub_download(self.name, filename, **self.options))
         except HFValidationError:
             raise OSError(
-                f"{self.name!r} is neither an existing directory nor a hub id of the form 'owner/name'. "
+                f"{shown(self.name)} is neither an existing directory nor a hub id of the form 'owner/name'. "
                 "Check the path, or pass the id of a repository."
             ) from None
         except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError: offline, and the file is not cached
@@ -82,19 +83,19 @@ class Checkpoint:
                 return None
             reason = "local_files_only=True" if self.options.get("local_files_only") else "no network, or offline mode"
             raise OSError(
-                f"Cannot load {filename!r} of {self.name!r}: it is not in the local cache and the hub was not reached "
-                f"({reason}). "
+                f"Cannot load {shown(filename)} of {shown(self.name)}: it is not in the local cache and the hub "
+                f"was not reached ({reason}). "
                 "Pass a local directory, or connect once so that the files are cached."
             ) from error
         except EntryNotFoundError:
             return None
         except RevisionNotFoundError:
             raise OSError(
-                f"The hub repository {self.name!r} has no revision {self.options.get('revision')!r}."
+                f"The hub repository {shown(self.name)} has no revision {self.options.get('revision')!r}."
             ) from None
         except RepositoryNotFoundError:
             raise OSError(
-                f"{self.name!r} is neither an existing directory nor a repository of the hub that you may read. "
+                f"{shown(self.name)} is neither an existing directory nor a repository of the hub that you may read. "
                 "Check the spelling; for a private or gated repository pass token=…"
             ) from None
 
@@ -102,7 +103,7 @@ class Checkpoint:
         """As `find`, but a missing file is an OSError that names it."""
         path = self.find(filename)
         if path is None:
-            raise OSError(f"{self.name!r} does not have a file named {filename!r}.")
+            raise OSError(f"{shown(self.name)} does not have a file named {shown(filename)}.")
         return path
 
     def _cached_without(self, filename: str) -> bool:
@@ -128,5 +129,5 @@ def checkpoint(name_or_dir: str | os.PathLike[str], **options: Unpack[HubOptions
     if name == DEMO:
         return Checkpoint(DEMO, Path(__file__).parents[1] / "demo")
     if os.path.exists(name):
-        raise OSError(f"{name!r} is a file; pass the directory of the checkpoint.")
+        raise OSError(f"{shown(name)} is a file; pass the directory of the checkpoint.")
     return Checkpoint(name, None, options)

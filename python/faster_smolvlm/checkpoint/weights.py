@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..quoting import shown
 from .hub import Checkpoint
 from .json_files import json_text, read_json
 
@@ -41,7 +42,7 @@ class WeightFiles:
             for tensor, shape, dtype in _header(path):
                 if tensor in self.entries:
                     raise OSError(
-                        f"The tensor {tensor!r} is in two files of {self.name!r}: {path.name!r} is one of them."
+                        f"The tensor {tensor!r} is in two files of {shown(self.name)}: {path.name!r} is one of them."
                     )
                 self.entries[tensor] = (path, shape, dtype)
 
@@ -63,7 +64,7 @@ class WeightFiles:
                 if not (prefix and _is_elsewhere(name, prefix)):
                     unexpected.append(name)
             elif target in found:
-                raise RuntimeError(f"{self.name!r} holds {target!r} twice: as {found[target]!r} and as {name!r}.")
+                raise RuntimeError(f"{shown(self.name)} holds {target!r} twice: as {found[target]!r} and as {name!r}.")
             else:
                 found[target] = name
         missing = [name for name in expected if name not in found and name not in optional]
@@ -83,7 +84,7 @@ class WeightFiles:
         ]
         if any(problems):
             raise RuntimeError(
-                f"The weights of {self.name!r} do not fit the model that its config describes.\n"
+                f"The weights of {shown(self.name)} do not fit the model that its config describes.\n"
                 + "\n".join(problem for problem in problems if problem)
                 + "\nCheck that config.json and the safetensors files belong to the same checkpoint."
             )
@@ -148,14 +149,14 @@ def _paths(files: Checkpoint) -> list[Path]:
         return [single]
     index = files.find(INDEX)
     if index is None:
-        raise OSError(f"{files.name!r} has neither {SINGLE!r} nor {INDEX!r}. Only safetensors files are read.")
+        raise OSError(f"{shown(files.name)} has neither {SINGLE!r} nor {INDEX!r}. Only safetensors files are read.")
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise OSError(f"{str(index)!r} has no 'weight_map' from tensor names to file names.")
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise OSError(f"{str(index)!r} names the shard {name!r}, which is no safetensors file beside it.")
+            raise OSError(f"{str(index)!r} names the shard {shown(name)}, which is no safetensors file beside it.")
     return [files.require(name) for name in names]
 
 
@@ -199,6 +200,6 @@ def torch_dtype(value: object) -> torch.dtype:
         return value
     name = str(value).removeprefix("torch.")
     if name not in FLOATS.values():
-        raise ValueError(f"dtype {value!r} is not supported; give 'auto' or one of {', '.join(FLOATS.values())}.")
+        raise ValueError(f"dtype {shown(value)} is not supported; give 'auto' or one of {', '.join(FLOATS.values())}.")
     dtype: torch.dtype = getattr(torch, name)
     return dtype

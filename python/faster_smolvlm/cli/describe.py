@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import mimetypes
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .terminal import DEFAULT_MODEL, message_of, positive, printable, report
+from ..quoting import quoted
+from .terminal import DEFAULT_MODEL, message_of, positive, printable, report, text
 
 if TYPE_CHECKING:
+    from ..media.policy import MediaPolicy
     from ..vlm.answers import Result, Timings
     from ..vlm.smolvlm import SmolVLM
 
@@ -32,7 +33,10 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, an http(s) URL or a data URI")
     parser.add_argument(
-        "-p", "--prompt", help=f"the question (default: {DEFAULT_PROMPT!r}, or {DEFAULT_CLIP_PROMPT!r} for a clip)"
+        "-p",
+        "--prompt",
+        type=text,
+        help=f"the question (default: {DEFAULT_PROMPT!r}, or {DEFAULT_CLIP_PROMPT!r} for a clip)",
     )
     parser.add_argument(
         "--model",
@@ -59,7 +63,7 @@ def _answer(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace
     """Print the answer about one picture, or report what is wrong with it; whether there was an answer."""
     try:
         if options.json:
-            prompt, asked = _question(picture, options)
+            prompt, asked = _question(picture, vlm.policy, options)
             result = vlm.generate(prompt, **asked)
             _print_json(picture, result, options.timings)
         else:
@@ -68,7 +72,8 @@ def _answer(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace
         raise
     except Exception as error:  # whatever is wrong with one picture, the others are answered
         message = message_of(error)
-        message = message if picture in message else f"{picture!r}: {message}"
+        label = quoted(picture)
+        message = message if label in message or (len(picture) < 200 and picture in message) else f"{label}: {message}"
         if options.json:
             print(json.dumps({"picture": picture, "error": message}), flush=True)
         report(message)
@@ -76,12 +81,19 @@ def _answer(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace
     return True
 
 
-def _question(source: str, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """Return the prompt and the arguments for a picture or a clip: its name or its data URI says which it is."""
-    kind = source[5:] if source.startswith("data:") else mimetypes.guess_type(source.partition("?")[0])[0] or ""
-    clip = kind.startswith("video/")
+def _question(source: str, policy: MediaPolicy, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Return the prompt and the arguments for a picture or a clip; its content says which it is.
+
+    Raises a `MediaError` if the source cannot be read. A URL is fetched here, once.
+    """
+    from ..media.sniff import is_clip
+    from ..media.source import read_source
+
+    found = read_source(source, policy, "picture or clip")
+    clip = is_clip(found, source)
     prompt = options.prompt or (DEFAULT_CLIP_PROMPT if clip else DEFAULT_PROMPT)
-    return prompt, {"videos" if clip else "images": [source], "max_new_tokens": options.max_new_tokens}
+    given = source if found.data is None else found.data
+    return prompt, {"videos" if clip else "images": [given], "max_new_tokens": options.max_new_tokens}
 
 
 def _load(name: str) -> SmolVLM:
@@ -109,12 +121,13 @@ def _progress(pictures: list[str]) -> Iterable[str]:
 
 def _stream(vlm: SmolVLM, picture: str, number: int, options: argparse.Namespace) -> None:
     """Print the answer piece by piece; among several pictures, behind the name of its own."""
-    prompt, asked = _question(picture, options)
+    prompt, asked = _question(picture, vlm.policy, options)
     with vlm.stream(prompt, **asked) as stream:
         several = len(options.pictures) > 1
         if several:
             count = f"[{number}/{len(options.pictures)}] " if sys.stdout.isatty() else ""
-            print(f"{count}{printable(picture)}: ", end="", flush=True)
+            name = picture if len(picture) <= 200 else quoted(picture)
+            print(f"{count}{printable(name)}: ", end="", flush=True)
         try:
             for piece in stream:
                 print(printable(piece), end="", flush=True)

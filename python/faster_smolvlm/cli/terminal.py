@@ -5,18 +5,30 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..quoting import shown
+from ..text.well_formed import check_text
+
 DEFAULT_MODEL = "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"
 
 
-def positive(text: str) -> int:
+def positive(given: str) -> int:
     """Read a whole number above 0, as argparse wants it."""
     try:
-        value = int(text)
+        value = int(given)
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {shown(given)}")
     return value
+
+
+def text(given: str) -> str:
+    """Read a text, as argparse wants it: bytes that the locale could not read are no text."""
+    try:
+        check_text(given, "it")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; is the locale (LC_ALL, LANG) that of the terminal?") from None
+    return given
 
 
 def message_of(error: BaseException) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from ..quoting import shown
+
 ENGINE_VARIABLE = "FASTER_SMOLVLM_ENGINE"
 """The environment variable that forces "native" or "torch" on a CPU."""
 
@@ -27,5 +29,5 @@ def forced_engine(engine: str | None = None) -> str | None:
     """
     name, source = (engine, "engine") if engine is not None else (os.environ.get(ENGINE_VARIABLE), ENGINE_VARIABLE)
     if name not in (None, "", "native", "torch"):
-        raise ValueError(f"{source} has to be native or torch, got {name!r}")
+        raise ValueError(f"{source} has to be native or torch, got {shown(name)}")
     return name or None

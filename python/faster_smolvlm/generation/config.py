@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..checkpoint.hub import HubOptions, checkpoint
 from ..checkpoint.json_files import json_text, read_json
+from ..quoting import shown
 from ..unknown_names import UnknownSettingError, check_names
 from .caller import warn_caller
 
@@ -188,7 +189,7 @@ class GenerationConfig:
         for name, value in self.extra.items():
             if name in _OFF and value not in _OFF[name]:
                 raise NotImplementedError(
-                    f"generate(): {name}={value!r} is not supported. Leave it out, or pass a callable in "
+                    f"generate(): {name}={shown(value)} is not supported. Leave it out, or pass a callable in "
                     "logits_processor= or stopping_criteria= that does the same."
                 )
         for name, at_least in _AT_LEAST.items():
@@ -258,7 +259,7 @@ def _from_foreign(given: object) -> GenerationConfig:
 
 def _check_count(name: str, value: object, at_least: int) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < at_least):
-        raise ValueError(f"`{name}` has to be an integer of at least {at_least}, but is {value!r}.")
+        raise ValueError(f"`{name}` has to be an integer of at least {at_least}, but is {shown(value)}.")
 
 
 def lengths(config: GenerationConfig, *, prompt_length: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from ..quoting import shown
 from . import arrays
 from .arrays import Array
 from .config import GenerationConfig
@@ -21,19 +22,19 @@ LogitsProcessor: TypeAlias = Callable[[Array, Array], Array]
 def _positive(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         hint = " For greedy decoding set do_sample=False." if name == "temperature" and value == 0 else ""
-        raise ValueError(f"`{name}` has to be a strictly positive float, but is {value!r}.{hint}")
+        raise ValueError(f"`{name}` has to be a strictly positive float, but is {shown(value)}.{hint}")
     return float(value)
 
 
 def _positive_int(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ValueError(f"`{name}` has to be a strictly positive integer, but is {value!r}.")
+        raise ValueError(f"`{name}` has to be a strictly positive integer, but is {shown(value)}.")
     return value
 
 
 def _fraction(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError(f"`{name}` has to be a number between 0 and 1, but is {value!r}.")
+        raise ValueError(f"`{name}` has to be a number between 0 and 1, but is {shown(value)}.")
     return float(value)
 
 

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
+from ..quoting import shown
+from ..text.well_formed import check_text
 from .arrays import Array
 from .config import GenerationConfig
 from .token_bytes import TokenBytes
 
-FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
+FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error"]
 StoppingCriterion: TypeAlias = Callable[..., object]
 
 
@@ -22,7 +24,9 @@ class StopStrings:
 
     def __init__(self, strings: Sequence[str], tokens: TokenBytes) -> None:
         if not strings or not all(isinstance(string, str) and string for string in strings):
-            raise ValueError(f"`stop_strings` has to be a non-empty string or a list of them, but is {strings!r}.")
+            raise ValueError(f"`stop_strings` has to be a non-empty string or a list of them, but is {shown(strings)}.")
+        for number, string in enumerate(strings):
+            check_text(string, f"`stop_strings`, entry {number},")
         self._strings = [string.encode() for string in strings]
         self._tokens = tokens
         self.longest = max(map(len, self._strings))

@@ -35,7 +35,7 @@ class MediaLimitError(MediaError):
 
 
 class MediaRefusedError(MediaError, PermissionError):
-    """A source that the policy does not allow."""
+    """A source that the policy does not allow, or a file that the system does not let this user read."""
 
     def __str__(self) -> str:
         return str(self.args[0])

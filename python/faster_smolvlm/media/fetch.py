@@ -1,23 +1,24 @@
-"""Fetching over http(s) within limits: bytes, time, redirects, domains and addresses."""
+"""Fetching over http(s) within limits: bytes, time, redirects, domains, ports and addresses."""
 
 from __future__ import annotations
 
 import ipaddress
-import re
-import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from .errors import MediaFetchError, MediaLimitError, MediaRefusedError
-from .limits import check_bytes, url_label
+import httpcore2
+import httpx2
+
+from .body import read_body
+from .errors import MediaError, MediaFetchError, MediaLimitError, MediaRefusedError
+from .lookup import UnknownHostError
+from .network import AddressRefusedError
 from .policy import MediaPolicy
+from .transport import shared_transport
+from .urls import InvalidURLError, host_name, joined, parse_url, scheme_of
 
-if TYPE_CHECKING:
-    import httpx2
-
-
-# URL parsers disagree on backslashes, blanks and control characters.
-_AMBIGUOUS = re.compile(r"[\\\s\x00-\x20\x7f]")
+_PUBLIC_PORTS = (80, 443)
+_HEADERS = {"User-Agent": "faster-smolvlm", "Accept": "*/*", "Accept-Encoding": "gzip, deflate"}
 
 
 def fetch(url: str, label: str, policy: MediaPolicy) -> bytes:
@@ -26,99 +27,90 @@ def fetch(url: str, label: str, policy: MediaPolicy) -> bytes:
     Every redirect passes the same checks as the first request. Raises MediaRefusedError, MediaLimitError or
     MediaFetchError.
     """
-    import httpx2
-
+    if not policy.allow_urls:
+        raise MediaRefusedError(f"{label}: URLs are not allowed; set MediaPolicy.allow_urls=True to fetch them")
     deadline = time.monotonic() + policy.total_timeout
-    timeout = httpx2.Timeout(policy.total_timeout, connect=policy.connect_timeout)
-    # Through a proxy the address would be resolved elsewhere, after the check.
-    with httpx2.Client(timeout=timeout, trust_env=policy.allow_private_addresses, follow_redirects=False) as client:
-        for _ in range(policy.max_redirects + 1):
-            try:
-                if _AMBIGUOUS.search(url):
-                    raise MediaFetchError(f"{label} is not a valid URL")
-                request = _request(client, httpx2.URL(url), label, policy)
-                response = client.send(request, stream=True)
-                try:
-                    if not response.has_redirect_location:
-                        return _body(response, label, deadline, policy)
-                    url = str(httpx2.URL(url).join(response.headers["location"]))
-                finally:
-                    response.close()
-            except httpx2.InvalidURL:
-                raise MediaFetchError(f"{label} is not a valid URL") from None
-            except httpx2.TimeoutException:
-                raise MediaFetchError(f"{label} did not answer in time{_time_limits(policy)}") from None
-            except httpx2.HTTPError as error:
-                raise MediaFetchError(f"{label} could not be fetched ({type(error).__name__})") from None
-            if time.monotonic() > deadline:
-                raise MediaFetchError(f"{label} did not answer in time{_time_limits(policy)}")
+    transport = shared_transport(not policy.allow_private_addresses)
+    try:
+        # A client of its own: cookies of one fetch are not shown to the next.
+        with httpx2.Client(transport=transport, trust_env=False, headers=_HEADERS) as client:
+            return _follow(client, url, label, deadline, policy)
+    except MediaError:
+        raise
+    except InvalidURLError as error:
+        raise MediaFetchError(f"{label} {error}") from None
+    except UnknownHostError:
+        raise MediaFetchError(f"{label}: its host is not known") from None
+    except AddressRefusedError:
+        raise MediaRefusedError(
+            f"{label}: its host has an address that is not public; "
+            "set MediaPolicy.allow_private_addresses=True to fetch from it"
+        ) from None
+    except httpcore2.TimeoutException:
+        raise MediaFetchError(
+            f"{label} did not answer in time ({policy.connect_timeout:g} s to connect, {policy.total_timeout:g} s in "
+            "all); raise MediaPolicy.connect_timeout or MediaPolicy.total_timeout to wait longer"
+        ) from None
+    except Exception as error:  # what a library raises for what a server sends is not all listed
+        raise MediaFetchError(f"{label} could not be fetched ({type(error).__name__})") from None
+
+
+def _follow(client: httpx2.Client, url: str, label: str, deadline: float, policy: MediaPolicy) -> bytes:
+    for _ in range(policy.max_redirects + 1):
+        target = parse_url(url)
+        _check_target(target, label, policy)
+        response = _send(client, target, deadline, policy)
+        try:
+            if not response.has_redirect_location:
+                return read_body(response, label, policy)
+            url = joined(str(target), response.headers["location"])
+        finally:
+            response.close()
+        if scheme_of(url) not in ("http", "https"):
+            raise MediaRefusedError(f"{label} leads to a URL of another kind; only http:// and https:// are fetched")
     raise MediaLimitError(
         f"{label} redirects more than {policy.max_redirects} times; raise MediaPolicy.max_redirects to allow it"
     )
 
 
-def _request(client: httpx2.Client, url: httpx2.URL, label: str, policy: MediaPolicy) -> httpx2.Request:
-    """Return a request that the policy allows; to the address that was checked, if private ones are refused."""
-    if not policy.allow_urls:
-        raise MediaRefusedError(f"{label}: URLs are not allowed; set MediaPolicy.allow_urls=True to fetch them")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise MediaRefusedError(f"{label} leads to {url_label(str(url))}; only http:// and https:// are fetched")
-    host = url.host.rstrip(".").lower()
-    if policy.allowed_domains is not None and not any(
-        host == domain.lower() or host.endswith(f".{domain.lower()}") for domain in policy.allowed_domains
-    ):
+def _check_target(url: httpx2.URL, label: str, policy: MediaPolicy) -> None:
+    """Refuse hosts and ports that the policy does not allow; the address is checked when it is connected to."""
+    host = url.raw_host.decode("ascii")
+    if policy.allowed_domains is not None and not any(_inside(host, domain) for domain in policy.allowed_domains):
         raise MediaRefusedError(f"{label}: the domain {host!r} is not in MediaPolicy.allowed_domains")
-    if policy.allow_private_addresses:
-        return client.build_request("GET", url)
-    address = _public_address(host, url.port or (443 if url.scheme == "https" else 80), label)
-    headers = {"Host": url.netloc.decode("ascii")}
-    extensions = {"sni_hostname": host}
-    return client.build_request("GET", url.copy_with(host=address), headers=headers, extensions=extensions)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    ports = policy.allowed_ports
+    if ports is None and not policy.allow_private_addresses:
+        ports = _PUBLIC_PORTS
+    if ports is not None and port not in ports:
+        raise MediaRefusedError(f"{label}: the port {port} is not in MediaPolicy.allowed_ports")
 
 
-def _public_address(host: str, port: int, label: str) -> str:
-    """Return one address of the host; raises MediaRefusedError unless all of them are public."""
+def _inside(host: str, domain: str) -> bool:
+    """Whether `domain` is the host, or a domain around it."""
+    if ":" in domain:
+        return ":" in host and ipaddress.IPv6Address(host) == ipaddress.IPv6Address(domain.strip("[]"))
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError:
-        raise MediaFetchError(f"{label}: the host {host!r} is not known") from None
-    addresses = [str(entry[4][0]) for entry in found]
-    for address in addresses:
-        if not _is_public(ipaddress.ip_address(address.split("%")[0])):
-            raise MediaRefusedError(
-                f"{label}: the host {host!r} has an address that is not public; "
-                "set MediaPolicy.allow_private_addresses=True to fetch from it"
-            )
-    return addresses[0]
+        domain = host_name(domain.lstrip("."))
+    except InvalidURLError:
+        return False
+    return host == domain or host.endswith(f".{domain}")
 
 
-def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-    if inner is not None:
-        return _is_public(inner)
-    # The translation prefix carries an IPv4 address that a gateway would connect to.
-    if address in _NAT64:
-        return _is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-    return address.is_global and not address.is_multicast
+def _send(client: httpx2.Client, url: httpx2.URL, deadline: float, policy: MediaPolicy) -> httpx2.Response:
+    """Send a request; again if it went over a kept connection, which the server may have closed meanwhile."""
+    connected = False
 
+    def trace(event: str, _: Mapping[str, object]) -> None:
+        nonlocal connected
+        connected = connected or event.endswith("connect_tcp.started")
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
-def _body(response: httpx2.Response, label: str, deadline: float, policy: MediaPolicy) -> bytes:
-    if response.status_code >= 400:
-        raise MediaFetchError(f"{label} answered with status {response.status_code}")
-    declared = response.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit():
-        check_bytes(int(declared), label, policy)
-    body = bytearray()
-    for chunk in response.iter_bytes(1 << 16):
-        body += chunk
-        check_bytes(len(body), label, policy)
-        if time.monotonic() > deadline:
-            raise MediaFetchError(f"{label} took too long{_time_limits(policy)}")
-    return bytes(body)
-
-
-def _time_limits(policy: MediaPolicy) -> str:
-    return f" ({policy.connect_timeout} s to connect, {policy.total_timeout} s in all; see MediaPolicy)"
+    while True:
+        connect = min(deadline, time.monotonic() + policy.connect_timeout)
+        times = {"connect": connect, "read": deadline, "write": deadline}
+        request = client.build_request("GET", url, extensions={"timeout": times, "trace": trace})
+        try:
+            return client.send(request, stream=True)
+        except (httpcore2.NetworkError, httpcore2.RemoteProtocolError):
+            if connected:
+                raise

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import MediaDecodeError, MediaLimitError, MediaTypeError
+from .decode import decode_image
+from .errors import MediaDecodeError, MediaTypeError
 from .kinds import SOURCES, MediaSource, is_array, is_pil_image, is_source
 from .limits import check_array, check_size
 from .policy import MediaPolicy
-from .source import Source, read_source
+from .source import read_source
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -35,14 +35,25 @@ def load_image(source: object, policy: MediaPolicy | None = None) -> object:
     """Return a picture for `source`, checked against `policy`.
 
     A path, http(s) URL, data URI, base64 string, bytes-like object or binary file is decoded to an upright RGB
-    `PIL.Image.Image` (first frame, EXIF orientation applied, alpha dropped, 16-bit greys scaled to 8), as Transformers
-    does. A PIL image, NumPy array or torch tensor is returned as it is. Raises a `MediaError` that names the source.
+    `PIL.Image.Image` (first frame, EXIF orientation applied, alpha dropped), as Transformers does. Greys of 16 bits and
+    of unsigned 32 are scaled to 8; if the file does not say what is white (floating point, signed integers), it is
+    refused. Transformers' reader clips all of them to 0..255, as ``PIL.Image.open(…).convert("RGB")`` does.
+
+    A PIL image, NumPy array or torch tensor is returned as it is; a PIL image that is not decoded yet is, without the
+    limits on scans, time and memory, since its caller opened it. Raises a `MediaError` that names the source.
     """
     policy = policy or _DEFAULT
     if is_source(source):
         return decode_image(read_source(source, policy), policy)
     if is_pil_image(source):
-        check_size(source.size[1], source.size[0], f"PIL image (mode {source.mode})", policy)
+        label = f"PIL image (mode {source.mode})"
+        check_size(source.size[1], source.size[0], label, policy)
+        try:
+            source.load()
+        except MemoryError:
+            raise
+        except Exception:  # its file is read only now; decoders raise anything
+            raise MediaDecodeError(f"{label} cannot be decoded: its file is broken, truncated or closed") from None
         return source
     if is_array(source):
         if source.ndim >= 2:
@@ -63,71 +74,3 @@ def load_frames(sources: Sequence[object], policy: MediaPolicy) -> list[npt.NDAr
     if len({frame.shape for frame in frames}) > 1:
         raise ValueError(f"the frames of a video must have one size, got {sorted({f.shape[:2] for f in frames})}")
     return frames
-
-
-def decode_image(source: Source, policy: MediaPolicy) -> PIL.Image.Image:
-    """Decode to an upright RGB picture."""
-    from PIL import ExifTags, Image, ImageOps
-
-    with _open(source, policy) as image:
-        check_size(image.size[1], image.size[0], source.label, policy)
-        try:
-            _reduce(image, policy.reduced_edge)
-            image.load()
-            # Each step copies the picture, even if it changes nothing.
-            upright = _eight_bits(image)
-            if upright.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-                upright = ImageOps.exif_transpose(upright)
-            return upright if upright.mode == "RGB" else upright.convert("RGB")
-        except Image.DecompressionBombError:
-            raise _bomb(source.label) from None
-        except Exception:  # decoders raise anything; what they say may hold addresses
-            raise MediaDecodeError(f"{source.label} is a broken or truncated {image.format} file") from None
-
-
-def _reduce(image: PIL.Image.Image, edge: int | None) -> None:
-    """Let a JPEG decoder leave out what a picture of this longest edge does not show."""
-    if edge is None or image.format != "JPEG":
-        return
-    width, height = image.size
-    factor = next((factor for factor in (8, 4, 2) if max(width, height) >= factor * edge), 1)
-    if factor > 1:
-        image.draft(image.mode, (max(1, width // factor), max(1, height // factor)))
-
-
-def _open(source: Source, policy: MediaPolicy) -> PIL.Image.Image:
-    from PIL import Image
-
-    stream = io.BytesIO(source.data or b"") if source.path is None else source.path
-    Image.init()
-    formats = [name for name in policy.formats if name in Image.OPEN]
-    try:
-        return Image.open(stream, formats=formats)
-    except Image.DecompressionBombError:
-        raise _bomb(source.label) from None
-    except Exception:  # as above
-        raise MediaDecodeError(
-            f"{source.label} is not a picture, or not in an allowed format ({', '.join(formats)})"
-        ) from None
-
-
-def _bomb(label: str) -> MediaLimitError:
-    return MediaLimitError(
-        f"{label} has more pixels than Pillow allows; raise PIL.Image.MAX_IMAGE_PIXELS and MediaPolicy.max_pixels "
-        "to allow it"
-    )
-
-
-def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Scale 16-bit greys to 8 bits; Pillow's own conversion would clip nearly all of them to white."""
-    if not image.mode.startswith("I;16"):
-        return image
-    from PIL import Image
-
-    values = np.asarray(image).astype(np.uint32)
-    scaled = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    scaled.info, scaled.format = dict(image.info), image.format
-    exif = image.getexif()
-    if exif:
-        scaled.info["exif"] = exif.tobytes()
-    return scaled

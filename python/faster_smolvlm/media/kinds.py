@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     AnyArray: TypeAlias = npt.NDArray[np.generic] | torch.Tensor
     Picture: TypeAlias = PIL.Image.Image | AnyArray
 
+_RECORD = frozenset({"bytes", "path"})
 FIRST, LAST = "channels_first", "channels_last"
 
 
@@ -33,8 +35,9 @@ class BinaryFile(Protocol):
         """Return at most `size` bytes, none at the end."""
 
 
-MediaSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile
-"""What has to be read and decoded. A string is a path, an http(s) URL, a data URI or base64 text."""
+MediaSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Mapping[str, object]
+"""What has to be read and decoded. A string is a path, an http(s) URL, a data URI or base64 text; a mapping is a row of
+a data set as the library `datasets` stores it: `{"bytes": …, "path": …}`."""
 
 SOURCES = "path, http(s) URL, data URI, base64 string, bytes or binary file"
 """The same in words, for messages."""
@@ -42,7 +45,12 @@ SOURCES = "path, http(s) URL, data URI, base64 string, bytes or binary file"
 
 def is_source(value: object) -> TypeIs[MediaSource]:
     """Whether `value` has to be read and decoded before there are pixels."""
-    return isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview)) or is_file(value)
+    return isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview)) or is_file(value) or is_record(value)
+
+
+def is_record(value: object) -> TypeIs[Mapping[str, object]]:
+    """Whether `value` is a row of a data set: a mapping with `bytes`, `path` or both, and nothing else."""
+    return isinstance(value, Mapping) and 0 < len(value) <= len(_RECORD) and _RECORD.issuperset(value)
 
 
 def is_file(value: object) -> TypeIs[BinaryFile]:

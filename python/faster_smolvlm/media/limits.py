@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from ..quoting import quoted
 from .errors import MediaLimitError
 from .policy import MediaPolicy
 
-_LABEL_LENGTH = 200
+_LONGEST_URL = 65_536
 
 
 def check_bytes(size: int, label: str, policy: MediaPolicy) -> None:
@@ -40,13 +41,10 @@ def check_array(shape: tuple[int, ...], policy: MediaPolicy) -> None:
 
 def url_label(url: str) -> str:
     """Return a URL without user, password and query, cut to a readable length."""
+    if len(url) > _LONGEST_URL:  # what follows a cut may be the host, and what stands before it a password
+        return f"a URL of {len(url)} characters"
     try:
         parts = urlsplit(url)
         return quoted(f"{parts.scheme}://{parts.hostname or ''}{parts.path}")
     except ValueError:
         return "a malformed URL"
-
-
-def quoted(text: str) -> str:
-    """Quote a text for a message; its control characters are escaped, its length is bounded."""
-    return repr(text if len(text) <= _LABEL_LENGTH else text[:_LABEL_LENGTH] + "…")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _rust
+from ..quoting import shown
 from .video_metadata import VideoMetadata
 
 T = TypeVar("T")
@@ -104,5 +105,5 @@ class FrameSampling:
 
 def _positive(name: str, value: N) -> N:
     if not value > 0:
-        raise ValueError(f"{name} has to be above 0, got {value!r}")
+        raise ValueError(f"{name} has to be above 0, got {shown(value)}")
     return value

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import os
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import BinaryIO
 
+from ..quoting import quoted, shown
 from .errors import MediaDecodeError, MediaNotFoundError, MediaRefusedError, MediaTypeError
-from .kinds import SOURCES, BinaryFile, MediaSource, is_file
-from .limits import check_bytes, quoted, url_label
+from .files import check_file, open_file, read_sizeless, stat_of
+from .inline import data_of_uri, decode_base64, is_data_uri
+from .kinds import SOURCES, BinaryFile, MediaSource, is_file, is_record
+from .limits import check_bytes, url_label
 from .policy import MediaPolicy
+from .urls import is_url
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _CHUNK = 1 << 20  # bytes of one read of a file object: memory follows what it holds, not what is allowed
 
 
@@ -26,51 +28,100 @@ class Source:
     path: str | None = None
     data: bytes | None = None
 
+    def open(self) -> BinaryIO:
+        """Open it for reading; raises a `MediaError` if the file cannot be read any more."""
+        return io.BytesIO(self.data or b"") if self.path is None else open_file(self.path)
 
-def read_source(source: MediaSource, policy: MediaPolicy) -> Source:
-    """Turn a path, http(s) URL, data URI, base64 string, bytes or a binary file into a `Source`; URLs are fetched.
 
-    A file object is read from its beginning if it can seek, else from where it is. Raises a `MediaError` that says why
-    if the source cannot be read or is not allowed.
+def read_source(source: MediaSource, policy: MediaPolicy, kind: str = "image") -> Source:
+    """Turn what a caller may write for a picture or a clip into a `Source`; URLs are fetched.
+
+    That is a path, http(s) URL, data URI, base64 string, bytes, a binary file or a row of a data set, a mapping whose
+    `bytes` count, or if they are None the file or URL at its `path`.
+
+    A file object is read from its beginning if it can seek, else from where it is. `kind` is what the source should
+    hold, for messages. Raises a `MediaError` that says why if the source cannot be read or is not allowed.
     """
+    found = _read(source, policy, kind)
+    if found.path is None and not found.data:
+        raise MediaDecodeError(f"{found.label}: the source is empty, there are no bytes to decode")
+    return found
+
+
+def _read(source: MediaSource, policy: MediaPolicy, kind: str) -> Source:
     if isinstance(source, (bytes, bytearray, memoryview)):
         size = memoryview(source).nbytes
         check_bytes(size, f"{size} bytes", policy)
         return Source(f"{size} bytes", data=bytes(source))
     if isinstance(source, os.PathLike):
-        return _path(os.fsdecode(source), policy)
+        return _path_object(source, policy, kind)
+    if is_record(source):
+        return _record(source, policy, kind)
     if is_file(source):
         return _file_object(source, policy)
     if not isinstance(source, str):
-        raise MediaTypeError(f"expected a {SOURCES}, got {type(source)!r}")
-    if source.startswith(("http://", "https://")):
+        raise MediaTypeError(f"expected a {SOURCES}, got {shown(source)}")
+    if is_url(source):
         from .fetch import fetch  # sockets only for those who need them
 
         label = url_label(source)
         return Source(label, data=fetch(source, label, policy))
-    if source.startswith("data:"):
-        return _data_uri(source, policy)
-    if os.path.exists(source):
-        return _path(source, policy)
-    data = _bare_base64(source, policy)
-    if data is None:
-        raise MediaNotFoundError(
-            f"Incorrect image source: {quoted(source)} is no existing file, no http:// or https:// URL, no data URI "
-            "and no base64 string. Check the path."
-        )
-    return Source(f"base64 string of {len(source)} characters", data=data)
+    if is_data_uri(source):
+        label, data = data_of_uri(source, policy)
+        return Source(label, data=data)
+    return _path_or_base64(source, policy, kind)
 
 
-def _path(path: str, policy: MediaPolicy) -> Source:
-    label = quoted(path)
+def _path_or_base64(text: str, policy: MediaPolicy, kind: str) -> Source:
+    # Where paths are not allowed the disk is not asked: the answer would tell which files there are.
+    found = stat_of(text) if policy.allow_files and text else None
+    if found is not None:
+        return _path(text, found, policy, kind)
+    label = f"base64 string of {len(text)} characters"
+    data = decode_base64(text, label, policy) if text else None
+    if data is not None:
+        return Source(label, data=data)
     if not policy.allow_files:
-        raise MediaRefusedError(f"{label}: local files are not allowed; set MediaPolicy.allow_files=True to read them")
-    if os.path.isdir(path):
-        raise MediaNotFoundError(f"Incorrect image source: {label} is a directory; pass the path of a file.")
-    if not os.path.isfile(path):
-        raise MediaNotFoundError(f"Incorrect image source: there is no file {label}.")
-    check_bytes(os.path.getsize(path), label, policy)
-    return Source(label, path=path)
+        raise MediaRefusedError(
+            f"Incorrect {kind} source: {quoted(text)} is no http:// or https:// URL, no data URI and no base64 string, "
+            "and local files are not allowed; set MediaPolicy.allow_files=True to read them"
+        )
+    raise MediaNotFoundError(
+        f"Incorrect {kind} source: {quoted(text)} is no existing file, no http:// or https:// URL, no data URI "
+        "and no base64 string. Check the path."
+    )
+
+
+def _record(record: Mapping[str, object], policy: MediaPolicy, kind: str) -> Source:
+    """Read a row of a data set: its `bytes`, and if those are None the file or URL at its `path`."""
+    inner = record.get("path") if record.get("bytes") is None else record["bytes"]
+    if not isinstance(inner, (str, os.PathLike, bytes, bytearray, memoryview)):
+        raise MediaTypeError(
+            f"a picture or clip with 'bytes' and 'path' needs bytes or a path, got bytes={shown(record.get('bytes'))}, "
+            f"path={shown(record.get('path'))}"
+        )
+    return _read(inner, policy, kind)
+
+
+def _path_object(source: os.PathLike[str], policy: MediaPolicy, kind: str) -> Source:
+    try:
+        path = os.fsdecode(source)
+    except Exception:  # of a class that is not from here
+        raise MediaTypeError(f"a path of type {type(source).__name__!r} gives no path as text") from None
+    if not policy.allow_files:
+        raise MediaRefusedError(
+            f"{quoted(path)}: local files are not allowed; set MediaPolicy.allow_files=True to read them"
+        )
+    return _path(path, stat_of(path), policy, kind)
+
+
+def _path(path: str, found: os.stat_result | None, policy: MediaPolicy, kind: str) -> Source:
+    check_file(path, found, policy, kind)
+    if found is not None and found.st_size == 0:
+        data = read_sizeless(path, policy.max_bytes + 1)
+        check_bytes(len(data), quoted(path), policy)
+        return Source(quoted(path), data=data)
+    return Source(quoted(path), path=path)
 
 
 def _file_object(file: BinaryFile, policy: MediaPolicy) -> Source:
@@ -99,29 +150,3 @@ def _read_from_start(file: BinaryFile, limit: int) -> bytes:
             break
         content.write(chunk)
     return content.getvalue()
-
-
-def _data_uri(uri: str, policy: MediaPolicy) -> Source:
-    header, comma, payload = uri.partition(",")
-    kind = header[len("data:") :].split(";")[0]
-    label = f"data URI ({quoted(kind[:40])}, {len(payload)} characters)"
-    data = _decode(payload, label, policy) if comma and header.endswith(";base64") else None
-    if data is None:
-        raise MediaNotFoundError(f"{label} is not of the form 'data:image/…;base64,…'")
-    return Source(label, data=data)
-
-
-def _bare_base64(text: str, policy: MediaPolicy) -> bytes | None:
-    return _decode(text, f"base64 string of {len(text)} characters", policy) if text else None
-
-
-def _decode(payload: str, label: str, policy: MediaPolicy) -> bytes | None:
-    check_bytes(len(payload) * 3 // 4, label, policy)
-    text = "".join(payload.split())
-    if not _BASE64.fullmatch(text):
-        return None
-    text = text.rstrip("=").translate(str.maketrans("-_", "+/"))
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return None

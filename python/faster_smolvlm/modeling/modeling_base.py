@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..checkpoint import weights
 from ..checkpoint.config_base import PretrainedConfig
 from ..checkpoint.hub import HUB_NAMES, Checkpoint, HubOptions, checkpoint
+from ..quoting import shown
 from ..unknown_names import check_names, parameters_of
 from . import ops
 from .modeling_outputs import ModelOutput
@@ -239,7 +240,7 @@ def _modules_outside_models(module: nn.Module) -> Iterator[nn.Module]:
 def _device(device: str | torch.device | int | dict[str, str | torch.device | int] | None) -> torch.device:
     if isinstance(device, dict):
         if set(device) != {""}:
-            raise ValueError(f"device_map must be one device, 'auto' or {{'': device}}; got {device!r}.")
+            raise ValueError(f"device_map must be one device, 'auto' or {{'': device}}; got {shown(device)}.")
         return _device(device[""])
     if device is None:
         return torch.device("cpu")

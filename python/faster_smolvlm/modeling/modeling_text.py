@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint.configuration_smolvlm import SmolVLMTextConfig
+from ..quoting import shown
 from . import ops, reference
 from .attention_mask import causal_mask
 from .engines.known_modules import known_to_native
@@ -46,7 +47,7 @@ class SmolVLMRotaryEmbedding(nn.Module):
         super().__init__()
         rope_type = (config.rope_parameters or {})["rope_type"]
         if rope_type != "default":
-            raise ValueError(f"rope_type {rope_type!r} is not supported; the SmolVLM family uses 'default'.")
+            raise ValueError(f"rope_type {shown(rope_type)} is not supported; the SmolVLM family uses 'default'.")
         self.theta = config.rope_theta
         self.dim = config.head_dim or 0
         self._frequencies: dict[torch.device, Tensor] = {}

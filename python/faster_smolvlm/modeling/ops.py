@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import forced
+from ..quoting import shown
 from . import reference
 
 ATTENTION = ("auto", "triton", "sdpa", "eager", "flash_attention_2")
@@ -60,7 +61,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     An unknown name is a ValueError.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"hidden_act {name!r} is not supported; known are {', '.join(sorted(ACTIVATIONS))}.")
+        raise ValueError(f"hidden_act {shown(name)} is not supported; known are {', '.join(sorted(ACTIVATIONS))}.")
     return ACTIVATIONS[name]
 
 
@@ -337,13 +338,13 @@ def _flash_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, ca
 def check_attention(implementation: str) -> None:
     """Raise ValueError for an unknown `attn_implementation`, ImportError for one whose package is not installed."""
     if implementation not in ATTENTION:
-        raise ValueError(f"attn_implementation must be one of {', '.join(ATTENTION)}; got {implementation!r}.")
+        raise ValueError(f"attn_implementation must be one of {', '.join(ATTENTION)}; got {shown(implementation)}.")
     package = {"triton": "triton", "flash_attention_2": "flash_attn"}.get(implementation)
     if package is not None:
         try:
             __import__(package)
         except ImportError as error:
             raise ImportError(
-                f"attn_implementation={implementation!r} needs the package {package}, which is not installed. "
+                f"attn_implementation={shown(implementation)} needs the package {package}, which is not installed. "
                 "Install it, or use 'sdpa' or 'eager'."
             ) from error

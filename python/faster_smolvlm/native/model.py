@@ -16,6 +16,7 @@ from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_option
 from ..checkpoint.weights import WeightFiles
 from ..generation.caller import warn_caller
 from ..generation.config import FILE_NAME, GenerationConfig
+from ..quoting import shown
 from ..unknown_names import check_names, parameters_of
 from .engine import NativeEngine, Progress
 from .frames import Float32, FrameEncoder
@@ -74,18 +75,19 @@ class NativeSmolVLM(FrameEncoder):
         The memory of tensors must not be written during a call, and that of the embeddings is read by all later ones.
         `quantization="int8"` stores every weight matrix in 8 bits with a scale per output channel and 128 inputs; its
         inputs become integers of 15 bits. `packed_cache_dir` keeps the packed weights in a file there (some hundred
-        megabytes, trusted as the checkpoint is), from which later loads of the same files on the same kind of processor
-        take them; `packed` says what became of it. `position_limit` bounds a sequence (default: what the config says),
-        `cache_limits` the memory, see `CacheLimits`.
+        megabytes), from which later loads of the same files on the same kind of processor take them; `packed` says what
+        became of it. The folder has to belong to this user (or to root) and to be closed to writes of others: one that
+        cannot be used costs a warning, and the weights are packed anew. `position_limit` bounds a sequence (default:
+        what the config says), `cache_limits` the memory, see `CacheLimits`.
         Raises ValueError if tensors and config do not fit or a weight is NaN, OSError for files that cannot be read,
         MemoryError if the system does not give the memory.
         """
         start = time.perf_counter()
         check_names(cache_limits, CacheLimits.__annotations__, also_named=parameters_of(NativeSmolVLM))
         if dtype not in DTYPES[1:]:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}.")
         if quantization not in (None, "int8"):
-            raise ValueError(f"quantization must be None or 'int8', got {quantization!r}.")
+            raise ValueError(f"quantization must be None or 'int8', got {shown(quantization)}.")
         if packed_cache_dir is not None and any(isinstance(part, tuple) for part in weights):
             raise ValueError("packed_cache_dir is for weights in files: leave it out for tensors in memory.")
         if num_threads is not None and num_threads < 1:
@@ -163,7 +165,8 @@ class NativeSmolVLM(FrameEncoder):
     def packed(self) -> str:
         """What became of the file of packed weights.
 
-        "off", "read", "written", "replaced" (it was damaged), or "failed" (it could not be written).
+        "off", "read", "written", "replaced" (it was damaged, made from other weights, or not safe to read), or "failed"
+        (it could not be written).
         """
         return self.rust.packed[0]
 
@@ -207,7 +210,7 @@ def _sizes(config: SmolVLMConfig, position_limit: int) -> ModelSizes:
     for name, given, expected in supported:
         if given != expected:
             raise ValueError(
-                f"The native engine has {name} = {expected!r} only, the config says {given!r}. "
+                f"The native engine has {name} = {expected!r} only, the config says {shown(given)}. "
                 "Use SmolVLMForConditionalGeneration, which needs torch, for this checkpoint."
             )
     # What may have another type was looked at above, or filled in by the configuration itself.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ..quoting import shown
+
 if TYPE_CHECKING:
     from .image_processing_base import SmolVLMImageProcessorBase
 
@@ -24,7 +26,7 @@ def image_processor_class(
     if backend is None:
         backend = "pil" if use_fast is False else "torchvision"
     if backend not in BACKENDS:
-        raise ValueError(f"backend must be 'torchvision' or 'pil', got {backend!r}")
+        raise ValueError(f"backend must be 'torchvision' or 'pil', got {shown(backend)}")
     module, _, name = classes[backend].rpartition(".")
     found: type[SmolVLMImageProcessorBase] = getattr(import_module(f".{module}", __package__), name)
     return found

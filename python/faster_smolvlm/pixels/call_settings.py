@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypedDict
 
+from ..quoting import shown
 from ..unknown_names import check_names
 from .setting_checks import is_of_torch
 from .settings import OF_CALLER, SETTINGS, Reader, call_names
@@ -63,12 +64,12 @@ def check_value(name: str, value: object) -> None:
     if value is None or not setting.check(value):
         from huggingface_hub.errors import StrictDataclassFieldValidationError
 
-        problem = f"Field {name!r} expected {setting.expected}, got {type(value).__name__} (value: {value!r})"
+        problem = f"Field {shown(name)} expected {setting.expected}, got {type(value).__name__} (value: {shown(value)})"
         raise StrictDataclassFieldValidationError(name, TypeError(problem))
     if setting.choices and plain(value) not in setting.choices:
         if name == "return_tensors":
             raise ValueError(f"{value} is not a valid TensorType, please select one of ['pt', 'np']")
-        raise ValueError(f"{name} must be one of {setting.choices}, got {value!r}")
+        raise ValueError(f"{name} must be one of {setting.choices}, got {shown(value)}")
 
 
 def plain(value: object) -> object:

@@ -14,6 +14,7 @@ from ..media import MediaPolicy
 from ..media.kinds import LAST
 from ..media.video import Sampler, VideoReader
 from ..media.video_metadata import VideoMetadata
+from ..quoting import shown
 from .arithmetic import Array, Torch
 from .call_settings import KEEP_SIZE, ResizeTarget, Settings, target_of_size
 from .conversion import conversion, rescaling
@@ -115,7 +116,9 @@ def _target(size: object) -> ResizeTarget:
     try:
         target = target_of_size(size)
     except ValueError:
-        raise ValueError(f"Size must contain 'height' and 'width' keys, or 'longest_edge' key. Got {size!r}.") from None
+        raise ValueError(
+            f"Size must contain 'height' and 'width' keys, or 'longest_edge' key. Got {shown(size)}."
+        ) from None
     if target["longest_edge"] is not None:
         target["longest_edge"] = min(MAX_LONGEST_EDGE, target["longest_edge"])
     return target

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..media.grey import is_deep_grey
 from ..media.kinds import LAST, channel_layout, is_pil_image, is_tensor
 from .arithmetic import Array, BFloat16
 from .call_settings import plain
@@ -81,7 +82,13 @@ def is_plain_rgb(image: Picture) -> TypeGuard[PIL.Image.Image]:
 
 
 def pil_planes(image: PIL.Image.Image, do_convert_rgb: bool | None) -> Array:
-    """The pixels of a PIL image; conversion composes transparency onto white."""
+    """The pixels of a PIL image; conversion composes transparency onto white, and clips deep greys, with a warning."""
+    if do_convert_rgb and is_deep_grey(image):
+        warnings.warn(
+            f"the grey values of a PIL image of mode {image.mode} are clipped to 0..255, as Transformers does, which "
+            "makes most of them white; pass its path or bytes to have them scaled",
+            stacklevel=2,
+        )
     if do_convert_rgb and image.mode != "RGB":
         if "A" in image.getbands() or image.info.get("transparency") is not None:
             from PIL import Image

@@ -123,6 +123,7 @@ class ChatProcessor:
             **{**self.tokenizer.special_tokens_map, **shown[3]},
         )
         chat_rendering.warn_of_lost_text(conversations, prompts)
+        chat_rendering.warn_of_lost_parts(conversations, template)
         if not tokenize:
             return prompts if batched else prompts[0]
         media = media_of(conversations, images if batched else images and (images,))

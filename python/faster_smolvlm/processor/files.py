@@ -13,6 +13,7 @@ from ..pixels.backends import image_processor_class
 from ..pixels.call_settings import Settings
 from ..pixels.protocols import VideoProcessor
 from ..pixels.settings import IGNORED, Reader, names
+from ..quoting import shown
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
 from ..unknown_names import check_names
 
@@ -93,8 +94,8 @@ def _chat_template(source: Checkpoint) -> ChatTemplates:
     if legacy is not None:
         if more:
             raise ValueError(
-                f"{source.name!r} has both a legacy chat_template.json and additional_chat_templates/*.jinja; replace "
-                "the former by a chat_template.jinja."
+                f"{shown(source.name)} has both a legacy chat_template.json and additional_chat_templates/*.jinja; "
+                "replace the former by a chat_template.jinja."
             )
         template = read_optional_json(legacy).get("chat_template")
         if not isinstance(template, str):
@@ -125,7 +126,7 @@ def _write_chat_templates(folder: Path, template: ChatTemplates) -> None:
             path = folder / "chat_template.jinja"
         else:
             if not name or name in (".", "..") or any(char in name for char in "/\\\0"):
-                raise ValueError(f"Invalid chat template name: {name!r}")
+                raise ValueError(f"Invalid chat template name: {shown(name)}")
             path = folder / "additional_chat_templates" / f"{name}.jinja"
             path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -12,6 +12,8 @@ from ..media import MediaPolicy
 from ..media.nesting import count_videos, nest_images
 from ..pixels.call_settings import Settings, check_value
 from ..pixels.protocols import ImageProcessor, VideoProcessor
+from ..quoting import shown
+from ..text.chat_template import VIDEO_CHAT_TEMPLATE
 from ..text.control_tokens import without_marked
 from ..text.expansion import PromptEncoder, PromptPart, prompt_parts
 from ..text.placeholders import Clip, Grid, MediaTokens
@@ -58,7 +60,9 @@ class SmolVLMProcessor(ChatProcessor):
         if kwargs:
             unknown = next(iter(kwargs))
             nearest = nearest_name(unknown, parameters_of(SmolVLMProcessor))
-            raise TypeError(f"Unexpected keyword argument {unknown}. The nearest known one is {nearest!r}.")
+            raise TypeError(
+                f"Unexpected keyword argument {shown(unknown)[1:-1]}. The nearest known one is {nearest!r}."
+            )
         _check_part("image_processor", image_processor)
         if video_processor is not None:
             _check_part("video_processor", video_processor)
@@ -173,7 +177,7 @@ class SmolVLMProcessor(ChatProcessor):
         clips_pixels, clips = clip_features(video_processor, videos, arguments.videos) if video_processor else ({}, [])
         data: Settings = {}
         if texts is not None:
-            parts = prompt_parts(texts, self._media_tokens, grids, clips)
+            parts = prompt_parts(texts, self._media_tokens, grids, clips, sanitize)
             data.update(self._encode(texts, parts, {**arguments.text, **arguments.own}))
             if pictures and clips_pixels:
                 pictures, clips_pixels = merge_frames(parts, pictures, clips_pixels), {}
@@ -193,7 +197,8 @@ class SmolVLMProcessor(ChatProcessor):
         `grids` (rows, cols) and `clips` stand behind the placeholders of the texts, in order; `options` are the text
         arguments of a call. Nothing is padded or converted to tensors unless they say so.
         """
-        return self._encode(list(texts), prompt_parts(texts, self._media_tokens, grids, clips), options)
+        sanitize = bool(options.get("sanitize_control_tokens"))
+        return self._encode(list(texts), prompt_parts(texts, self._media_tokens, grids, clips, sanitize), options)
 
     def _nest(self, images: object, texts: list[str] | None) -> list[list[object]]:
         """Return the pictures of each prompt."""
@@ -218,6 +223,16 @@ class SmolVLMProcessor(ChatProcessor):
             return
         images_per_text = None if images is None else list(map(len, images))
         check_counts(texts, self._media_tokens, images_per_text, None if videos is None else count_videos(videos))
+
+    def control_tokens(self) -> frozenset[str]:
+        """Return what stands for something else than its letters in a prompt: no user may write it unless asked to.
+
+        That are the special tokens, the tokens of pictures and clips, and the added ones that a chat template writes.
+        """
+        own = self.chat_template
+        templates = [VIDEO_CHAT_TEMPLATE, *(own.values() if isinstance(own, Mapping) else [own or ""])]
+        found = self.tokenizer.control_tokens("\n".join(templates))
+        return frozenset({*found, *self._media_tokens} - {""})
 
     @property
     def _media_tokens(self) -> MediaTokens:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TypedDict, TypeVar
 
+from ..quoting import shown
+
 UNLIMITED = int(1e30)
 """`model_max_length` of a tokenizer that states none."""
 
@@ -68,7 +70,7 @@ def _member(kind: type[StrategyT], value: object) -> StrategyT:
         return kind(name)
     except ValueError:
         names = [member.value for member in kind]
-        raise ValueError(f"{name!r} is not a valid {kind.__name__}, please select one of {names}") from None
+        raise ValueError(f"{shown(name)} is not a valid {kind.__name__}, please select one of {names}") from None
 
 
 def check_lengths(max_length: object, pad_to_multiple_of: object) -> None:
@@ -77,7 +79,7 @@ def check_lengths(max_length: object, pad_to_multiple_of: object) -> None:
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer, got {type(value).__name__}: {value!r}")
+            raise TypeError(f"{name} must be an integer, got {type(value).__name__}: {shown(value)}")
         if value < 0:
             raise ValueError(f"{name} must not be negative, got {value}")
 

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import jinja2.meta
 
+from ..quoting import quoted, shown
 from .conversation import Conversation, Message, has_video, string_contents
 from .final_message import cut_at_mark, mark_ending, with_reasoning_names
 from .plain_data import plain_data
@@ -133,6 +134,26 @@ def warn_of_lost_text(conversations: Sequence[Conversation], prompts: Sequence[s
             )
 
 
+def warn_of_lost_parts(conversations: Sequence[Conversation], chat_template: str) -> None:
+    """Log, once for each type, parts of messages of a type that the template does not name: it leaves them out."""
+    for messages in conversations:
+        for message in messages:
+            content = message.get("content")
+            for item in content if isinstance(content, (list, tuple)) else ():
+                kind = item.get("type") if isinstance(item, dict) else None
+                if isinstance(kind, str) and kind not in ("text", "image", "video") and kind not in chat_template:
+                    _log_lost_part(quoted(kind))
+
+
+@lru_cache(maxsize=64)
+def _log_lost_part(kind: str) -> None:
+    _LOG.warning(
+        "The chat template leaves out parts of messages of the type %s, as in Transformers; it reads text, image and "
+        "video. `SmolVLM.chat` understands more types and refuses the others.",
+        kind,
+    )
+
+
 def tracks_generation(chat_template: str) -> bool:
     """Whether the template marks what the assistant writes with `{% generation %}` blocks."""
     return _GENERATION_TAG.search(chat_template) is not None
@@ -147,7 +168,7 @@ def template_variables(chat_template: str) -> frozenset[str]:
 def _as_message(message: object) -> Message:
     plain: Message = plain_data(message)
     if not isinstance(plain, dict):
-        raise TypeError(f"Chat messages should be dicts, dataclasses or pydantic models, but got {message!r}.")
+        raise TypeError(f"Chat messages should be dicts, dataclasses or pydantic models, but got {shown(message)}.")
     return plain
 
 

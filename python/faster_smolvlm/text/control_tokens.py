@@ -7,10 +7,15 @@ between them is encoded as plain text afterwards.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
+from ..quoting import quoted
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _START, _END = "\U000f0000", "\U000f0001"
 _MARKED = re.compile(f"{_START}(.*?){_END}", re.DOTALL)
@@ -22,8 +27,41 @@ UNMARKED = f"(?<!{_START})"
 
 def mark(value: object, tokens: Iterable[str]) -> Any:
     """Mark the tokens in every text of `value`, at any depth; keys of dicts are left as they are."""
-    longest_first = sorted(tokens, key=len, reverse=True)
-    return _mark(value, re.compile("|".join(map(re.escape, longest_first)) or "(?!)"))
+    return _mark(value, _pattern(frozenset(tokens)))
+
+
+def mark_texts(texts: Sequence[str], tokens: frozenset[str]) -> list[str]:
+    """Mark the tokens in texts that a template may write one right behind the other.
+
+    A token that two of them make together is cut by a lone mark, so that it is none.
+    """
+    pattern = _pattern(tokens)
+    clean = [_MARKS.sub("", text) for text in texts]
+    marked = [pattern.sub(f"{_START}\\g<0>{_END}", text) for text in clean]
+    if len(texts) > 1:
+        ends = list(accumulate(map(len, clean)))
+        for found in _anywhere(tokens).finditer("".join(clean)):
+            for index, end in enumerate(ends[:-1]):
+                if found.start() < end < found.end(1):
+                    marked[index] = f"{marked[index]}{_END}"
+    return marked
+
+
+def is_marked(text: str) -> bool:
+    """Whether a text holds a mark."""
+    return _MARKS.search(text) is not None
+
+
+@lru_cache(maxsize=16)
+def _pattern(tokens: frozenset[str]) -> re.Pattern[str]:
+    longest_first = sorted(tokens, key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
+@lru_cache(maxsize=16)
+def _anywhere(tokens: frozenset[str]) -> re.Pattern[str]:
+    """A pattern that finds tokens, as its group 1, also if they overlap."""
+    return re.compile(f"(?=({_pattern(tokens).pattern}))")
 
 
 def _mark(value: object, tokens: re.Pattern[str]) -> object:
@@ -37,8 +75,8 @@ def _mark(value: object, tokens: re.Pattern[str]) -> object:
 
 
 def without_marked(text: str) -> str:
-    """Remove marked tokens."""
-    return _MARKED.sub("", text)
+    """Put a lone mark for each marked token: what stood on its two sides stays apart."""
+    return _MARKED.sub(_END, text)
 
 
 def encode_marked(backend: Tokenizer, text: str) -> list[int]:
@@ -54,7 +92,7 @@ def encode_marked(backend: Tokenizer, text: str) -> list[int]:
             continue
         plain = _encode_as_text(backend, piece)
         if backend.token_to_id(piece) in plain:
-            raise ValueError(f"Can't sanitize {piece!r}: the tokenizer produces it from plain text")
+            raise ValueError(f"Can't sanitize {quoted(piece)}: the tokenizer produces it from plain text")
         ids += plain
     return ids
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..quoting import shown
+
 Message = dict[str, Any]
 """One message: `role`, `content` (a text, or a list of items with a `type`), and what else the template reads."""
 
@@ -59,7 +61,7 @@ def string_contents(conversations: Sequence[Conversation]) -> list[str]:
 
 def _message(message: object) -> Message:
     if not isinstance(message, Mapping):
-        raise TypeError(f"Chat messages should be dicts, but got {message!r}.")
+        raise TypeError(f"Chat messages should be dicts, but got {shown(message)}.")
     copy = {key: value for key, value in message.items() if value is not None}
     content = copy.get("content")
     if isinstance(content, (list, tuple)):
@@ -80,5 +82,5 @@ def _items(message: Message) -> list[Message]:
         return []
     for item in content:
         if not isinstance(item, dict) or "type" not in item:
-            raise ValueError(f"each item of a message's content is a dict with a 'type', got {item!r:.200}")
+            raise ValueError(f"each item of a message's content is a dict with a 'type', got {shown(item)}")
     return list(content)

@@ -52,9 +52,16 @@ class PromptPart(NamedTuple):
 
 
 def prompt_parts(
-    texts: Sequence[str], tokens: MediaTokens, grids: Sequence[Grid], clips: Sequence[Clip]
+    texts: Sequence[str],
+    tokens: MediaTokens,
+    grids: Sequence[Grid],
+    clips: Sequence[Clip],
+    sanitize: bool = False,
 ) -> list[list[PromptPart]]:
-    """Match the placeholders of each text with the pictures and clips of the call, in order."""
+    """Match the placeholders of each text with the pictures and clips of the call, in order.
+
+    With `sanitize`, marked ones are text.
+    """
     tokens_by_kind = {"image": tokens.image} if grids else {}
     if clips:
         tokens_by_kind["video"] = tokens.video
@@ -64,7 +71,7 @@ def prompt_parts(
             PromptPart(found, next(next_grid), None)
             if found.kind == "image"
             else PromptPart(found, (0, 0), next(next_clip))
-            for found in find_placeholders(text, tokens_by_kind)
+            for found in find_placeholders(text, tokens_by_kind, sanitize)
         ]
         for text in texts
     ]

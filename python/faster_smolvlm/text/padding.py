@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..quoting import shown
 from .call_options import UNLIMITED, PaddingStrategy
 from .token_ids import as_list
 
@@ -56,7 +57,7 @@ class Padding(NamedTuple):
                 "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`."
             )
         if self.side not in ("left", "right"):
-            raise ValueError(f"padding_side must be 'left' or 'right', got {self.side!r}")
+            raise ValueError(f"padding_side must be 'left' or 'right', got {shown(self.side)}")
         target = max(map(len, columns["input_ids"]), default=0) if self.length is None else self.length
         if self.multiple_of:
             target = -(-target // self.multiple_of) * self.multiple_of

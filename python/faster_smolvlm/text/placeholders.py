@@ -135,11 +135,15 @@ class Replacement(TypedDict):
     replacement: str
 
 
-def find_placeholders(text: str, tokens: dict[str, str]) -> list[Placeholder]:
-    """Return the placeholders of a text in order; `tokens` maps each kind to its token."""
+def find_placeholders(text: str, tokens: dict[str, str], sanitize: bool = False) -> list[Placeholder]:
+    """Return the placeholders of a text in order; `tokens` maps each kind to its token.
+
+    With `sanitize`, tokens that `control_tokens.mark` marked are none.
+    """
     if not tokens:
         return []
-    pattern = re.compile("|".join(f"(?P<{kind}>{UNMARKED}{re.escape(token)})" for kind, token in tokens.items()))
+    before = UNMARKED if sanitize else ""
+    pattern = re.compile("|".join(f"(?P<{kind}>{before}{re.escape(token)})" for kind, token in tokens.items()))
     return [Placeholder(str(match.lastgroup), *match.span()) for match in pattern.finditer(text)]
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 from tokenizers import AddedToken, Tokenizer
 
+from ..quoting import shown
 from .token_ids import TokenIds, as_list
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """The names that every tokenizer has; a token that a config does not set is None. Configs may add names."""
 
 Token = str | AddedToken
+
+_TILE = re.compile(r"<row_\d+_col_\d+>")
 
 
 class SpecialTokens:
@@ -45,7 +49,7 @@ class SpecialTokens:
             return self._id_of(tokens[bare])
         if bare in NAMED_TOKENS:
             return None
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {shown(name)}")
 
     def __setattr__(self, name: str, value: object) -> None:
         bare = name.removesuffix("_id")
@@ -94,15 +98,20 @@ class SpecialTokens:
                 setattr(self, name, value)
                 added.append(value)
             else:
-                raise ValueError(f"{name!r} is not the name of a special token, or {value!r} is no token")
+                raise ValueError(f"{shown(name)} is not the name of a special token, or {shown(value)} is no token")
         return self.add_tokens(added, special_tokens=True)
 
     def control_tokens(self, chat_template: str) -> list[str]:
-        """Return the tokens that a user must not write: special ones, and added ones that the template writes."""
+        """Return the tokens that a user must not write.
+
+        That are special ones, and added ones that the template writes, or that stand in front of a tile.
+        """
         return [
             token.content
             for token in self.added_tokens_decoder.values()
-            if token.special or (token.content in chat_template and not token.content.isspace())
+            if token.special
+            or (token.content in chat_template and not token.content.isspace())
+            or _TILE.fullmatch(token.content)
         ]
 
     # Vocabulary
@@ -156,8 +165,8 @@ class SpecialTokens:
         index = self.backend_tokenizer.token_to_id(token)
         if index is None:
             raise ValueError(
-                f"the tokenizer {getattr(self, 'name_or_path', '')!r} has no token {token!r}: is it that of a SmolVLM "
-                "checkpoint?"
+                f"the tokenizer {getattr(self, 'name_or_path', '')!r} has no token {shown(token)}: is it that of a "
+                "SmolVLM checkpoint?"
             )
         return int(index)
 

@@ -30,6 +30,7 @@ from .tokenizer_config import (
     special_tokens,
     take_backend_defaults,
 )
+from .well_formed import check_text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -38,6 +39,11 @@ _LOG = logging.getLogger(__name__)
 
 # Below it, waking the threads of the library costs more than they save.
 _PARALLEL_CHARACTERS = 1 << 12
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    for number, text in enumerate(texts):
+        check_text(text, "the text" if len(texts) == 1 else f"text {number}")
 
 
 class SmolVLMTokenizer(SpecialTokens):
@@ -145,6 +151,7 @@ class SmolVLMTokenizer(SpecialTokens):
         texts = [text] if isinstance(text, str) else list(text)
         if not all(isinstance(item, str) for item in texts):
             raise ValueError("text input must be of type `str` (single example) or `list[str]` (batch).")
+        _check_texts(texts)
         check_lengths(max_length, pad_to_multiple_of)
         strategy = PaddingStrategy.of(padding)
         limit = truncation_limit(
@@ -178,6 +185,7 @@ class SmolVLMTokenizer(SpecialTokens):
 
     def tokenize(self, text: str, add_special_tokens: bool = False) -> list[str]:
         """Return the tokens of one text."""
+        check_text(text, "the text")
         return list(self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens).tokens)
 
     def encode_rows(self, texts: list[str], add_special_tokens: bool = True, sanitize: bool = False) -> list[list[int]]:
@@ -186,6 +194,7 @@ class SmolVLMTokenizer(SpecialTokens):
         With `sanitize`, tokens that `control_tokens.mark` marked are encoded as plain text.
         """
         backend = self.backend_tokenizer
+        _check_texts(texts)
         if sanitize:
             if add_special_tokens and backend.num_special_tokens_to_add(False):
                 raise NotImplementedError("`sanitize_control_tokens=True` needs a template that writes special tokens")

@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from ..checkpoint.hub import HUB_NAMES, Checkpoint
 from ..checkpoint.json_files import JsonObject, read_optional_json
+from ..quoting import shown
 from ..unknown_names import is_misspelt, unknown_name
 from .special_tokens import NAMED_TOKENS
 
@@ -64,7 +65,7 @@ def side(settings: JsonObject, name: str) -> str:
     """Return the side in a config, "right" if it has none; ValueError for another word."""
     side = settings.get(name) or "right"
     if side not in ("left", "right"):
-        raise ValueError(f"{name} must be 'left' or 'right', got {side!r}")
+        raise ValueError(f"{name} must be 'left' or 'right', got {shown(side)}")
     return str(side)
 
 

@@ -41,7 +41,8 @@ class Timings:
 class Result:
     """An answer. `token_ids` are all its tokens; `text` is what they say, without leading spaces.
 
-    `finish_reason` is "stop" (the model ended, or a stop string came), "length" (`max_new_tokens`), or "cancelled".
+    `finish_reason` is "stop" (the model ended, or a stop string came), "length" (`max_new_tokens`), "cancelled", or
+    "error" for a prompt of a list that could not be answered: then `error` says why, and there is no text.
     """
 
     text: str
@@ -49,6 +50,12 @@ class Result:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+    error: Exception | None = None
+
+    @classmethod
+    def failed(cls, error: Exception) -> Result:
+        """Return the result of a prompt that could not be answered."""
+        return cls("", [], "error", Usage(), Timings(), error)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..generation.config import ARGUMENTS, asks_to_draw
 from ..generation.plan import REQUEST_NAMES
+from ..quoting import shown
 from ..unknown_names import UnknownSettingError, check_names
 
 
@@ -20,6 +21,8 @@ class Ask:
     do_image_splitting: bool | None = None
     skip_special_tokens: bool = True
     reuse: bool = True
+    control_tokens: bool = False
+    on_error: str = "raise"
     progress: Callable[[int, int], None] | None = None
     sampling: Mapping[str, object] = field(default_factory=dict)
 
@@ -27,11 +30,13 @@ class Ask:
     def of(cls, also_named: Iterable[str] = (), /, **options: Any) -> Ask:
         """Take the options of a call; those without a field of their own are `sampling`.
 
-        Raises TypeError for an unknown one; it may suggest one of `also_named`.
+        Raises TypeError for an unknown one, and may suggest one of `also_named`; ValueError for another `on_error`.
         """
         own = {option.name for option in fields(cls)} - {"sampling"}
         known = {*own, *ARGUMENTS, *REQUEST_NAMES} - {"tokenizer"}
         check_names(options, known, also_named=also_named, error=UnknownSettingError)
+        if options.get("on_error", "raise") not in ("raise", "return"):
+            raise ValueError(f"on_error has to be 'raise' or 'return', got {shown(options['on_error'])}")
         return cls(
             **{name: value for name, value in options.items() if name in own},
             sampling={name: value for name, value in options.items() if name not in own},

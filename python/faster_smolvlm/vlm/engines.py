@@ -30,6 +30,10 @@ class AnswerEngine(Protocol):
     tensors: ClassVar[str]
     """The `return_tensors` that the model takes."""
 
+    @property
+    def position_limit(self) -> int | None:
+        """How many tokens a prompt may have; None if the engine sets no limit."""
+
     def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
         """Begin a generation after the `inputs` of a processor."""
 
@@ -48,6 +52,11 @@ class Native:
 
     def __init__(self, model: NativeSmolVLM) -> None:
         self._model = model
+
+    @property
+    def position_limit(self) -> int | None:
+        """See `AnswerEngine`."""
+        return self._model.position_limit
 
     def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
         """See `AnswerEngine`."""
@@ -73,6 +82,11 @@ class Torch:
 
     def __init__(self, model: SmolVLMForConditionalGeneration) -> None:
         self._model = model
+
+    @property
+    def position_limit(self) -> int | None:
+        """See `AnswerEngine`."""
+        return None
 
     def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
         """See `AnswerEngine`; there is no `reuse` and no `progress`."""

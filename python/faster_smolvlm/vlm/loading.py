@@ -13,6 +13,7 @@ from ..auto import family_of
 from ..checkpoint.hub import checkpoint
 from ..families import FAMILIES, Family
 from ..generation.choice import forced_engine
+from ..quoting import shown
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +63,7 @@ class Loading:
             model = NativeSmolVLM.from_checkpoint(
                 files,
                 config=family.config_class().from_checkpoint(files),
-                dtype=str(self.dtype).removeprefix("torch."),
+                dtype=dtype_name(self.dtype),
                 quantization=self.quantization,
                 num_threads=self.num_threads,
                 packed_cache_dir=self.packed_cache_dir,
@@ -77,13 +78,20 @@ class Loading:
     def _refuse_native_options(self) -> None:
         if self.quantization is not None:
             raise ValueError(
-                f"quantization={self.quantization!r} is not available with the torch engine; leave it None for the "
-                "weights as stored."
+                f"quantization={shown(self.quantization)} is not available with the torch engine; leave it None for "
+                "the weights as stored."
             )
         options = {"num_threads": self.num_threads, "packed_cache_dir": self.packed_cache_dir}
-        given = [f"{name}={value!r}" for name, value in options.items() if value is not None]
+        given = [f"{name}={shown(value)}" for name, value in options.items() if value is not None]
         if given:
             raise ValueError(f"{', '.join(given)}: for the native engine only, and torch serves here; leave it out.")
+
+
+def dtype_name(dtype: object) -> str:
+    """Return the name of a dtype that is given as a text or as torch's; ValueError for anything else."""
+    if not isinstance(dtype, str) and type(dtype).__name__ != "dtype":
+        raise ValueError(f"dtype has to be a name such as 'float32' or one of torch's, got {shown(dtype)}")
+    return str(dtype).removeprefix("torch.")
 
 
 def device_named(device: str) -> str:

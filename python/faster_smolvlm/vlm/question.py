@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
-import numpy as np
-import numpy.typing as npt
-
-from ..media import MediaError, MediaPolicy, load_image
-from ..media.kinds import is_source
+from ..media import MediaPolicy, load_image
+from ..media.grey import eight_bit_grey
+from ..media.kinds import is_frame, is_pil_image, is_source
 from ..media.nesting import metadata_of
-from ..text import conversation
+from ..quoting import shown
+from ..text.well_formed import check_text
+from .errors import at
+from .messages import one_message, read_messages
 
 if TYPE_CHECKING:
-    import av
-
     from ..media.kinds import Picture
     from ..media.nesting import Clip
-    from ..media.video import VideoReader
     from ..pixels.protocols import VideoProcessor
     from ..text.conversation import Conversation
 
@@ -35,49 +32,52 @@ class Question(NamedTuple):
     clips: list[object]
 
 
-def one_message(prompt: str, images: object, videos: object) -> Conversation:
-    """Return the conversation that shows `images`, then `videos` (one or several of each), and asks `prompt`."""
-    content: list[dict[str, object]] = [
-        {"type": kind, kind: item} for kind, items in (("image", images), ("video", videos)) for item in _listed(items)
-    ]
-    return [{"role": "user", "content": [*content, {"type": "text", "text": prompt}]}]
+Row: TypeAlias = Callable[[MediaPolicy], Question]
+"""One prompt of a call that is not read yet: its pictures are opened when it is called."""
 
 
-def one_message_each(prompt: object, images: Sequence[object], videos: Sequence[object]) -> list[Conversation]:
-    """Return a conversation for each prompt: `prompt` is a string, or a list with as many lists of media.
+def row_of_messages(messages: object) -> Row:
+    """Return the row of a conversation; it raises MessageError for what it does not understand."""
 
-    Raises ValueError for other prompts, and if the numbers differ.
+    def read(policy: MediaPolicy) -> Question:
+        conversation, pictures, clips = read_messages(messages)
+        return Question(conversation, _pictures(pictures, policy), clips)
+
+    return read
+
+
+def row_of_prompt(prompt: object, images: object, videos: object) -> Row:
+    """Return the row that shows `images`, then `videos` (one or several of each, or None), and asks `prompt`."""
+
+    def read(policy: MediaPolicy) -> Question:
+        if not isinstance(prompt, str):
+            raise ValueError(f"prompt has to be a string or a non-empty list of strings, got {shown(prompt)}")
+        check_text(prompt, "prompt")
+        pictures, clips = _listed(images), _listed(videos)
+        return Question(one_message(prompt, len(pictures), len(clips)), _pictures(pictures, policy), clips)
+
+    return read
+
+
+def rows_of_prompts(prompts: Sequence[object], images: object, videos: object) -> list[Row]:
+    """Return the row of each prompt; `images` and `videos` hold an entry for each, or are empty.
+
+    Raises ValueError if there is no prompt, and if the numbers differ.
     """
-    prompts: list[object] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
-    texts = [text for text in prompts if isinstance(text, str)]
-    if not prompts or len(texts) < len(prompts):
-        raise ValueError(f"prompt has to be a string or a non-empty list of strings, got {prompt!r:.200}")
-    if isinstance(prompt, str):
-        return [one_message(prompt, images, videos)]
-    media: dict[str, list[object]] = {"images": list(images), "videos": list(videos)}
-    for name, given in media.items():
-        if given and len(given) != len(texts):
-            raise ValueError(f"{len(texts)} prompts need as many lists of {name}, got {len(given)}")
-    empty: list[object] = [()] * len(texts)
-    return [
-        one_message(*parts) for parts in zip(texts, media["images"] or empty, media["videos"] or empty, strict=True)
-    ]
+    if not prompts:
+        raise ValueError("prompt has to be a string or a non-empty list of strings, got an empty list")
+    media = [_each(given, name, len(prompts)) for name, given in (("images", images), ("videos", videos))]
+    return [row_of_prompt(*parts) for parts in zip(prompts, *media, strict=True)]
 
 
-def read_question(messages: Iterable[Mapping[str, object]], policy: MediaPolicy) -> Question:
-    """Read the pictures of a conversation. Raises TypeError for several conversations, a `MediaError` as `load_image`.
-
-    An error about one of several pictures says which.
-    """
-    (normal,), batched = conversation.normalize(list(messages))
-    if batched:
-        raise TypeError("messages has to be one conversation: a list of dicts")
-    for message in normal:
-        if isinstance(message.get("content"), str):  # the family's chat template reads lists only
-            message["content"] = [{"type": "text", "text": message["content"]}]
-    sources, clips = conversation.media(normal)
-    pictures = [_picture(source, number, len(sources), policy) for number, source in enumerate(sources, 1)]
-    return Question(normal, pictures, clips)
+def _each(given: object, name: str, count: int) -> list[object]:
+    wrong = is_source(given) or is_frame(given) or isinstance(given, Mapping)
+    if given is not None and (wrong or not hasattr(given, "__len__") or not hasattr(given, "__getitem__")):
+        raise ValueError(f"{count} prompts need as many lists of {name}, got {shown(given)}; repeat it for each prompt")
+    entries = [] if given is None else list(cast("Sequence[object]", given))
+    if entries and len(entries) != count:
+        raise ValueError(f"{count} prompts need as many lists of {name}, got {len(entries)}")
+    return entries or [()] * count
 
 
 def sample_clips(
@@ -101,25 +101,28 @@ def sample_clips(
         if is_source(clip):
             reader = VideoReader(clip, policy=policy, threads=videos.threads, rotate=True)
             sampler = videos.sampler(reader, frame_sampling=videos.frame_sampling, **limits)
-            decoded, metadata[index] = reader.read(sampler, partial(_rgb, reader))
-            frames.append(np.stack(decoded))
+            decoded, metadata[index] = reader.frames(sampler)
+            frames.append(decoded)
         else:
             frames.append(clip)
     return frames, {"do_sample_frames": False, "video_metadata": metadata}
 
 
-def _picture(source: object, number: int, total: int, policy: MediaPolicy) -> Picture:
-    try:
-        return load_image(source, policy)
-    except MediaError as error:
-        if total == 1:
-            raise
-        raise type(error)(f"picture {number}: {error}") from None
+def _pictures(sources: Sequence[object], policy: MediaPolicy) -> list[Picture]:
+    found: list[Picture] = []
+    for number, source in enumerate(sources, 1):
+        with at(f"picture {number}" if len(sources) > 1 else ""):
+            picture = load_image(source, policy)
+            found.append(eight_bit_grey(picture, "PIL image") if is_pil_image(picture) else picture)
+    return found
 
 
-def _rgb(reader: VideoReader, _: int, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-    return reader.to_rgb(frame)
+def is_given(media: object) -> bool:
+    """Whether an argument for pictures or clips holds any."""
+    return bool(_listed(media))
 
 
-def _listed(media: object) -> Sequence[object]:
-    return media if isinstance(media, Sequence) and not is_source(media) else [media]
+def _listed(media: object) -> list[object]:
+    if media is None:
+        return []
+    return list(media) if isinstance(media, Sequence) and not is_source(media) else [media]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -13,12 +14,16 @@ from ..batch_feature import BatchFeature
 from ..checkpoint.hub import HUB_NAMES
 from ..generation.token_bytes import TokenBytes
 from ..media import MediaPolicy, load_image
+from ..text.control_tokens import is_marked
 from ..unknown_names import check_names, parameters_of
 from .answers import Call, Observation, Result, Stream, Timings
 from .ask import Ask
 from .engines import AnswerEngine, engine_of
 from .loading import Loading
-from .question import one_message, one_message_each, read_question, sample_clips
+from .messages import one_message
+from .parts import MessageError
+from .prepare import Inputs, Preparation
+from .question import is_given, row_of_messages, row_of_prompt, rows_of_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from ..native import NativeSmolVLM
     from ..processor.processing_smolvlm import SmolVLMProcessor
     from ..text.placeholders import Clip
+    from .question import Row
 
 
 class SmolVLM:
@@ -117,11 +123,16 @@ class SmolVLM:
         encoded once, and no beginning of a prompt is read twice (see `Usage`); `reuse=False` neither uses nor keeps
         anything between calls.
 
-        `options` are `progress`, settings of `GenerationConfig` such as `min_new_tokens`, `seed`, `logits_processor`
-        or `stopping_criteria`. Tokens are drawn with `do_sample`, and without it if a temperature above 0, `top_k`,
-        `top_p` or `min_p` is given. With the native engine the callables get NumPy arrays, and
-        `progress(done, all)` is called while it works towards the first token, see `NativeEngine`; what it raises ends
-        the call.
+        The prompt is data: a special token that it writes, such as `<image>`, is plain text to the model, and so it is
+        in every message of `chat`, whoever wrote it. `control_tokens=True` lets texts write such tokens. With
+        `on_error="return"` a prompt of a list that cannot be answered has the exception in the `error` of its result,
+        and the others are answered; with "raise" the exception is raised and names the prompt, counted from 1.
+
+        `options` are `progress`, `control_tokens`, `on_error`, settings of `GenerationConfig` such as `min_new_tokens`,
+        `seed`, `logits_processor` or `stopping_criteria`. Tokens are drawn with `do_sample`, and without it if a
+        temperature above 0, `top_k`, `top_p` or `min_p` is given. With the native engine the callables get NumPy
+        arrays, and `progress(done, all)` is called while it works towards the first token, see `NativeEngine`; what it
+        raises ends the call.
 
         Raises `MediaError` (a ValueError) that names a picture or clip which cannot be used, TypeError for an
         unknown option, ValueError for values that make no sense.
@@ -134,17 +145,21 @@ class SmolVLM:
             reuse=reuse,
             **options,
         )
-        results = self._start(one_message_each(prompt, images, videos), ask).run()
-        return results[0] if isinstance(prompt, str) else results
+        if isinstance(prompt, (list, tuple)):
+            return self._answer(rows_of_prompts(prompt, images, videos), ask)
+        return self._answer([row_of_prompt(prompt, images, videos)], ask)[0]
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Result:
-        """Answer the last of `messages`: dicts with a `role` and a `content`, text or a list of items.
+        """Answer the last of `messages`: dicts or objects with a `role` and a `content`, text or a list of parts.
 
-        Items are `{"type": "text", "text": …}`, `{"type": "image", "image": …}` and `{"type": "video", "video": …}`;
-        the source of the last two may stand under `url`, `path` or `base64` too, and may be what `generate` takes. The
-        other arguments are those of `generate`.
+        Parts are `{"type": "text", "text": …}`, `{"type": "image", "image": …}` and `{"type": "video", "video": …}`;
+        the source of the last two may stand under `url`, `path` or `base64` too, and may be what `generate` takes.
+        Understood are also the parts of OpenAI's chat and Responses interfaces, of LangChain and of Anthropic. Roles
+        are system (also called developer), user and assistant. The other arguments are those of `generate`. Raises a
+        ValueError that names message (counted from 0), part and field for anything else, tools among them: nothing is
+        left out of a conversation without a word.
         """
-        return self._start([messages], Ask.of(parameters_of(SmolVLM.chat), **options)).run()[0]
+        return self._answer([row_of_messages(messages)], Ask.of(parameters_of(SmolVLM.chat), **options))[0]
 
     def stream(
         self,
@@ -159,8 +174,13 @@ class SmolVLM:
         Pictures are read before this returns; each piece is made when it is asked for.
         """
         ask = Ask.of(parameters_of(SmolVLM.stream), **options)
-        messages = one_message(prompt, images, videos) if isinstance(prompt, str) else prompt
-        return Stream(self._start([messages], ask), self._tokens, ask.skip_special_tokens)
+        if isinstance(prompt, str):
+            row = row_of_prompt(prompt, images, videos)
+        elif is_given(images) or is_given(videos):
+            raise MessageError("images and videos go with a prompt; in messages they are parts of the content")
+        else:
+            row = row_of_messages(prompt)
+        return Stream(self._start(row, ask), self._tokens, ask.skip_special_tokens)
 
     def watch(
         self,
@@ -211,47 +231,39 @@ class SmolVLM:
         `sampling` are options of `generate`. Nothing is reused or kept.
         """
         start = time.perf_counter()
-        text = self.processor.apply_chat_template(one_message(prompt, (), [None]), add_generation_prompt=True)
-        encoded = self.processor.encode_text([text], clips=[clip], add_special_tokens=False)
-        inputs = BatchFeature(encoded, tensor_type=self.tensors)
-        timings = Timings(load=self.load_seconds, preprocessing=time.perf_counter() - start)
         # The position of each frame in the prompt moves with the window: a kept prefix would be of no use.
         ask = Ask.of(**{**sampling, "reuse": False})
+        text = self._preparation(ask).prompt(one_message(prompt, 0, 1))
+        sanitize = is_marked(text) and not ask.control_tokens
+        encoded = self.processor.encode_text(
+            [text], clips=[clip], add_special_tokens=False, sanitize_control_tokens=sanitize
+        )
+        inputs = BatchFeature(encoded, tensor_type=self.tensors)
+        timings = Timings(preprocessing=time.perf_counter() - start)
         return self._begin({**inputs, **self._engine.encoded_inputs(features)}, ask, timings).run()[0]
 
     @property
     def _engine(self) -> AnswerEngine:
         return engine_of(self.model)
 
-    def _start(self, conversations: Sequence[Sequence[Mapping[str, Any]]], ask: Ask) -> Call:
-        """Read the pictures, make the inputs of the model, and begin a call."""
-        start = time.perf_counter()
-        questions = [read_question(messages, self.policy) for messages in conversations]
-        decoded = time.perf_counter()
-        pictures = [question.pictures for question in questions]
-        clips = [clip for question in questions for clip in question.clips]
-        arguments: dict[str, object] = {"media_policy": self.policy}
-        if ask.do_image_splitting is not None:
-            arguments["do_image_splitting"] = ask.do_image_splitting
-        if clips:
-            clips, sampling = sample_clips(clips, self.processor.require_video_processor(), self.policy)
-            arguments |= sampling
-        template = self.processor.apply_chat_template
-        inputs = self.processor(
-            text=[template(question.messages, add_generation_prompt=True) for question in questions],
-            images=pictures if any(pictures) else None,
-            videos=[clips] if clips else None,  # as of one prompt, so that a list of pictures in it is one clip
-            return_tensors=self.tensors,
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-            **arguments,
-        )
-        prepared = time.perf_counter()
-        timings = Timings(load=self.load_seconds, image_decode=decoded - start, preprocessing=prepared - decoded)
-        return self._begin(inputs, ask, timings)
+    def _preparation(self, ask: Ask) -> Preparation:
+        engine = self._engine
+        return Preparation(self.processor, self.policy, engine.tensors, engine.position_limit, ask)
 
-    def _begin(self, inputs: Mapping[str, Any], ask: Ask, timings: Timings) -> Call:
+    def _start(self, row: Row, ask: Ask) -> Call:
+        """Read the pictures of one prompt, make the inputs of the model, and begin a call."""
+        prepared = self._preparation(replace(ask, on_error="raise")).run([row])
+        return self._begin(prepared.inputs or {}, ask, prepared.timings)
+
+    def _answer(self, rows: Sequence[Row], ask: Ask) -> list[Result]:
+        """Answer several prompts in one batch."""
+        prepared = self._preparation(ask).run(rows)
+        answered = iter(self._begin(prepared.inputs, ask, prepared.timings).run() if prepared.inputs else ())
+        failed = prepared.failed
+        return [Result.failed(failed[index]) if index in failed else next(answered) for index in range(len(rows))]
+
+    def _begin(self, inputs: Inputs, ask: Ask, timings: Timings) -> Call:
         decoding = self._engine.start(inputs, self.processor.tokenizer, ask)
         lengths = inputs["attention_mask"].sum(1).tolist()
+        timings = replace(timings, load=self.load_seconds)
         return Call(decoding, self.processor, lengths, timings, ask.skip_special_tokens)

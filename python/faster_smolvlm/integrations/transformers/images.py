@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import pixels
+from .gate import GateMixin
 from .notes import say_once
 from .pixels import Picture
 from .versions import NotAcceleratedError, UnsupportedTransformersError, version
@@ -16,7 +17,7 @@ from .versions import NotAcceleratedError, UnsupportedTransformersError, version
 if TYPE_CHECKING:
     from transformers.image_processing_utils import BatchFeature
 
-    class _Base:
+    class _Base(GateMixin):
         """What the mixins use of Transformers' classes that they stand before."""
 
         backend: str
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
         def _prepare_images_structure(self, images: object) -> list[list[Picture]]: ...
         def process_image(self, image: Picture, **kwargs: object) -> Picture: ...
         def preprocess(self, images: object, *args: object, **kwargs: object) -> BatchFeature: ...
-        def fetch_images(self, images: object) -> object: ...
 else:
-    _Base = object
+    _Base = GateMixin
 
 _NEEDS = {
     "do_resize": ("size", "resample"),
@@ -49,7 +49,7 @@ class ImageProcessorMixin(_Base):
             return inherited(images, *args, **kwargs)
         nested = self._prepare_images_structure(images)
         backend = str(self.backend)
-        bicubic = backend != "pil" and lanczos_is_bicubic(_inherited_class(self))
+        bicubic = backend != "pil" and lanczos_is_bicubic(inherited_class(self))
         settings, reason = pixels.settings_for(kwargs, lanczos_is_bicubic=bicubic)
         if not reason:
             convert = partial(self.process_image, **{name: kwargs.get(name) for name in _CONVERSION})
@@ -121,9 +121,10 @@ def mixin_for(base: Any) -> type[_Base]:
     raise UnsupportedTransformersError(f"{base.__name__}.preprocess takes other arguments")
 
 
-def _inherited_class(processor: object) -> type:
+def inherited_class(processor: object) -> type:
+    """Return the class of Transformers that an accelerated processor extends."""
     classes = type(processor).__mro__
-    return classes[classes.index(ImageProcessorMixin) + 1]
+    return classes[classes.index(GateMixin) + 1]
 
 
 @lru_cache(maxsize=8)

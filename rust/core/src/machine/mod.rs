@@ -6,6 +6,7 @@ pub(crate) mod memory;
 pub(crate) mod numbers;
 pub mod output_buffers;
 pub mod picture_threads;
+pub(crate) mod private_files;
 pub(crate) mod recent;
 pub(crate) mod scratch;
 pub(crate) mod shared;

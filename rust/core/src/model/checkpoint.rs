@@ -1,14 +1,21 @@
 //! Tensors of a checkpoint, read where they lie: in the page cache of its files, or in memory that a caller owns.
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, Metadata};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use memmap2::Mmap;
 use safetensors::{Dtype as FileType, SafeTensors};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::error::{Error, Result};
 use crate::machine::numbers::{from_bfloat16, from_float16};
+use crate::machine::private_files::open_regular;
+
+/// Seconds after which what programs changed in a mapped file has been noted, too.
+#[cfg(unix)]
+const SETTLED: i64 = 60;
 
 /// Memory that a caller owns and keeps in place.
 pub type Memory = Box<dyn AsRef<[u8]> + Send + Sync>;
@@ -37,7 +44,7 @@ struct Entry {
 
 /// Named tensors and what they lie in.
 pub struct Checkpoint {
-    paths: Vec<String>,
+    files: Vec<(PathBuf, Metadata)>,
     sources: Vec<TensorBytes>,
     entries: HashMap<String, Entry>,
 }
@@ -107,10 +114,11 @@ pub struct Tensor<'a> {
 impl Checkpoint {
     /// Maps the files and reads their headers.
     pub fn open(paths: &[String]) -> Result<Self> {
-        let mut checkpoint = Self { paths: paths.to_vec(), sources: Vec::new(), entries: HashMap::new() };
+        let mut checkpoint = Self { files: Vec::new(), sources: Vec::new(), entries: HashMap::new() };
         for path in paths {
             let refuse = |reason: &dyn std::fmt::Display| Error::file(path, reason);
-            let file = File::open(path).map_err(|e| refuse(&e))?;
+            let file = open_regular(Path::new(path)).map_err(|e| refuse(&e))?;
+            checkpoint.files.push((path.into(), file.metadata().map_err(|e| refuse(&e))?));
             // SAFETY: the map is only read; as with every mapped file, nobody may cut the file short meanwhile.
             let map = unsafe { Mmap::map(&file) }.map_err(|e| refuse(&e))?;
             let tensors = SafeTensors::deserialize(&map).map_err(|e| refuse(&e))?;
@@ -131,7 +139,7 @@ impl Checkpoint {
 
     /// Takes tensors that lie in memory. They are read while a model is loaded, its embeddings also afterwards.
     pub fn from_memory(tensors: Vec<MemoryTensor>) -> Result<Self> {
-        let mut checkpoint = Self { paths: Vec::new(), sources: Vec::new(), entries: HashMap::new() };
+        let mut checkpoint = Self { files: Vec::new(), sources: Vec::new(), entries: HashMap::new() };
         for tensor in tensors {
             let given = (*tensor.bytes).as_ref().len();
             let expected = tensor.shape.iter().try_fold(tensor.dtype.size(), |size, &side| size.checked_mul(side));
@@ -155,13 +163,34 @@ impl Checkpoint {
     /// where the system does not say.
     pub(crate) fn identity(&self) -> Option<String> {
         let mut identity = String::new();
-        for path in &self.paths {
-            let path = std::fs::canonicalize(path).ok()?;
-            let data = std::fs::metadata(&path).ok()?;
+        for (path, data) in &self.files {
+            let path = fs::canonicalize(path).ok()?;
             let changed = data.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
             identity += &format!("{path:?} {} {};", data.len(), changed.as_nanos());
         }
         (!identity.is_empty()).then_some(identity)
+    }
+
+    /// Changes whenever the system has noted a change of a file: it keeps a time that nobody can set back. 0 if that says
+    /// nothing: a time so near may be that of several changes, and some systems keep none.
+    pub(crate) fn stamp(&self) -> u64 {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+
+            let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+            if self.files.iter().all(|(_, data)| data.ctime() < now - SETTLED) {
+                let known: Vec<_> =
+                    self.files.iter().map(|(_, d)| (d.dev(), d.ino(), d.len(), d.ctime(), d.ctime_nsec())).collect();
+                return xxh3_64_with_seed(format!("{known:?}").as_bytes(), 0).max(1);
+            }
+        }
+        0
+    }
+
+    /// Hash of all bytes. A hundred megabytes take some 10 ms if the system has them in memory.
+    pub(crate) fn content(&self) -> u64 {
+        self.sources.iter().fold(0, |seed, source| xxh3_64_with_seed(source.bytes(), seed))
     }
 
     /// Gives the pages that were read back to the system; what is read again comes from its page cache.

@@ -9,7 +9,7 @@ use crate::model::config::ModelConfig;
 use crate::model::kernels::{Kernels, select};
 use crate::model::kv::{KvCache, KvFormat, PAGE, PageLayout};
 use crate::model::linear::WeightFormat;
-use crate::model::linear::packed_file::{self, Outcome, Packer};
+use crate::model::linear::packed_file::{self, Origin, Outcome, Packer};
 use crate::model::names;
 use crate::model::text::{Output, STEP_ROWS, Segment, TextBuffers, TextModel};
 use crate::model::vision::{Frame, VisionBuffers, VisionModel};
@@ -83,12 +83,13 @@ fn load_weights(
         checkpoint.identity().ok_or_else(|| Error::config("packed weights are kept for checkpoints in files only"))?;
     let key = packed_file::key(&identity, &names::tensors(config), [vision, text]);
     let path = folder.join(format!("{key:016x}.packed"));
-    let found = Packer::reading(kernels, team, &path, key).and_then(|packer| packer.map(load).transpose());
+    let origin = Origin { key, stamp: checkpoint.stamp(), content: &|| checkpoint.content() };
+    let found = Packer::reading(kernels, team, &path, &origin).and_then(|packer| packer.map(load).transpose());
     match found {
         Ok(Some(loaded)) => Ok(loaded),
-        Ok(None) => load(Packer::writing(kernels, team, &path, key)),
+        Ok(None) => load(Packer::writing(kernels, team, &path, &origin)),
         Err(error) if error.kind() == ErrorKind::Packed => {
-            let (vision, text, outcome) = load(Packer::writing(kernels, team, &path, key))?;
+            let (vision, text, outcome) = load(Packer::writing(kernels, team, &path, &origin))?;
             let outcome = match outcome {
                 Outcome::Written => Outcome::Replaced(error.to_string()),
                 other => other,

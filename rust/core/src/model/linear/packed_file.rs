@@ -1,11 +1,12 @@
 //! Packed weights: made from a checkpoint, or read from the file in which an earlier load kept them.
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
+use crate::machine::private_files::{NewFile, open_private, write_at};
 use crate::machine::team::Team;
 use crate::model::checkpoint::Tensor;
 use crate::model::kernels::{GROUP, Kernels, PANEL};
@@ -13,7 +14,17 @@ use crate::model::linear::{Linear, Order, Storage};
 
 /// Raise it whenever the bytes of packed weights get another meaning; a test below notices most such changes.
 const LAYOUT: u32 = 3;
-const MAGIC: &[u8; 8] = b"FSVPACK1";
+const MAGIC: &[u8; 8] = b"FSVPACK2";
+
+/// What packed weights are made from.
+pub(crate) struct Origin<'a> {
+    /// See [`key`].
+    pub(crate) key: u64,
+    /// See [`crate::model::checkpoint::Checkpoint::stamp`]: the same stamp is the same content. 0 says nothing.
+    pub(crate) stamp: u64,
+    /// Hashes the bytes of all weights, for when the stamps differ.
+    pub(crate) content: &'a dyn Fn() -> u64,
+}
 
 /// Where the weights of a load come from.
 enum PackedSource {
@@ -22,12 +33,6 @@ enum PackedSource {
     File(File),
     /// The checkpoint; what is packed is also written. `None` after a failure to write.
     Both(Option<NewFile>),
-}
-
-struct NewFile {
-    file: File,
-    partial: PathBuf,
-    path: PathBuf,
 }
 
 /// What became of the file of packed weights.
@@ -64,43 +69,46 @@ impl<'a> Packer<'a> {
         Self { kernels, storage: Storage::Float32, team, source: PackedSource::Checkpoint, failure: None }
     }
 
-    /// Reads from the file at `path`, which must have been written under the same key; `None` if there is no file.
+    /// Reads from the file at `path`, which must have been made from the same; `None` if there is no file.
     pub(crate) fn reading(
         kernels: &'static Kernels,
         team: &'a mut Team,
         path: &Path,
-        key: u64,
+        origin: &Origin<'_>,
     ) -> Result<Option<Self>> {
-        let mut file = match File::open(path) {
+        let mut file = match open_private(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(damaged(describe(path, &e))),
         };
-        let mut head = [0; 16];
+        let mut head = [0; 32];
         let whole = file.read_exact(&mut head).is_ok();
-        if !whole || head[..8] != MAGIC[..] || head[8..] != key.to_le_bytes()[..] {
+        let word = |index: usize| head[8 * index..][..8].try_into().map_or(0, u64::from_le_bytes);
+        if !whole || head[..8] != MAGIC[..] || word(1) != origin.key {
             return Err(damaged("it starts with other bytes".into()));
+        }
+        if origin.stamp == 0 || word(2) != origin.stamp {
+            if word(3) != (origin.content)() {
+                return Err(damaged("it was made from other weights".into()));
+            }
+            // The next load need not hash; if the file cannot be written it will.
+            let _ = write_at(&file, &origin.stamp.to_le_bytes(), 16);
         }
         Ok(Some(Self { source: PackedSource::File(file), ..Self::new(kernels, team) }))
     }
 
     /// Packs from the checkpoint and writes what is packed to a file at `path`, which appears whole or not at all.
-    pub(crate) fn writing(kernels: &'static Kernels, team: &'a mut Team, path: &Path, key: u64) -> Self {
-        let partial = path.with_extension(format!("{}.partial", std::process::id()));
-        let start = || -> std::io::Result<File> {
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
+    pub(crate) fn writing(kernels: &'static Kernels, team: &'a mut Team, path: &Path, origin: &Origin<'_>) -> Self {
+        let start = || -> std::io::Result<NewFile> {
+            let mut new = NewFile::create(path)?;
+            new.file.write_all(MAGIC)?;
+            for word in [origin.key, origin.stamp, (origin.content)()] {
+                new.file.write_all(&word.to_le_bytes())?;
             }
-            let mut file = File::create(&partial)?;
-            file.write_all(MAGIC)?;
-            file.write_all(&key.to_le_bytes())?;
-            Ok(file)
+            Ok(new)
         };
         let (new, failure) = match start() {
-            Ok(file) => {
-                let path = path.to_owned();
-                (Some(NewFile { file, partial, path }), None)
-            }
+            Ok(new) => (Some(new), None),
             Err(e) => (None, Some(describe(path, &e))),
         };
         Self { source: PackedSource::Both(new), failure, ..Self::new(kernels, team) }
@@ -137,24 +145,12 @@ impl<'a> Packer<'a> {
                 Ok(0) => Ok(Outcome::Read),
                 _ => Err(damaged("it is longer than the model".into())),
             },
-            PackedSource::Both(mut new) => {
-                if let Some(k) = &new
-                    && let Err(e) = fs::rename(&k.partial, &k.path)
-                {
-                    self.failure = Some(describe(&k.path, &e));
-                } else if let Some(k) = &mut new {
-                    k.partial.clear(); // nothing is left to remove
+            PackedSource::Both(new) => {
+                if let Some(Err(e)) = new.map(NewFile::finish) {
+                    self.failure = Some(e.to_string());
                 }
                 Ok(self.failure.take().map_or(Outcome::Written, Outcome::Failed))
             }
-        }
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if !self.partial.as_os_str().is_empty() {
-            let _ = fs::remove_file(&self.partial); // a load that failed leaves nothing behind
         }
     }
 }
@@ -192,6 +188,8 @@ pub(crate) fn key(identity: &str, tensors: &[(String, Vec<usize>)], storages: [S
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::model::checkpoint::{Checkpoint, MemoryTensor, TensorType};
     use crate::model::kernels::available;
@@ -231,6 +229,7 @@ mod tests {
         let checkpoint = checkpoint();
         let weight = checkpoint.tensor("w", &[70, 300]).expect("there");
         let mut team = Team::new(1).expect("one thread");
+        let origin = |key| Origin { key, stamp: 0, content: &|| 11 };
         let load = |packer: Result<Option<Packer<'_>>>| -> Result<(Vec<u8>, Outcome)> {
             let mut packer = packer?.expect("a packer");
             packer.pack_for(Storage::Int8Pairs);
@@ -238,28 +237,34 @@ mod tests {
             Ok((layer.packed().to_vec(), packer.finish()?))
         };
         let kernels = available()[0];
-        assert!(Packer::reading(kernels, &mut team, &path, 7).expect("no file is no error").is_none());
-        let made = load(Ok(Some(Packer::writing(kernels, &mut team, &path, 7)))).expect("kept");
+        assert!(Packer::reading(kernels, &mut team, &path, &origin(7)).expect("no file is no error").is_none());
+        let made = load(Ok(Some(Packer::writing(kernels, &mut team, &path, &origin(7))))).expect("kept");
         assert_eq!(made.1, Outcome::Written);
-        let read = load(Packer::reading(kernels, &mut team, &path, 7)).expect("read");
+        let read = load(Packer::reading(kernels, &mut team, &path, &origin(7))).expect("read");
         assert_eq!(read, (made.0.clone(), Outcome::Read));
-        assert!(load(Packer::reading(kernels, &mut team, &path, 8)).is_err(), "another key");
+        assert!(load(Packer::reading(kernels, &mut team, &path, &origin(8))).is_err(), "another key");
+        let changed = Origin { content: &|| 12, ..origin(7) };
+        assert!(load(Packer::reading(kernels, &mut team, &path, &changed)).is_err(), "other content");
+        let settled = Origin { stamp: 5, ..origin(7) };
+        assert!(load(Packer::reading(kernels, &mut team, &path, &settled)).is_ok(), "equal content");
+        let trusted = Origin { content: &|| panic!("the stamp is known"), ..settled };
+        assert!(load(Packer::reading(kernels, &mut team, &path, &trusted)).is_ok(), "equal stamp");
 
         let whole = fs::read(&path).expect("there");
-        for place in [0, 9, 17, 25, 40, whole.len() - 1] {
+        for place in [0, 9, 25, 33, 41, 60, whole.len() - 1] {
             let mut changed = whole.clone();
             changed[place] ^= 4;
             fs::write(&path, changed).expect("writable");
-            assert!(load(Packer::reading(kernels, &mut team, &path, 7)).is_err(), "byte {place}");
+            assert!(load(Packer::reading(kernels, &mut team, &path, &origin(7))).is_err(), "byte {place}");
         }
         for length in [0, 10, 30, whole.len() - 1] {
             fs::write(&path, &whole[..length]).expect("writable");
-            assert!(load(Packer::reading(kernels, &mut team, &path, 7)).is_err(), "{length} bytes");
+            assert!(load(Packer::reading(kernels, &mut team, &path, &origin(7))).is_err(), "{length} bytes");
         }
         fs::write(&path, [&whole[..], &[0]].concat()).expect("writable");
-        assert!(load(Packer::reading(kernels, &mut team, &path, 7)).is_err(), "one byte more");
+        assert!(load(Packer::reading(kernels, &mut team, &path, &origin(7))).is_err(), "one byte more");
         let blocked = path.join("below a file");
-        let failed = load(Ok(Some(Packer::writing(kernels, &mut team, &blocked, 7)))).expect("packed");
+        let failed = load(Ok(Some(Packer::writing(kernels, &mut team, &blocked, &origin(7))))).expect("packed");
         assert!(matches!(failed.1, Outcome::Failed(_)));
         assert_eq!(failed.0, made.0);
         fs::remove_dir_all(folder).expect("ours");
