@@ -62,7 +62,8 @@ def write_clip(
 
 
 def every_frame(path: Path | str) -> list[np.ndarray]:
-    """All frames by PyAV's plain loop, as uint8 (height, width, 3): the definition."""
+    """All frames by PyAV's plain loop over the best stream, as uint8 (height, width, 3): the definition."""
     with av.open(str(path)) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        stream: Any = container.streams.best("video")
+        stream.thread_type = "AUTO"
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]

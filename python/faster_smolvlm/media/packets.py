@@ -24,6 +24,10 @@ _HEVC_IRAP = range(16, 22)
 _H264_DROPPABLE = {1, 2, 3, 4, 6, 9, 12}
 _HEVC_DROPPABLE = {*range(0, 15, 2), 35, 38, 39, 40}
 
+# NAL units of one packet that are looked at. Each takes a microsecond: a packet of millions of empty ones, seconds.
+_MOST_UNITS = 4096
+_UNREAD = b"\xff\xff"  # of no type that may be left out
+
 # Emptying the decoder and starting anew costs about as much as decoding this many packets.
 JUMP_PACKETS = 4
 # Reading over this many packets costs more than to seek.
@@ -35,7 +39,8 @@ class PacketTable:
     """One row per packet, in decoding order.
 
     `order[i]` is the packet of the i-th frame shown, `keys` the packets (ascending) that are marked as key frames,
-    `resets` those of them from which decoding can start with equal results.
+    `resets` those of them from which decoding can start with equal results. `stamped` says whether the file tells when
+    frames are shown; otherwise `pts` only counts packets.
     `exact` says whether packets and frames are known to be one to one; otherwise only the number of rows means
     something, as an upper bound.
     """
@@ -45,6 +50,7 @@ class PacketTable:
     keys: npt.NDArray[np.int64]
     resets: npt.NDArray[np.int64]
     exact: bool
+    stamped: bool = True
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -83,6 +89,7 @@ def read_table(packets: Iterator[av.Packet], codec: str, extradata: bytes | None
     """Read every packet (PyAV `Packet`s) and build the table of the stream."""
     nal = _nal_reader(codec, extradata)
     pts: list[int | None] = []
+    dts: list[int | None] = []
     hidden: list[bool] = []
     keys: list[int] = []
     resets: list[int] = []
@@ -94,9 +101,13 @@ def read_table(packets: Iterator[av.Packet], codec: str, extradata: bytes | None
             if _is_reset(codec, nal, packet):
                 resets.append(len(pts))
         pts.append(packet.pts)
+        dts.append(packet.dts)
         hidden.append(packet.is_discard)
     known = all(value is not None for value in pts)
-    times = np.array(pts if known else range(len(pts)), dtype=np.int64)
+    # Decoding times, which are shifted alike, tell as much in a file that has no others.
+    stamps = pts if known else dts
+    stamped = all(value is not None for value in stamps)
+    times = np.array(stamps if stamped else range(len(pts)), dtype=np.int64)
     shown = np.flatnonzero(~np.array(hidden, dtype=bool)) if any(hidden) else np.arange(len(times))
     order = shown[np.argsort(times[shown], kind="stable")]
     exact = (
@@ -107,7 +118,7 @@ def read_table(packets: Iterator[av.Packet], codec: str, extradata: bytes | None
         and resets[:1] == [0]
         and int(times.min()) == int(times[0])
     )
-    return PacketTable(times, order, np.array(keys, dtype=np.int64), np.array(resets, dtype=np.int64), exact)
+    return PacketTable(times, order, np.array(keys, dtype=np.int64), np.array(resets, dtype=np.int64), exact, stamped)
 
 
 def skippable(codec: str, extradata: bytes | None) -> Callable[[av.Packet], bool]:
@@ -118,7 +129,7 @@ def skippable(codec: str, extradata: bytes | None) -> Callable[[av.Packet], bool
     if codec == "h264":  # nal_ref_idc is 0, and no parameter set comes along
         return lambda packet: all(h[0] & 31 in _H264_DROPPABLE and not h[0] >> 5 & 3 for h in nal(packet))
     # The pictures of a higher temporal layer may refer to any of a lower one, so there must be one layer only.
-    one_layer = extradata is not None and extradata[:1] == b"\1" and extradata[21] >> 3 & 7 == 1
+    one_layer = extradata is not None and len(extradata) > 21 and extradata[0] == 1 and extradata[21] >> 3 & 7 == 1
     return lambda packet: one_layer and all(h[0] >> 1 & 63 in _HEVC_DROPPABLE for h in nal(packet))
 
 
@@ -144,9 +155,11 @@ def _nal_reader(codec: str, extradata: bytes | None) -> Callable[[av.Packet], li
 
 def _length_headers(packet: av.Packet, size: int) -> list[bytes]:
     data = memoryview(packet)
-    headers = []
+    headers: list[bytes] = []
     position = 0
     while position + size + 2 <= len(data):
+        if len(headers) == _MOST_UNITS:
+            return [*headers, _UNREAD]
         start = position + size
         headers.append(bytes(data[start : start + 2]))
         position = start + int.from_bytes(data[position:start], "big")
@@ -155,9 +168,11 @@ def _length_headers(packet: av.Packet, size: int) -> list[bytes]:
 
 def _start_code_headers(packet: av.Packet) -> list[bytes]:
     data = bytes(packet)
-    headers = []
+    headers: list[bytes] = []
     position = data.find(b"\0\0\1")
     while 0 <= position <= len(data) - 5:
+        if len(headers) == _MOST_UNITS:
+            return [*headers, _UNREAD]
         headers.append(data[position + 3 : position + 5])
         position = data.find(b"\0\0\1", position + 3)
     return headers

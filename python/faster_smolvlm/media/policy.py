@@ -27,6 +27,33 @@ _FORMATS = (
     "WEBP",
 )
 
+# FFmpeg's names of containers of video and animation, and WEBP, which is read without it.
+_CONTAINERS = (
+    "apng",
+    "asf",
+    "avi",
+    "flv",
+    "gif",
+    "h264",
+    "hevc",
+    "ivf",
+    "m4v",
+    "matroska",
+    "mov",
+    "mpeg",
+    "mpegts",
+    "mpegvideo",
+    "obu",
+    "ogg",
+    "webm",
+    "webp",
+)
+NEVER_CONTAINERS = frozenset(
+    {"applehttp", "bluray", "concat", "concatf", "dash", "dvdvideo", "hls", "image2", "imf", "lavfi", "pls", "rtp"}
+    | {"rtsp", "sap", "sdp", "vapoursynth", "vobsub", "webm_dash_manifest"}
+)
+"""What looks like a container to FFmpeg, but makes it open the files, devices or addresses that it names."""
+
 _LEAST = {"max_redirects": 0}  # the least value that makes sense; 1 for the other whole numbers
 
 
@@ -67,9 +94,15 @@ class MediaPolicy:
     """Pixels that the longer side of a JPEG file keeps at least, while it is decoded at 1/2, 1/4 or 1/8 of its size:
     quicker, but not equal to Transformers bit for bit, and a picture counts as of its reduced size (for `plan` too).
     None, the default, decodes all of it. Nothing is refused."""
+    tone_map: bool = False
+    """Whether clips of high dynamic range (PQ, HLG) are converted to the standard range (BT.709). False, the default,
+    keeps the stored values, as Transformers does: such a clip looks pale, and a warning says so. Nothing is refused."""
     formats: tuple[str, ...] = _FORMATS
     """Picture formats, by Pillow's names: 16 of them, strict BMP, GIF, JPEG, PNG and WEBP. Others are refused; never
     among the 16 are formats that start another program (EPS)."""
+    containers: tuple[str, ...] = _CONTAINERS
+    """Containers of clips, by FFmpeg's names ("mov" stands for MP4 too): 18 of them. Others are refused; to read raw
+    YUV4MPEG, for example, add "yuv4mpegpipe". Playlists and whatever else names other files cannot be added."""
     allow_files: bool = True
     """Whether paths are read: True, strict False. File objects that the caller opened count as bytes, not as paths.
     With False the disk is not asked: a text that may be a path gives one error, whether there is such a file or not."""
@@ -95,19 +128,29 @@ class MediaPolicy:
     it is a `MediaFetchError`, however slowly bytes still come."""
     max_frames: int = 512
     """Frames of one clip that may be taken by one call: 512, strict 64. A sampler that takes more is refused."""
+    max_clip_bytes: int = 4 << 30
+    """Bytes of decoded frames that reading one clip may hold at a time, worked out from its header: those that its
+    decoder keeps, and those that are returned. 4 GiB, strict 384 MiB. Decoding takes fewer threads, which hold fewer
+    frames, if that is enough; else the clip is refused before its frames are decoded. Arrays and lists of pictures
+    count too."""
+    decode_threads: int | None = None
+    """Threads that decode one clip at most, whatever the caller asks for: None, the default, is no limit, strict 1."""
     max_duration: float = 3600.0
     """Seconds that a clip may last, by its frames and its average rate: 3,600. Longer ones are refused, whatever is
     taken of them; a clip whose rate is not known is not."""
     max_decoded_frames: int = 200_000
     """Frames that a clip may hold, counted by its packets: 200,000. Clips of more are refused while they are read."""
     max_decode_seconds: float = 60.0
-    """Seconds for finding, reading and decoding one clip: 60; `decode_timeout` says the same for pictures. A clip that
-    takes longer is refused at that moment."""
+    """Seconds for reading and decoding one clip, a URL's fetching not counted: 60, strict 1; `decode_timeout` says the
+    same for pictures. A clip that takes longer is refused at that moment."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = checked(field.name, str(field.type), getattr(self, field.name), least=_LEAST.get(field.name, 1))
             object.__setattr__(self, field.name, value)
+        never = sorted(NEVER_CONTAINERS.intersection(self.containers))
+        if never:
+            raise ValueError(f"MediaPolicy.containers cannot hold {never[0]!r}: such a file makes FFmpeg open others")
 
     @classmethod
     def strict(cls, **changes: Any) -> MediaPolicy:
@@ -128,5 +171,8 @@ class MediaPolicy:
             connect_timeout=3.0,
             total_timeout=10.0,
             max_frames=64,
+            max_clip_bytes=384 << 20,
+            decode_threads=1,
+            max_decode_seconds=1.0,
         )
         return replace(base, **changes)

@@ -95,10 +95,7 @@ def load_video(
     clip = video if is_source(video) else _only_clip(video)
     if is_source(clip):
         reader = VideoReader(clip, policy=policy, threads=threads, rotate=rotate)
-        frames, metadata = reader.read(
-            sampler if rule is None else lambda metadata: reader.sample(rule), lambda _, frame: reader.to_rgb(frame)
-        )
-        return np.stack(frames), metadata
+        return reader.frames(sampler if rule is None else lambda metadata: reader.sample(rule))
     return _choose(clip, sampler, rule, policy or MediaPolicy())
 
 

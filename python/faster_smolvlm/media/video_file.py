@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from .errors import MediaDecodeError, MediaLimitError
+from .errors import MediaDecodeError, MediaLimitError, MediaRefusedError
 from .files import open_file
 from .kinds import MediaSource
 from .policy import MediaPolicy
@@ -16,6 +16,10 @@ from .source import read_source
 
 class BrokenStreamError(Exception):
     """The packets did not give the frames that the table promised."""
+
+
+class StoppedError(Exception):
+    """Another part of the same clip has failed, so that reading this one is of no use."""
 
 
 class ShortStreamError(Exception):
@@ -38,8 +42,8 @@ class VideoFile:
     @classmethod
     def find(cls, source: MediaSource, policy: MediaPolicy) -> VideoFile:
         """Resolve a source; raises a `MediaError` if there is none or `policy` refuses it."""
+        found = read_source(source, policy, "video")  # has clocks of its own
         deadline = time.monotonic() + policy.max_decode_seconds
-        found = read_source(source, policy, "video")
         return cls(found.label, found.path, found.data, policy, deadline)
 
     def open(self) -> BinaryIO:
@@ -49,6 +53,10 @@ class VideoFile:
     def broken(self, problem: str) -> MediaDecodeError:
         """Return the error for a file that cannot be used."""
         return MediaDecodeError(f"{self.name} {problem}")
+
+    def refused(self, problem: str) -> MediaRefusedError:
+        """Return the error for a file that the policy does not allow."""
+        return MediaRefusedError(f"{self.name} {problem}")
 
     def limit(self, problem: str, limit: str) -> MediaLimitError:
         """Return the error for a file above a limit of the policy."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import os
+import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -11,60 +10,67 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .clip_container import clip_stream, decoder_options, open_container
+from .clip_memory import PictureForm, check_held, threads_within
 from .limits import check_size
 from .packets import JUMP_PACKETS, SEEK_PACKETS, PacketTable, read_table, skippable
-from .video_file import BrokenStreamError, ShortStreamError, VideoFile
+from .video_file import BrokenStreamError, ShortStreamError, StoppedError, VideoFile
 
 if TYPE_CHECKING:
     import av
-    import av.container
 
-# Containers of video and animation. Playlists are not among them: they make the reader open files that they name.
-_FORMATS = "mov,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,flv,ogg,asf,ivf,h264,hevc,m4v,obu"
+_RAW = 8  # bytes of a pixel in the largest raw format: a packet of more is no picture
+_EXTRAS = 1 << 20  # bytes of a packet beside its picture: colour profiles, messages
 
 
 class VideoStream:
-    """The first video stream of a file, decoded by `threads` threads; close it, or use it in a `with` statement."""
+    """The video stream of a file, decoded by `threads` threads; close it, or use it in a `with` statement.
+
+    `held` are the bytes of frames that the caller keeps meanwhile. Setting `stop` ends reading with `StoppedError`.
+    """
 
     backend = "pyav"
+    clock_of_each = False
+    """Whether the deadline begins anew with each frame asked for; otherwise only time at the caller is added."""
 
-    def __init__(self, file: VideoFile, threads: int) -> None:
+    def __init__(self, file: VideoFile, threads: int, held: int = 0, stop: threading.Event | None = None) -> None:
+        self._file, self._held, self._stop = file, held, stop
+        self._deadline = file.deadline
+        self._container = open_container(file)
+        try:
+            self._set_up(clip_stream(self._container, file), threads)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _set_up(self, stream: av.VideoStream, threads: int) -> None:
         import av
 
-        self._file = file
-        self._deadline = file.deadline
-        # "file:", so that no name is taken for a protocol
-        opened = io.BytesIO(file.data or b"") if file.path is None else f"file:{os.path.abspath(file.path)}"
-        options = {
-            "format_whitelist": _FORMATS,
-            "protocol_whitelist": "file",
-            "max_pixels": str(file.policy.max_pixels),
-        }
-        try:
-            self._container: av.container.InputContainer = av.open(
-                opened, options=options, timeout=file.policy.max_decode_seconds
-            )
-        except (av.FFmpegError, OSError, ValueError):
-            # The decoder's own words may hold addresses and pieces of the input.
-            raise file.broken("is not a video that can be read: unknown, damaged or cut off") from None
-        if not self._container.streams.video:
-            kinds = sorted({stream.type for stream in self._container.streams})
-            self._container.close()
-            raise file.broken(f"has no video stream (only {', '.join(kinds) or 'nothing'})")
-        self.stream: av.VideoStream = self._container.streams.video[0]
+        self.stream = stream
         if hasattr(av.stream, "Discard"):  # newer PyAV can leave the other streams unread
-            for stream in self._container.streams:
-                if stream is not self.stream:
-                    stream.discard = av.stream.Discard.all
-        self.stream.thread_count = threads
-        self.stream.thread_type = "AUTO"
-        self.height: int = self.stream.codec_context.height
-        self.width: int = self.stream.codec_context.width
+            for other in self._container.streams:
+                if other is not stream:
+                    other.discard = av.stream.Discard.all
+        context = stream.codec_context
+        self.height: int = context.height
+        self.width: int = context.width
+        check_size(self.height, self.width, self._file.name, self._file.policy)
+        self.codec: str = context.name
+        self._form = self.form = PictureForm.of(self.codec, self.height, self.width, context.format)
+        self._threads = threads_within(self._file, self.form, threads, self._held)
+        context.options = decoder_options(self._file)
+        context.thread_count = self._threads
+        context.thread_type = "AUTO"
+        # codes of ITU-T H.273; 2 if the file does not say
+        self.transfer: int = int(context.color_trc)
+        self.matrix: int = int(context.colorspace)
         # width over height of a pixel; 1 if the file does not say
-        self.sample_aspect_ratio = Fraction(self.stream.sample_aspect_ratio or 1)
-        self.time_base: Fraction = self.stream.time_base
-        self.frames: int = self.stream.frames  # 0 if the container does not say
-        self.rate: Fraction | None = self.stream.average_rate or self.stream.guessed_rate
+        ratio = stream.sample_aspect_ratio
+        self.sample_aspect_ratio = Fraction(ratio if ratio and ratio > 0 else 1)
+        self.time_base: Fraction = stream.time_base or Fraction(0)
+        self.frames: int = stream.frames  # 0 if the container does not say
+        rate: Fraction | None = stream.average_rate or stream.guessed_rate
+        self.rate = rate if rate and rate > 0 else None
 
     def __enter__(self) -> VideoStream:
         return self
@@ -82,8 +88,6 @@ class VideoStream:
 
         Raises `BrokenStreamError` if a frame does not come out. The stream must have been opened just before.
         """
-        import av
-
         context = self.stream.codec_context
         index_of = {int(table.pts[packet]): index for index, packet in zip(indices, table.order[indices], strict=True)}
         needed = set(table.order[indices].tolist())
@@ -96,30 +100,27 @@ class VideoStream:
                 if index is not None:
                     yield from self._hand_out(index, frame)
 
-        try:
-            # The first packet may tell which encoder wrote the stream, and the decoder minds that encoder's faults.
-            yield from asked_for(context.decode(next(packets, None)))
-            position = 1  # the packet that comes next
-            for start, targets in table.groups(indices):
-                from_reset = start - position > JUMP_PACKETS
-                if from_reset:
-                    yield from asked_for(context.decode(None))
-                    context.flush_buffers()
-                    if start - position > SEEK_PACKETS:
-                        packets, position = self._seek(table, start)
-                while position <= max(targets) and index_of:
-                    packet = next(packets, None)
-                    if packet is None:
-                        break
-                    leading = from_reset and (position < start or table.pts[position] < table.pts[start])
-                    if not leading and (position in needed or not is_skippable(packet)):
-                        yield from asked_for(context.decode(packet))
-                    position += 1
-                if not index_of:
-                    return
-            yield from asked_for(context.decode(None))
-        except av.FFmpegError as error:
-            raise BrokenStreamError from error
+        # The first packet may tell which encoder wrote the stream, and the decoder minds that encoder's faults.
+        yield from asked_for(self._decode(next(packets, None)))
+        position = 1  # the packet that comes next
+        for start, targets in table.groups(indices):
+            from_reset = start - position > JUMP_PACKETS
+            if from_reset:
+                yield from asked_for(self._decode(None))
+                context.flush_buffers()
+                if start - position > SEEK_PACKETS:
+                    packets, position = self._seek(table, start)
+            while position <= max(targets) and index_of:
+                packet = next(packets, None)
+                if packet is None:
+                    break
+                leading = from_reset and (position < start or table.pts[position] < table.pts[start])
+                if not leading and (position in needed or not is_skippable(packet)):
+                    yield from asked_for(self._decode(packet))
+                position += 1
+            if not index_of:
+                return
+        yield from asked_for(self._decode(None))
         if index_of:
             raise BrokenStreamError
 
@@ -128,16 +129,14 @@ class VideoStream:
 
         Packets that do not decode are passed over. Raises `ShortStreamError` if fewer frames come out.
         """
-        import av
-
         remaining = set(indices)
         index = 0
         packets = self._packets()
         while True:
             packet = next(packets, None)
             try:
-                frames = self.stream.codec_context.decode(packet)
-            except av.FFmpegError:
+                frames = self._decode(packet)
+            except BrokenStreamError:
                 frames = []
             for frame in frames:
                 if index in remaining:
@@ -151,7 +150,10 @@ class VideoStream:
 
     def _seek(self, table: PacketTable, start: int) -> tuple[Iterator[av.Packet], int]:
         """Move to the packet `start` or shortly before it; returns the packets from there, and the first's position."""
-        self._container.seek(int(table.pts[start]), stream=self.stream)
+        try:
+            self._container.seek(int(table.pts[start]), stream=self.stream)
+        except Exception as error:  # PyAV raises anything
+            raise BrokenStreamError from error
         packets = self._packets()
         first = next(packets, None)
         found = np.flatnonzero(table.pts == first.pts) if first is not None else np.array([], dtype=np.int64)
@@ -164,33 +166,62 @@ class VideoStream:
 
         return from_first(), int(found[0])
 
+    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """Return the frames that come out for a packet, or those still inside for None.
+
+        Raises `BrokenStreamError` if it does not decode, and a `MediaError` for pictures that are larger than allowed.
+        """
+        file, context = self._file, self.stream.codec_context
+        if packet is not None and packet.size > _RAW * self.form.height * self.form.width + _EXTRAS:
+            raise file.broken(f"holds a picture of {packet.size} bytes, more than its pixels")
+        failure: Exception | None = None
+        try:
+            frames: list[av.VideoFrame] = context.decode(packet)
+        except MemoryError:
+            raise file.broken("needs more memory to be decoded than there is") from None
+        except Exception as error:  # PyAV raises anything
+            frames, failure = [], error
+        # What the decoder has refused to take memory for is above the limit too, and no frame tells.
+        check_size(context.height, context.width, file.name, file.policy)
+        for frame in frames:
+            form = PictureForm.of(self.codec, frame.height, frame.width, frame.format)
+            if form != self._form:
+                check_size(frame.height, frame.width, file.name, file.policy)
+                check_held(file, self._held + form.decoder_bytes(self._threads), form)
+                self._form = form
+        if failure is not None:
+            raise BrokenStreamError from failure
+        return frames
+
     def _packets(self) -> Iterator[av.Packet]:
         """Yield the packets that hold data, watching the clock; a read error ends the stream."""
-        import av
-
         file, count = self._file, 0
-        packets = self._container.demux(self.stream)
+        packets = self._container.demux()  # a stream alone would be waited for without a look at the clock
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError:
-                return
+            except Exception:  # PyAV raises anything
+                packet = None
+            if time.monotonic() > self._deadline:
+                raise file.limit("takes too many seconds to decode", "max_decode_seconds")
+            if self._stop is not None and self._stop.is_set():
+                raise StoppedError
             if packet is None:
                 return
-            if not packet.size:
+            if packet.stream_index != self.stream.index or not packet.size:
                 continue
             if not count and packet.has_sidedata("encryption_info"):
                 raise file.broken("is encrypted; decrypt it first")
             count += 1
             if count > file.policy.max_decoded_frames:
                 raise file.limit(f"has {count} frames or more", "max_decoded_frames")
-            if time.monotonic() > self._deadline:
-                raise file.limit("takes too many seconds to decode", "max_decode_seconds")
             yield packet
 
     def _hand_out(self, index: int, frame: av.VideoFrame) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Hand out a frame of allowed size; the time until the next one is asked for is not the decoder's."""
-        check_size(frame.height, frame.width, self._file.name, self._file.policy)
+        """Hand out a frame; the time until the next one is asked for is not the decoder's."""
         start = time.monotonic()
         yield index, frame
-        self._deadline += time.monotonic() - start
+        now = time.monotonic()
+        self._deadline = (
+            now + self._file.policy.max_decode_seconds if self.clock_of_each else self._deadline + now - start
+        )

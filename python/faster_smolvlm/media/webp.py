@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from .clip_memory import PictureForm, threads_within
 from .limits import check_size
 from .packets import PacketTable
-from .video_file import ShortStreamError, VideoFile
+from .video_file import ShortStreamError, StoppedError, VideoFile
 
 if TYPE_CHECKING:
     import av
     import PIL.Image
 
+_CODEC = "webp"
 _ANIMATED = 2  # bit of the flags in VP8X
 
 
@@ -30,14 +33,18 @@ class WebpStream:
     """
 
     backend = "pillow"
+    clock_of_each = False  # as in `VideoStream`
     time_base = Fraction(1, 1000)
     sample_aspect_ratio = Fraction(1)
+    transfer = matrix = 2  # not told
 
-    def __init__(self, file: VideoFile) -> None:
-        self._file = file
+    def __init__(self, file: VideoFile, held: int = 0, stop: threading.Event | None = None) -> None:
+        self._file, self._stop = file, stop
         self._deadline = file.deadline
         with file.open() as data:
             self.height, self.width, self._milliseconds = _read_header(data, file)
+        self.form = PictureForm(_CODEC, self.height, self.width, bytes_per_pixel=4)  # Pillow's canvas is RGBA
+        threads_within(file, self.form, 1, held)
         self.frames = len(self._milliseconds)
         total = sum(self._milliseconds)
         self.rate = Fraction(1000 * self.frames, total) if total else None
@@ -70,6 +77,8 @@ class WebpStream:
             for index in range(self.frames):
                 if time.monotonic() > self._deadline:
                     raise file.limit("takes too many seconds to decode", "max_decode_seconds")
+                if self._stop is not None and self._stop.is_set():
+                    raise StoppedError
                 try:
                     picture.seek(index)
                     picture.load()
@@ -80,7 +89,9 @@ class WebpStream:
                     frame = av.VideoFrame.from_ndarray(np.asarray(picture.convert("RGB")), format="rgb24")
                     start = time.monotonic()
                     yield index, frame
-                    self._deadline += time.monotonic() - start
+                    now = time.monotonic()
+                    allowed = file.policy.max_decode_seconds
+                    self._deadline = now + allowed if self.clock_of_each else self._deadline + now - start
                 if not remaining:
                     return
 

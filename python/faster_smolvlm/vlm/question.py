@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
-
-import numpy as np
-import numpy.typing as npt
 
 from ..media import MediaPolicy, load_image
 from ..media.grey import eight_bit_grey
@@ -19,11 +15,8 @@ from .errors import at
 from .messages import one_message, read_messages
 
 if TYPE_CHECKING:
-    import av
-
     from ..media.kinds import Picture
     from ..media.nesting import Clip
-    from ..media.video import VideoReader
     from ..pixels.protocols import VideoProcessor
     from ..text.conversation import Conversation
 
@@ -108,8 +101,8 @@ def sample_clips(
         if is_source(clip):
             reader = VideoReader(clip, policy=policy, threads=videos.threads, rotate=True)
             sampler = videos.sampler(reader, frame_sampling=videos.frame_sampling, **limits)
-            decoded, metadata[index] = reader.read(sampler, partial(_rgb, reader))
-            frames.append(np.stack(decoded))
+            decoded, metadata[index] = reader.frames(sampler)
+            frames.append(decoded)
         else:
             frames.append(clip)
     return frames, {"do_sample_frames": False, "video_metadata": metadata}
@@ -122,10 +115,6 @@ def _pictures(sources: Sequence[object], policy: MediaPolicy) -> list[Picture]:
             picture = load_image(source, policy)
             found.append(eight_bit_grey(picture, "PIL image") if is_pil_image(picture) else picture)
     return found
-
-
-def _rgb(reader: VideoReader, _: int, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-    return reader.to_rgb(frame)
 
 
 def is_given(media: object) -> bool:
