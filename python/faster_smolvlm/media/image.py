@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .decode import decode_image
 from .errors import MediaDecodeError, MediaTypeError
 from .kinds import SOURCES, MediaSource, is_array, is_pil_image, is_source
-from .limits import check_array, check_size
+from .limits import check_array, check_clip, check_size
 from .policy import MediaPolicy
 from .source import read_source
 
@@ -65,12 +65,21 @@ def load_image(source: object, policy: MediaPolicy | None = None) -> object:
     )
 
 
-def load_frames(sources: Sequence[object], policy: MediaPolicy) -> list[npt.NDArray[np.uint8]]:
-    """Return the frames of a clip from the sources of its pictures, each uint8 (height, width, 3).
+def load_frames(sources: Sequence[object], policy: MediaPolicy) -> npt.NDArray[np.uint8]:
+    """Return the frames of a clip from the sources of its pictures, uint8 (frames, height, width, 3).
 
-    Raises ValueError if their sizes differ, and a `MediaError` as `load_image`.
+    Raises ValueError if their sizes differ, and a `MediaError` as `load_image` and for more bytes than a clip may hold.
     """
-    frames = [np.asarray(load_image(source, policy)) for source in sources]
-    if len({frame.shape for frame in frames}) > 1:
-        raise ValueError(f"the frames of a video must have one size, got {sorted({f.shape[:2] for f in frames})}")
+    frames: npt.NDArray[np.uint8] | None = None
+    for index, source in enumerate(sources):
+        frame = np.asarray(load_image(source, policy))
+        if frames is None:
+            check_clip(len(sources) * frame.nbytes, f"a clip of {len(sources)} frames", policy)
+            frames = np.empty((len(sources), *frame.shape), frame.dtype)
+        if frame.shape != frames.shape[1:]:
+            sizes = sorted({frame.shape[:2], frames.shape[1:3]})
+            raise ValueError(f"the frames of a video must have one size, got {sizes}; frame {index} is the first other")
+        frames[index] = frame
+    if frames is None:
+        raise ValueError("a clip needs one frame or more, got an empty list")
     return frames

@@ -80,7 +80,10 @@ class VideoReader:
         with open_stream(file, threads=1) as stream:
             height, width, rate = stream.height, stream.width, stream.rate
             if width < 1 or height < 1:
-                raise file.broken("has a video stream without a picture size")
+                raise file.broken(
+                    "has a video stream without a picture size, or with pictures larger than MediaPolicy.max_pixels or "
+                    "max_clip_bytes allows"
+                )
             self.form = stream.form
             self.table = stream.packet_table()
             if len(self.table.order) == 0:
@@ -101,6 +104,10 @@ class VideoReader:
         )
         if self.metadata.duration is not None and self.metadata.duration > file.policy.max_duration:
             raise file.limit(f"lasts {self.metadata.duration:.0f} seconds", "max_duration")
+
+    def peak_bytes(self, frames: int) -> int:
+        """Return the most bytes that decoding takes beside the encoded file, if so many RGB frames are kept."""
+        return self.form.decoder_bytes(self.threads) + self.form.rgb_bytes(frames)
 
     @property
     def times(self) -> list[float]:

@@ -18,7 +18,7 @@ from ..checkpoint.json_files import JsonObject
 from ..media import MediaPolicy
 from ..media.image import load_frames
 from ..media.kinds import is_source
-from ..media.limits import check_array
+from ..media.limits import check_decoded_clip
 from ..media.nesting import clip_layout, flatten_videos, metadata_of
 from ..media.sampling import FrameSampling
 from ..media.video import Sampler, VideoReader
@@ -162,7 +162,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
                     "Sampling frames from a list of images is not supported! Set `do_sample_frames=False`."
                 )
             return to_pixels.of_array(load_frames(clip, policy), "channels_last", pool), metadata
-        check_array(clip.shape, policy)
+        check_decoded_clip(clip, policy)
         if sample:
             metadata.frames_indices = self._sampled(clip, metadata, settings)
             clip = clip[metadata.frames_indices]
