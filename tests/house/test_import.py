@@ -46,7 +46,7 @@ def test_the_integration_imports_nothing_that_makes_pixels_or_models() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     package = "faster_smolvlm.integrations.transformers"
-    own = {f"{package}.{name}" for name in ("classes", "inplace", "notes", "patching", "versions")}
+    own = {f"{package}.{name}" for name in ("classes", "inplace", "notes", "patching", "pipelines", "versions")}
     parents = {"faster_smolvlm", "faster_smolvlm._rust", "faster_smolvlm.integrations", package}
     own.add("faster_smolvlm.families")  # the table of names
     assert set(done.stdout.split()) == parents | own

@@ -12,18 +12,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
-from faster_smolvlm.integrations.transformers import accelerate, notes
-from faster_smolvlm.media import MediaDecodeError, MediaLimitError, MediaPolicy, MediaRefusedError
+from faster_smolvlm.integrations.transformers import accelerate, disable, enable, notes, videos
+from faster_smolvlm.media import MediaDecodeError, MediaError, MediaLimitError, MediaPolicy, MediaRefusedError
+from faster_smolvlm.media.video import load_video
 from PIL import Image
 from transformers.image_utils import load_image, load_image_as_tensor
 
 from tests.helpers import picture_files
+from tests.helpers.media_sources import served
 from tests.helpers.picture_files import FILES
+from tests.helpers.video_clips import write_clip
 
 pytestmark = pytest.mark.parity
 
@@ -169,3 +174,95 @@ def test_a_gif_that_is_cut(cut: int, tmp_path: Path, tensors: Any) -> None:
     path.write_bytes(picture_files.gif([picture_files.GifPicture()])[:cut])
     with pytest.raises(MediaDecodeError, match=r"cut\.gif"):
         tensors.fetch_images(str(path))
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """A decoder of Transformers that notes what it is given, and breaks on clips of more than 12 frames."""
+    seen: list[bytes] = []
+
+    def fetch_videos(_: object, source: str, sample_indices_fn: object = None) -> Any:
+        seen.append(Path(source).read_bytes())
+        frames, metadata = load_video(source)
+        if len(frames) > 12:
+            raise RuntimeError("at 0x7f0000000000")
+        return frames, metadata
+
+    monkeypatch.setattr(videos, "_has_decoder", lambda: True)
+    monkeypatch.setattr(transformers.SmolVLMVideoProcessor, "fetch_videos", fetch_videos)
+    return seen
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_clips_pass_the_gate_before_any_decoder(
+    theirs: bool, data_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    seen: list[bytes] = request.getfixturevalue("decoder") if theirs else []
+    processor = accelerate(transformers.SmolVLMVideoProcessor())
+    path = write_clip(tmp_path / "clip.mp4", frames=8)
+    uri = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    expected = load_video(path)[0]
+    with served(tmp_path) as url:
+        for source in (str(path), uri, f"{url}/clip.mp4"):
+            np.testing.assert_array_equal(processor.fetch_videos(source)[0], expected)
+            np.testing.assert_array_equal(processor.fetch_videos([source])[0][0], expected)
+    assert seen == [path.read_bytes()] * 6 * theirs
+    for bad in ("text_as.mp4", "empty.mp4", "cut_half.mp4"):
+        with pytest.raises(MediaError, match=rf"video 1: .*{bad}"):
+            processor.fetch_videos([str(path), str(data_dir / "bad_videos" / bad)])
+    with pytest.raises(MediaError, match="data URI"):
+        processor.fetch_videos("data:video/mp4;base64,AAAA")
+    processor.media_policy = MediaPolicy.strict()
+    with pytest.raises(MediaRefusedError, match="allow_files"):
+        processor.fetch_videos(str(path))
+    processor.media_policy = MediaPolicy(max_pixels=100)
+    with pytest.raises(MediaLimitError, match="max_pixels"):
+        processor.fetch_videos(uri)
+
+
+def test_what_a_decoder_of_transformers_says_is_not_shown(decoder: list[bytes], tmp_path: Path) -> None:
+    processor = accelerate(transformers.SmolVLMVideoProcessor())
+    path = write_clip(tmp_path / "clip.mp4", frames=20)
+    with pytest.raises(MediaDecodeError, match=r"clip\.mp4' is a clip") as caught:
+        processor.fetch_videos(str(path))
+    assert "0x" not in str(caught.value)
+    assert decoder
+
+
+def test_frames_of_a_clip_by_path(tmp_path: Path) -> None:
+    """A clip of a prompt may be a list of pictures; those pass the gate as pictures do."""
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(FILES["PNG, RGBA"]())
+    bad.write_bytes(good.read_bytes()[:200])
+    ours, plain = accelerate(transformers.SmolVLMVideoProcessor()), transformers.SmolVLMVideoProcessor()
+    frames = [[[str(good), str(good)]]]
+    expected = plain(frames, return_tensors="pt", do_sample_frames=False)["pixel_values"]
+    np.testing.assert_array_equal(ours(frames, return_tensors="pt", do_sample_frames=False)["pixel_values"], expected)
+    with pytest.raises(MediaDecodeError, match=r"bad\.png"):
+        ours([[[str(good), str(bad)]]], return_tensors="pt", do_sample_frames=False)
+
+
+def test_pictures_that_a_pipeline_reads_itself(tmp_path: Path, data_dir: Path) -> None:
+    """They pass the gate while `enable` is in force; the inputs of the model are those without it."""
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(FILES["PNG, RGBA"]())
+    bad.write_bytes(good.read_bytes()[:200])
+    pipe = object.__new__(transformers.ImageTextToTextPipeline)
+    pipe.processor = transformers.AutoProcessor.from_pretrained(data_dir / "smolvlm2-256m-config")
+    pipe.model = SimpleNamespace(dtype=torch.float32)
+    before = transformers.ImageTextToTextPipeline.preprocess
+    plain = pipe.preprocess({"images": str(good), "text": "<image>What?"})
+    enable()
+    try:
+        pipe.processor = transformers.AutoProcessor.from_pretrained(data_dir / "smolvlm2-256m-config")
+        fast = pipe.preprocess({"images": [str(good)], "text": "<image>What?"})
+        torch.testing.assert_close(fast["pixel_values"], plain["pixel_values"], rtol=0, atol=1e-6)
+        torch.testing.assert_close(fast["input_ids"], plain["input_ids"], rtol=0, atol=0)
+        with pytest.raises(MediaDecodeError, match=r"image 1: .*bad\.png"):
+            pipe.preprocess({"images": [str(good), str(bad)], "text": "<image><image>What?"})
+        pipe.processor.image_processor.media_policy = MediaPolicy.strict()
+        with pytest.raises(MediaRefusedError):
+            pipe.preprocess({"images": str(good), "text": "<image>What?"})
+    finally:
+        disable()
+    assert transformers.ImageTextToTextPipeline.preprocess is before

@@ -53,8 +53,9 @@ class PictureForm:
 
     def decoder_bytes(self, threads: int) -> int:
         """Return the most bytes that a decoder of so many threads holds, and with it the frames being converted."""
-        # Each thread decodes one picture ahead; two for each wait to be converted, which takes two copies in RGB.
-        pictures = _PICTURES.get(self.codec, _OTHERS) + (4 * threads if threads > 1 else 3)
+        # Each thread decodes one picture ahead; two for each wait to be converted, which may take a copy and two
+        # pictures in RGB.
+        pictures = _PICTURES.get(self.codec, _OTHERS) + (5 * threads if threads > 1 else 4)
         return int(self.height * self.width * (pictures * self.bytes_per_pixel + 2 * threads * _RGB))
 
     def rgb_bytes(self, frames: int) -> int:

@@ -94,6 +94,9 @@ class MediaPolicy:
     """Pixels that the longer side of a JPEG file keeps at least, while it is decoded at 1/2, 1/4 or 1/8 of its size:
     quicker, but not equal to Transformers bit for bit, and a picture counts as of its reduced size (for `plan` too).
     None, the default, decodes all of it. Nothing is refused."""
+    tone_map: bool = False
+    """Whether clips of high dynamic range (PQ, HLG) are converted to the standard range (BT.709). False, the default,
+    keeps the stored values, as Transformers does: such a clip looks pale, and a warning says so. Nothing is refused."""
     formats: tuple[str, ...] = _FORMATS
     """Picture formats, by Pillow's names: 16 of them, strict BMP, GIF, JPEG, PNG and WEBP. Others are refused; never
     among the 16 are formats that start another program (EPS)."""

@@ -1,10 +1,10 @@
 """`VideoReader`: a source in, RGB frames out; only the frames asked for are decoded and kept.
 
-The frames are those of PyAV's plain loop over the whole file, converted to ``rgb24``, bit for bit. What differs is how
-few packets go through the decoder: decoding starts at the key frame before a frame asked for if that skips enough, and
-pictures that no other one refers to are left out unless they are asked for. Stretches that start at different key
-frames are decoded side by side. If a file is broken, or if its packets and frames are not one to one, the reader
-decodes from the start and counts what comes out.
+The frames are those of PyAV's plain loop over the whole file, bit for bit, converted to RGB as `color.py` says. What
+differs is how few packets go through the decoder: decoding starts at the key frame before a frame asked for if that
+skips enough, and pictures that no other one refers to are left out unless they are asked for. Stretches that start at
+different key frames are decoded side by side. If a file is broken, or if its packets and frames are not one to one, the
+reader decodes from the start and counts what comes out.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..quoting import shown
 from .clip_memory import threads_within
+from .color import FrameConverter, warn_of_color
 from .kinds import MediaSource
 from .policy import MediaPolicy
 from .sampling import FrameSampling
@@ -59,8 +60,12 @@ class VideoReader:
     never an attached picture. `rotate` turns frames as the display matrix of the stream says (multiples of 90°). Pixels
     that are not square stay as they are stored, as in Transformers: the model squares every frame, so stretching it
     first would only blur it; `sample_aspect_ratio` tells their shape to whoever shows frames to people. `threads`
-    bounds how many threads decode and convert. Raises a `MediaError` for what is no video, is encrypted, is broken
-    beyond use, or exceeds `policy`.
+    bounds how many threads decode and convert.
+
+    Pixels are those that Transformers' processors get from torchcodec, bit for bit (RGB of more than 8 bits: within 1
+    of 255 levels). HDR clips (PQ, HLG) keep their stored values, so that they look pale; a warning says so, and a
+    `policy` with `tone_map` converts them. Raises a `MediaError` for what is no video, is encrypted, is broken beyond
+    use, or exceeds `policy`.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class VideoReader:
         policy = policy or MediaPolicy()
         self.threads = min(threads or min(4, os.cpu_count() or 1), policy.decode_threads or MAX_THREADS)
         self.rotate = rotate
-        self._of_thread = threading.local()
+        self._converter = FrameConverter(tone_map=policy.tone_map)
         self.file = file = VideoFile.find(source, policy)
         start = time.monotonic()
         with open_stream(file, threads=1) as stream:
@@ -104,6 +109,7 @@ class VideoReader:
         )
         if self.metadata.duration is not None and self.metadata.duration > file.policy.max_duration:
             raise file.limit(f"lasts {self.metadata.duration:.0f} seconds", "max_duration")
+        warn_of_color(file.name, stream.transfer, stream.matrix, tone_map=policy.tone_map)
 
     def peak_bytes(self, frames: int) -> int:
         """Return the most bytes that decoding takes beside the encoded file, if so many RGB frames are kept."""
@@ -194,24 +200,13 @@ class VideoReader:
         """Return height and width of a frame after its turns."""
         return (frame.width, frame.height) if self.turns(frame) % 2 else (frame.height, frame.width)
 
-    def _reformat(self, frame: av.VideoFrame, **target: Any) -> av.VideoFrame:
-        """Convert a PyAV `VideoFrame` as its own `reformat` does, but fit for several threads."""
-        from av.video.reformatter import VideoReformatter
-
-        # The frames of one decoder share one converter, which two threads must not use at once.
-        if not hasattr(self._of_thread, "reformatter"):
-            self._of_thread.reformatter = VideoReformatter()
-        return self._of_thread.reformatter.reformat(frame, **target)
-
     def to_rgb(self, frame: av.VideoFrame, side: int | None = None) -> npt.NDArray[np.uint8]:
         """Convert a PyAV `VideoFrame` to uint8 (height, width, 3), RGB.
 
         With `side` the frame is scaled to (side, side) on the way, which is quick, and equal to nothing else.
         """
-        size = {} if side is None else {"width": side, "height": side, "interpolation": "AREA"}
-        rgb: npt.NDArray[np.uint8] = self._reformat(frame, format="rgb24", **size).to_ndarray()
-        turns = self.turns(frame)
-        return np.ascontiguousarray(np.rot90(rgb, turns))
+        rgb = self._converter.to_rgb(frame, side)
+        return np.ascontiguousarray(np.rot90(rgb, self.turns(frame)))
 
     def frames(self, sampler: Sampler) -> tuple[npt.NDArray[np.uint8], VideoMetadata]:
         """Return the frames whose indices `sampler` returns, uint8 (frames, height, width, 3), RGB; otherwise `read`.

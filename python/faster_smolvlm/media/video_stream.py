@@ -69,6 +69,9 @@ class VideoStream:
         context.options = decoder_options(self._file)
         context.thread_count = self._threads
         context.thread_type = "AUTO"
+        # codes of ITU-T H.273; 2 if the file does not say
+        self.transfer: int = int(context.color_trc)
+        self.matrix: int = int(context.colorspace)
         # width over height of a pixel; 1 if the file does not say
         ratio = stream.sample_aspect_ratio
         self.sample_aspect_ratio = Fraction(ratio if ratio and ratio > 0 else 1)

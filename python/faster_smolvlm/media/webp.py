@@ -36,6 +36,7 @@ class WebpStream:
     clock_of_each = False  # as in `VideoStream`
     time_base = Fraction(1, 1000)
     sample_aspect_ratio = Fraction(1)
+    transfer = matrix = 2  # not told
 
     def __init__(self, file: VideoFile, held: int = 0, stop: threading.Event | None = None) -> None:
         self._file, self._stop = file, stop

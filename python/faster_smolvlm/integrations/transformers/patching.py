@@ -9,12 +9,14 @@ from typing import TypeVar
 
 from .classes import MODELS, PROCESSORS, check_version
 from .inplace import accelerate_if_known
+from .pipelines import gated
 from .versions import need
 
 _AUTO = ("AutoProcessor", "AutoImageProcessor", "AutoVideoProcessor", "AutoModelForImageTextToText")
 _NAME = "from_pretrained"
+_PIPELINE = ("ImageTextToTextPipeline", "preprocess")
 _ABSENT = object()
-_patched: dict[type, object] = {}  # class -> what its own namespace held
+_patched: dict[tuple[type, str], object] = {}  # class and name -> what its own namespace held
 _lock = threading.Lock()
 T = TypeVar("T")
 
@@ -22,7 +24,8 @@ T = TypeVar("T")
 def enable() -> None:
     """Accelerate what the auto classes of Transformers, and its SmolVLM and Idefics3 classes, load from now on.
 
-    Subclasses that inherit `from_pretrained` are included; objects of other families pass through untouched. A second
+    Subclasses that inherit `from_pretrained` are included; objects of other families pass through untouched. The
+    pictures that the image-text-to-text pipeline reads for these processors itself pass the gate as theirs do. A second
     call changes nothing. Raises `UnsupportedTransformersError`, before anything is changed, if the installed version
     does not fit.
     """
@@ -30,21 +33,27 @@ def enable() -> None:
         if _patched:
             return
         classes = [need(name) for name in (*_AUTO, *PROCESSORS, *MODELS)]
+        pipeline, step = need(_PIPELINE[0]), _PIPELINE[1]
         check_version()
         for patched in classes:
-            _patched[patched] = vars(patched).get(_NAME, _ABSENT)
-            setattr(patched, _NAME, classmethod(_accelerating(getattr(patched, _NAME).__func__)))
+            _set(patched, _NAME, classmethod(_accelerating(getattr(patched, _NAME).__func__)))
+        _set(pipeline, step, gated(getattr(pipeline, step)))
 
 
 def disable() -> None:
     """Undo `enable`. Objects that were loaded meanwhile stay as they are."""
     with _lock:
-        for patched, original in _patched.items():
+        for (patched, name), original in _patched.items():
             if original is _ABSENT:
-                delattr(patched, _NAME)
+                delattr(patched, name)
             else:
-                setattr(patched, _NAME, original)
+                setattr(patched, name, original)
         _patched.clear()
+
+
+def _set(patched: type, name: str, value: object) -> None:
+    _patched[patched, name] = vars(patched).get(name, _ABSENT)
+    setattr(patched, name, value)
 
 
 def is_enabled() -> bool:

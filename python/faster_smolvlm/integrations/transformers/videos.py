@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
+from ...media.errors import MediaDecodeError
+from ...media.source import read_source
+from ...media.video_reader import VideoReader
 from ...pixels.settings import Reader
+from ...pixels.sources import naming
 from ...pixels.video_processing_smolvlm import SmolVLMVideoProcessor
 from . import pixels
 from .gate import GateMixin
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from transformers.image_processing_utils import BatchFeature
 
     from ...media.kinds import MediaSource
+    from ...media.policy import MediaPolicy
     from ...media.video import Sampler
 
     # The frames and the `VideoMetadata` of a clip; of a list of clips, all frames and all metadata.
@@ -57,20 +65,52 @@ class VideoProcessorMixin(_Base):
     ) -> Fetched:
         """Decode a video, or each of a list, with PyAV if Transformers has no decoder at hand.
 
-        Returns frames, uint8 (frames, height, width, 3), and their `VideoMetadata`.
+        The gate opens each first, with `media_policy`; what is fetched or encoded in a text becomes a temporary file
+        for a decoder of Transformers. Returns frames, uint8 (frames, height, width, 3), and their `VideoMetadata`.
+        Raises a `MediaError` that names the clip.
         """
-        if _has_decoder():
-            return super().fetch_videos(video_url_or_urls, sample_indices_fn=sample_indices_fn)
         if isinstance(video_url_or_urls, list):
-            return list(zip(*[self.fetch_videos(one, sample_indices_fn) for one in video_url_or_urls], strict=True))
+            clips = enumerate(video_url_or_urls)
+            return list(zip(*[self._named(index, clip, sample_indices_fn) for index, clip in clips], strict=True))
+        if not _has_decoder():
+            return self._decoded(video_url_or_urls, sample_indices_fn)
+        inherited = super().fetch_videos
+        if not isinstance(video_url_or_urls, str):
+            return inherited(video_url_or_urls, sample_indices_fn=sample_indices_fn)
+        with _checked(video_url_or_urls, self.media_policy) as (path, label):
+            try:
+                return inherited(path, sample_indices_fn=sample_indices_fn)
+            except RuntimeError:  # what a decoder says may hold addresses
+                raise MediaDecodeError(f"{label} is a clip that Transformers' decoder cannot read") from None
+
+    def _named(self, index: int, clip: MediaSource, sampler: Sampler | None) -> tuple[object, object]:
+        with naming(f"video {index}"):
+            frames, metadata = self.fetch_videos(clip, sampler)
+            return frames, metadata
+
+    def _decoded(self, clip: MediaSource, sampler: Sampler | None) -> Fetched:
         from transformers.video_utils import VideoMetadata
 
         from ...media.video import load_video
 
-        frames, metadata = load_video(
-            video_url_or_urls, sample_indices_fn=sample_indices_fn, policy=self.media_policy, rotate=True
-        )
+        frames, metadata = load_video(clip, sample_indices_fn=sampler, policy=self.media_policy, rotate=True)
         return frames, VideoMetadata(**metadata)
+
+
+@contextmanager
+def _checked(text: str, policy: MediaPolicy) -> Iterator[tuple[str, str]]:
+    """Open a clip at the gate, and yield the path of its file and what messages call it."""
+    found = read_source(text, policy, "clip")
+    if found.path is not None:
+        VideoReader(found.path, policy=policy)
+        yield found.path, found.label
+        return
+    with naming(found.label):
+        VideoReader(found.data or b"", policy=policy)
+    with NamedTemporaryFile(prefix="clip-") as file:
+        file.write(found.data or b"")
+        file.flush()
+        yield file.name, found.label
 
 
 def mixin_for(base: type) -> type[_Base]:
