@@ -127,6 +127,27 @@ def test_a_packet_of_millions_of_units() -> None:
         assert time.process_time() - start < 2
 
 
+@pytest.mark.parametrize("where", ["bytes", "path"])
+def test_a_file_that_takes_long_to_open(tmp_path: Path, where: str) -> None:
+    """FFmpeg decodes the first packet when it opens a file, and is not to be interrupted; a child process is."""
+    clip = encoded("h264", frames=2) + b"\0\0\1\x0c" * 5_000_000
+    (tmp_path / "units.h264").write_bytes(clip)
+    start = time.monotonic()
+    with pytest.raises(MediaLimitError, match="max_decode_seconds"):
+        load_video(clip if where == "bytes" else tmp_path / "units.h264", policy=MediaPolicy(max_decode_seconds=1.0))
+    assert time.monotonic() - start < 3
+
+
+def test_usual_clips_are_opened_at_once(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("subprocess.run", refuse)
+    for path in sorted((data_dir / "videos").glob("*.*")):
+        if path.suffix != ".md":
+            assert VideoReader(path).metadata.total_num_frames
+
+
 def test_a_deadline_holds_while_several_threads_decode() -> None:
     clip = encoded("mp4", 640, 360, 120, options={"g": "10", "preset": "ultrafast"})
     start = time.monotonic()

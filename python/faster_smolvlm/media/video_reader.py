@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..quoting import shown
+from .clip_container import container_options
 from .clip_memory import threads_within
+from .clip_probe import check_opening
 from .color import FrameConverter, warn_of_color
 from .kinds import MediaSource
 from .policy import MediaPolicy
@@ -82,6 +84,7 @@ class VideoReader:
         self._converter = FrameConverter(tone_map=policy.tone_map)
         self.file = file = VideoFile.find(source, policy)
         start = time.monotonic()
+        check_opening(file, container_options(file))
         with open_stream(file, threads=1) as stream:
             height, width, rate = stream.height, stream.width, stream.rate
             if width < 1 or height < 1:
