@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .. import _rust
 from ..unknown_names import check_names, parameters_of
-from .image import load_frames
+from .image import joined, load_frames
 from .kinds import MediaSource, is_source
 from .limits import check_decoded_clip
 from .nesting import flatten_videos, metadata_of
@@ -110,7 +110,7 @@ def _choose(
     clip: AnyArray | list[object], sampler: Sampler, rule: FrameSampling | None, policy: MediaPolicy
 ) -> tuple[AnyArray, VideoMetadata]:
     """Return the frames of a decoded clip that are asked for."""
-    frames = load_frames(clip, policy) if isinstance(clip, list) else clip
+    frames = joined(load_frames(clip, policy)) if isinstance(clip, list) else clip
     check_decoded_clip(frames, policy)
     (metadata,) = metadata_of([frames], None)
     if rule is None:
