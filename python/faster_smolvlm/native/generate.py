@@ -31,8 +31,8 @@ def start_generation(
     The model inputs `input_ids`, `attention_mask`, `pixel_values`, `pixel_attention_mask` and `features`, and `reuse`,
     `cache_salt` and `progress`, are those of `NativeEngine`. Callables in `logits_processor` and `stopping_criteria`
     get NumPy arrays; `tokenizer` is needed for `stop_strings`; `seed` or a `numpy.random.Generator` as `generator` make
-    drawing repeatable. All other arguments are settings of `GenerationConfig`. A row that comes to the position limit of the
-    model ends there, with the reason "length". Raises ValueError for arguments that are unknown or do not fit,
+    drawing repeatable. All other arguments are settings of `GenerationConfig`. A row that comes to the position limit
+    of the model ends there, with the reason "length". Raises ValueError for arguments that are unknown or do not fit,
     NotImplementedError for beam search.
     """
     inputs = {name: arguments.pop(name) for name in _INPUTS if name in arguments}

@@ -131,10 +131,10 @@ class SmolVLM:
         and the others are answered; with "raise" the exception is raised and names the prompt, counted from 1.
 
         `options` are `progress`, `cache_salt`, `control_tokens`, `on_error`, settings of `GenerationConfig` such as
-        `min_new_tokens`, `seed`, `logits_processor` or `stopping_criteria`. Tokens are drawn with `do_sample`, and without it
-        if a temperature above 0, `top_k`, `top_p` or `min_p` is given. With the native engine the callables get NumPy
-        arrays, and `progress(done, all)` is called while it works towards the first token, see `NativeEngine`; what it
-        raises ends the call.
+        `min_new_tokens`, `seed`, `logits_processor` or `stopping_criteria`. Tokens are drawn with `do_sample`, and
+        without it if a temperature above 0, `top_k`, `top_p` or `min_p` is given. With the native engine the callables
+        get NumPy arrays, and `progress(done, all)` is called while it works towards the first token, see
+        `NativeEngine`; what it raises ends the call.
 
         Raises `MediaError` (a ValueError) that names a picture or clip which cannot be used, TypeError for an
         unknown option, ValueError for values that make no sense.
