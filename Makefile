@@ -6,6 +6,8 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md $(shell find rust pyth
              -not -name '*.so' -not -path '*/__pycache__/*')
 # Tests of small models are quickest on one thread each; pytest runs two of them side by side.
 TEST_ENV := OMP_NUM_THREADS=1 RAYON_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 FASTER_SMOLVLM_EXPECT_WHEEL=1
+# By name: `cargo fmt` does not see modules that a macro declares.
+RUST := $(shell find rust -name '*.rs')
 OLD_TRITON := build/triton-3.6.0
 CONTRACT := build/contract
 
@@ -86,7 +88,7 @@ valgrind: ## the tests of the Rust core under valgrind's memcheck, AVX2 and plai
 	FASTER_SMOLVLM_ISA=scalar $(VALGRIND) model::tests  # the others run every set that they find
 
 lint: build/test.stamp ## rustfmt, clippy, ruff, mypy, stubtest
-	cargo fmt --all --check
+	rustfmt --edition 2024 --check $(RUST)
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -94,7 +96,7 @@ lint: build/test.stamp ## rustfmt, clippy, ruff, mypy, stubtest
 	$(BIN)/python -m mypy.stubtest faster_smolvlm._rust
 
 format: build/test.stamp ## let rustfmt and ruff write
-	cargo fmt --all
+	rustfmt --edition 2024 $(RUST)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -24,9 +24,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.helpers.mutations import mutations
+from tests.helpers.mutations import mutated
 from tests.helpers.picture_files import FILES
 
 SMALL = {"size": {"longest_edge": 128}, "max_image_size": {"longest_edge": 64}}
@@ -76,8 +78,6 @@ def _attempts(entrance: str) -> Any:
             return pixels
 
     def attempt(source: str) -> str:
-        import numpy as np
-
         try:
             pixels = np.ascontiguousarray(np.asarray(read(source)))
             return f"answered {pixels.shape} {pixels.dtype} {zlib.crc32(pixels)}"
@@ -172,13 +172,19 @@ def cases(data: Path, count: int, seed: int) -> Iterator[tuple[str, str, bytes]]
         for path in _files(data / f"bad_{kind}"):
             yield kind, path.name, path.read_bytes()
     for index, (name, make) in enumerate(FILES.items()):
-        for done, changed in mutations(make(), count, seed + index):
-            yield "images", f"{name}, {done}", changed
+        for number, changed in _damaged(make(), count, seed + index):
+            yield "images", f"{name}, {number}", changed
     for kind in ("images", "videos"):
         for index, path in enumerate(_files(data / kind)):
             if path.stat().st_size <= LARGEST:
-                for done, changed in mutations(path.read_bytes(), count, seed + 1000 + index):
-                    yield kind, f"{path.name}, {done}", changed
+                for number, changed in _damaged(path.read_bytes(), count, seed + 1000 + index):
+                    yield kind, f"{path.name}, {number}", changed
+
+
+def _damaged(data: bytes, count: int, seed: int) -> Iterator[tuple[int, bytes]]:
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        yield number, mutated(data, rng)
 
 
 def _files(folder: Path) -> list[Path]:

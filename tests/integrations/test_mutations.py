@@ -19,7 +19,7 @@ from faster_smolvlm import cli
 from faster_smolvlm.integrations.transformers import accelerate
 from faster_smolvlm.media import MediaError
 
-from tests.helpers.mutations import mutations
+from tests.helpers.mutations import mutated
 from tests.helpers.picture_files import FILES
 from tests.helpers.video_clips import write_clip
 
@@ -50,14 +50,16 @@ def test_pictures(tmp_path: Path) -> None:
     readers = [accelerate(transformers.SmolVLMImageProcessor()), accelerate(transformers.SmolVLMImageProcessorPil())]
     outcomes = []
     for seed, (name, make) in enumerate(FILES.items()):
-        for done, data in mutations(make(), EACH // 2, seed):
+        rng = np.random.default_rng(seed)
+        for number in range(EACH // 2):
+            data = mutated(make(), rng)
             path = tmp_path / "picture"
             path.write_bytes(data)
             for reader in readers:
                 both = [outcome(reader.fetch_images, source) for source in (str(path), uri(data))]
-                assert len(set(both)) == 1, (name, done)
+                assert len(set(both)) == 1, (name, number)
                 outcomes += both
-    assert outcomes.count("pixels") > 150
+    assert outcomes.count("pixels") > 80
     assert outcomes.count("error") > 150
 
 
@@ -70,7 +72,8 @@ def test_clips(name: str, tmp_path: Path) -> None:
 
     path = write_clip(tmp_path / name, frames=6)
     outcomes = []
-    for _, data in mutations(path.read_bytes(), 3 * EACH, 7):
+    good, rng = path.read_bytes(), np.random.default_rng(7)
+    for data in (mutated(good, rng) for _ in range(3 * EACH)):
         path.write_bytes(data)
         outcomes += [outcome(read, source) for source in (str(path), uri(data))]
     assert {"pixels", "error"} == set(outcomes)
@@ -79,11 +82,11 @@ def test_clips(name: str, tmp_path: Path) -> None:
 def test_describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = {"a.jpg": FILES["JPEG 4:2:0"](), "a.png": FILES["PNG, RGBA"](), "a.gif": FILES["GIF, several"]()}
     made["a.mp4"] = write_clip(tmp_path / "a.mp4", frames=4).read_bytes()
-    paths = []
+    paths, rng = [], np.random.default_rng(3)
     for name, data in made.items():
-        for index, (_, changed) in enumerate(mutations(data, EACH, 3)):
+        for index in range(EACH):
             paths.append(tmp_path / f"{index}{name}")
-            paths[-1].write_bytes(changed)
+            paths[-1].write_bytes(mutated(data, rng))
     status = cli.main(["describe", "--model", "demo", "--json", "--max-new-tokens", "1", *map(str, paths)])
     out, err = capsys.readouterr()
     assert status == 1

@@ -87,6 +87,35 @@ instruction_sets! {
     Avx2 "avx2": is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
 }
 
+/// Items for x86-64 alone.
+macro_rules! x86_64 {
+    ($($item:item)*) => { $(#[cfg(target_arch = "x86_64")] $item)* };
+}
+
+/// Declares the tables of kernels of one kind. A row is the module of some instruction sets, and for each of them the
+/// function that gives its table for a proof of the set; the preferred come first. `portable` is the table of plain code.
+macro_rules! tables {
+    ($table:ty, portable: $portable:expr, x86_64: { $(mod $module:ident { $($isa:ident: $kernels:ident),+ })+ }) => {
+        $crate::machine::cpu::x86_64! { $(mod $module;)+ }
+
+        /// The instruction sets that have kernels, those that this machine may lack included; the preferred come first.
+        pub(crate) const SETS: &[$crate::machine::cpu::Isa] =
+            &[$($($crate::machine::cpu::Isa::$isa,)+)+ $crate::machine::cpu::Isa::Portable];
+
+        /// The kernels for an instruction set, if there are such and this machine has it.
+        pub(crate) fn for_isa(isa: $crate::machine::cpu::Isa) -> Option<&'static $table> {
+            $($(
+                #[cfg(target_arch = "x86_64")]
+                if isa == $crate::machine::cpu::Isa::$isa {
+                    return $crate::machine::cpu::$isa::detect().map($module::$kernels);
+                }
+            )+)+
+            (isa == $crate::machine::cpu::Isa::Portable).then_some($portable)
+        }
+    };
+}
+pub(crate) use {tables, x86_64};
+
 impl Isa {
     /// The instruction set of this name.
     pub fn named(name: &str) -> Option<Self> {

@@ -1,5 +1,4 @@
-//! A small cache of values that are costly to make. The lock and its rule after a fork are here; the `static` that holds a
-//! cache stands beside the types that it holds, which this folder may not import.
+//! A small cache of values that are costly to make.
 use std::sync::{Arc, Mutex};
 
 /// The values used last, at most a fixed number of them.
@@ -8,6 +7,18 @@ pub(crate) struct Recent<K, V> {
     entries: Mutex<Vec<(K, Arc<V>)>>,
     limit: usize,
 }
+
+/// Declares a function that gives the cache of the whole process for values of one kind.
+macro_rules! recent_of_process {
+    ($(#[$doc:meta])* fn $name:ident() -> Recent<$key:ty, $value:ty>, limit: $limit:expr) => {
+        $(#[$doc])*
+        fn $name() -> &'static $crate::machine::recent::Recent<$key, $value> {
+            static CACHE: $crate::machine::recent::Recent<$key, $value> = $crate::machine::recent::Recent::new($limit);
+            &CACHE
+        }
+    };
+}
+pub(crate) use recent_of_process;
 
 impl<K: Copy + PartialEq, V> Recent<K, V> {
     /// An empty cache of at most `limit` values, at least one.

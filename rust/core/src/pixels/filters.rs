@@ -15,7 +15,7 @@ struct Row {
 }
 
 /// By Pillow's codes.
-static FILTERS: [Row; 6] = [
+const FILTERS: &[Row; 6] = &[
     Row { name: "nearest", support: 0.0, weight: |_| 0.0, torch: true },
     Row { name: "Lanczos", support: 3.0, weight: lanczos, torch: true },
     Row { name: "bilinear", support: 1.0, weight: |x| (1.0 - x.abs()).max(0.0), torch: true },

@@ -16,30 +16,29 @@
 //! sum of a group is an exact integer, and only the sums of the groups are added as float32, in ascending order. With
 //! 15 bits the sum of a group fits into 32 bits, `vpmaddwd` and `vpdpwssd` take them as they are, and `tdpbssd` as an
 //! upper and a lower half of 8 and 7. [`Kernels::widen`] makes bfloat16 of the integers instead.
-#[cfg(target_arch = "x86_64")]
-#[macro_use]
-mod row_kernels;
-#[cfg(target_arch = "x86_64")]
-mod amx;
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 pub(crate) mod definition;
-#[cfg(target_arch = "x86_64")]
-mod float_product;
 mod layout;
 mod product;
 #[cfg(test)]
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::machine::cpu::Isa;
-#[cfg(target_arch = "x86_64")]
-use crate::machine::cpu::{Amx, Avx2, Avx512, Avx512Bf16, Avx512Vnni};
+use crate::machine::cpu::{Isa, tables, x86_64};
 
 pub(crate) use layout::*;
 pub(crate) use product::{Bfloat16Product, IntegerProduct, Product, Start};
+
+x86_64! {
+    mod float_product;
+    mod row_kernels;
+}
+tables! {
+    Kernels, portable: definition::KERNELS, x86_64: {
+        mod amx { Amx: kernels }
+        mod avx512 { Avx512Bf16: bfloat16_kernels, Avx512Vnni: vnni_kernels, Avx512: kernels }
+        mod avx2 { Avx2: kernels }
+    }
+}
 
 /// The kernels of one instruction set. All but the products work on one row; lengths must agree.
 #[allow(clippy::type_complexity)]
@@ -90,30 +89,15 @@ pub struct Kernels {
     pub(crate) bfloat16_peak: Option<fn(rounds: usize) -> u64>,
 }
 
-/// The kernels of an instruction set, if this machine has it.
-pub(crate) fn for_isa(isa: Isa) -> Option<&'static Kernels> {
-    #[cfg(target_arch = "x86_64")]
-    return match isa {
-        Isa::Amx => Amx::detect().map(amx::kernels),
-        Isa::Avx512Bf16 => Avx512Bf16::detect().map(avx512::bfloat16_kernels),
-        Isa::Avx512Vnni => Avx512Vnni::detect().map(avx512::vnni_kernels),
-        Isa::Avx512 => Avx512::detect().map(avx512::kernels),
-        Isa::Avx2 => Avx2::detect().map(avx2::kernels),
-        Isa::Portable => Some(&definition::KERNELS),
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    (isa == Isa::Portable).then_some(&definition::KERNELS)
-}
-
 /// The kernels of every instruction set that this machine has, the preferred first.
 #[cfg(test)]
 pub(crate) fn available() -> Vec<&'static Kernels> {
-    Isa::ALL.into_iter().filter_map(for_isa).collect()
+    SETS.iter().copied().filter_map(for_isa).collect()
 }
 
 /// The kernels of the instruction set asked for, or the preferred ones.
 pub fn select(isa: Option<Isa>) -> Result<&'static Kernels> {
-    let preferred = || Isa::ALL.into_iter().find_map(for_isa).unwrap_or(&definition::KERNELS);
+    let preferred = || SETS.iter().copied().find_map(for_isa).unwrap_or(definition::KERNELS);
     let Some(isa) = isa else { return Ok(preferred()) };
     for_isa(isa).ok_or_else(|| Error::config(format!("this machine has no instruction set {}", isa.name())))
 }

@@ -58,3 +58,4 @@ macro_rules! row_kernels {
         }
     )*};
 }
+pub(super) use row_kernels;

@@ -106,7 +106,7 @@ impl Case {
 
 #[test]
 fn attention_is_the_softmax_of_scores_times_values() {
-    let sets: Vec<_> = available().into_iter().chain([&definition::TILES]).collect();
+    let sets: Vec<_> = available().into_iter().chain([definition::TILES]).collect();
     for kernels in sets {
         for format in [KvFormat::Float32, KvFormat::Bfloat16] {
             for (dim, limits) in [(12, vec![1]), (24, vec![1, 2, 3, 63, 64, 65]), (9, vec![255, 300, 256, 257])] {

@@ -102,7 +102,7 @@ fn apply(layer: &mut Linear, x: &[f32], threads: usize, make: Make) -> Results {
 
 /// Every set of kernels of this machine, and one that multiplies tiles and bfloat16 as the definition does.
 fn sets() -> Vec<&'static Kernels> {
-    available().into_iter().chain([&definition::TILES]).collect()
+    available().into_iter().chain([definition::TILES]).collect()
 }
 
 /// All storages that a set chooses.
@@ -157,8 +157,8 @@ fn every_storage_multiplies_as_float64_does() {
 #[test]
 fn every_epilogue_does_what_it_says() {
     const OUTPUTS: usize = 40;
-    static TABLE: [f32; 3 * OUTPUTS] = [0.5; 3 * OUTPUTS];
-    static INDEX: [usize; 9] = [0, 2, 1, 1, 2, 0, 1, 2, 0];
+    const TABLE: &[f32; 3 * OUTPUTS] = &[0.5; 3 * OUTPUTS];
+    const INDEX: &[usize; 9] = &[0, 2, 1, 1, 2, 0, 1, 2, 0];
     let (kernels, inputs) = (available()[0], 70);
     for rows in [1, 9] {
         let (w, x) = (numbers(1, OUTPUTS * inputs), numbers(2, rows * inputs));
@@ -169,7 +169,7 @@ fn every_epilogue_does_what_it_says() {
             plain.iter().enumerate().map(|(i, &x)| change(i, x)).collect()
         };
         assert_eq!(run(|out, _, _| Epilogue::Add(out)).out, with(&|i, x| i as f32 / 64.0 + x));
-        let tabled = run(|out, _, _| Epilogue::AddTable { to: out, table: &TABLE, index: &INDEX[..] });
+        let tabled = run(|out, _, _| Epilogue::AddTable { to: out, table: TABLE, index: &INDEX[..] });
         assert_eq!(tabled.out, with(&|_, x| x + 0.5));
         let scaled = run(|_, next, _| Epilogue::Scale { to: next, columns: 17, scale: 4.0 });
         assert_eq!(scaled.next, with(&|i, x| if i % OUTPUTS < 17 { 4.0 * x } else { x }));

@@ -13,8 +13,7 @@ use crate::pixels::taps::{LANES, Taps};
 /// The loops for machines with AVX-512 VNNI; nothing else gives this table, or what is in it, to the outside. Machines
 /// that have AVX-512 but no byte products (before 2019) use AVX2.
 pub(super) fn kernels(_: Avx512Vnni) -> &'static PictureKernels {
-    static KERNELS: PictureKernels = table::<Avx512>();
-    &KERNELS
+    const { &table::<Avx512>() }
 }
 
 struct Avx512;

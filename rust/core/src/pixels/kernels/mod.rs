@@ -1,26 +1,27 @@
 //! The inner loops, once in plain Rust and once for each instruction set; the choice between them is made here.
 //!
-//! Bytes are processed in strips of [`LANES`](crate::pixels::taps::LANES): a strip is one column of a transposed block, or a piece of a row. Every
-//! set gives the same bits, so a choice is about speed only. Another set is one more file and one more line in
-//! [`PREFERRED`] and in [`for_isa`].
+//! Bytes are processed in strips of [`LANES`](crate::pixels::taps::LANES): a strip is one column of a transposed block,
+//! or a piece of a row. Every set gives the same bits, so a choice is about speed only. Another set is one more module and
+//! one more row of `tables!`.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod checks;
 mod portable;
-#[cfg(target_arch = "x86_64")]
-mod table;
 #[cfg(test)]
 mod tests;
 
 use crate::error::Result;
-use crate::machine::cpu::{self, Isa};
-#[cfg(target_arch = "x86_64")]
-use crate::machine::cpu::{Avx2, Avx512Vnni};
+use crate::machine::cpu::{self, tables, x86_64};
 use crate::pixels::convert::{Conversion, Value};
 use crate::pixels::taps::Taps;
+
+x86_64! { mod table; }
+// AVX-512 comes after AVX2, which was a tenth to a fifth quicker where both were timed.
+tables! {
+    PictureKernels, portable: portable::KERNELS, x86_64: {
+        mod avx2 { Avx2: kernels }
+        mod avx512 { Avx512Vnni: kernels }
+    }
+}
 
 /// One instruction set.
 pub struct PictureKernels {
@@ -41,21 +42,6 @@ pub struct PictureKernels {
     pub fill: fn(out: &mut [i64], value: i64),
     /// Make what the conversions wrote past the caches visible to other threads.
     pub(crate) fence: fn(),
-}
-
-/// Instruction sets that have loops of their own, the preferred first. AVX-512 comes after AVX2, which was a tenth to a
-/// fifth quicker where both were timed.
-const PREFERRED: [Isa; 3] = [Isa::Avx2, Isa::Avx512Vnni, Isa::Portable];
-
-/// The loops for an instruction set, if there are such and this machine has it.
-pub(crate) fn for_isa(isa: Isa) -> Option<&'static PictureKernels> {
-    #[cfg(target_arch = "x86_64")]
-    match isa {
-        Isa::Avx2 => return Avx2::detect().map(avx2::kernels),
-        Isa::Avx512Vnni => return Avx512Vnni::detect().map(avx512::kernels),
-        _ => {}
-    }
-    (isa == Isa::Portable).then_some(&portable::KERNELS)
 }
 
 /// How pictures are computed.
@@ -79,12 +65,12 @@ impl Loops {
 
     /// The preferred loops of this machine.
     pub fn best() -> Self {
-        Self::Stream(PREFERRED.into_iter().find_map(for_isa).unwrap_or(&portable::KERNELS))
+        Self::Stream(SETS.iter().copied().find_map(for_isa).unwrap_or(portable::KERNELS))
     }
 
     /// All that this machine can do, the preferred first, the definition last.
     pub fn available() -> Vec<Self> {
-        let streams = PREFERRED.into_iter().filter_map(for_isa).map(Self::Stream);
+        let streams = SETS.iter().copied().filter_map(for_isa).map(Self::Stream);
         streams.chain([Self::Definition]).collect()
     }
 
@@ -109,7 +95,7 @@ impl Loops {
     /// The inner loops, plain ones beside the definition.
     pub fn kernels(self) -> &'static PictureKernels {
         match self {
-            Self::Definition => &portable::KERNELS,
+            Self::Definition => portable::KERNELS,
             Self::Stream(kernels) => kernels,
         }
     }

@@ -5,8 +5,8 @@ use super::checks::{check_pixels, check_rows, check_transpose, convert_rest};
 use crate::pixels::convert::Conversion;
 use crate::pixels::taps::{LANES, LOW_BITS, Taps};
 
-pub(super) static KERNELS: PictureKernels =
-    PictureKernels { name: "portable", transpose, weigh_rows, weigh_pixels, to_f32, to_bf16, fill, fence };
+pub(super) const KERNELS: &PictureKernels =
+    &PictureKernels { name: "portable", transpose, weigh_rows, weigh_pixels, to_f32, to_bf16, fill, fence };
 
 fn transpose(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
     check_transpose(from, from_stride, to, to_stride);

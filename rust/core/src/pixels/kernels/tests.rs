@@ -1,6 +1,7 @@
 //! Every set that this CPU has against the plain loops, kernel by kernel, and all of them together against the definition.
 
 use super::*;
+use crate::machine::cpu::Isa;
 use crate::pixels::convert::Formula;
 use crate::pixels::filters::Filter;
 use crate::pixels::layout::{Settings, Target};
@@ -26,7 +27,7 @@ fn bytes(length: usize, seed: u64) -> Vec<u8> {
 }
 
 fn fast_sets() -> impl Iterator<Item = &'static PictureKernels> {
-    PREFERRED.into_iter().filter(|&isa| isa != Isa::Portable).filter_map(for_isa)
+    SETS.iter().copied().filter(|&isa| isa != Isa::Portable).filter_map(for_isa)
 }
 
 /// Passes of all filters with both roundings: enlarged, shrunk, one input, one output.
@@ -56,7 +57,7 @@ fn transposes() {
                 (set.transpose)(&from, from_stride, &mut to, to_stride);
                 to
             };
-            assert_eq!(transposed(set), transposed(&portable::KERNELS), "{}", set.name);
+            assert_eq!(transposed(set), transposed(portable::KERNELS), "{}", set.name);
         }
     }
 }
@@ -74,7 +75,7 @@ fn weighted_sums() {
                     out
                 };
                 for set in fast_sets() {
-                    assert_eq!(weighed(set), weighed(&portable::KERNELS), "{} {name}", set.name);
+                    assert_eq!(weighed(set), weighed(portable::KERNELS), "{} {name}", set.name);
                 }
             }
         }
@@ -86,7 +87,7 @@ fn weighted_sums() {
             out
         };
         for set in fast_sets() {
-            assert_eq!(weighed(set), weighed(&portable::KERNELS), "{} {name}", set.name);
+            assert_eq!(weighed(set), weighed(portable::KERNELS), "{} {name}", set.name);
         }
     }
 }
@@ -109,7 +110,7 @@ fn weights_at_the_limit_of_16_bits() {
             out
         };
         for set in fast_sets() {
-            assert_eq!(weighed(set), weighed(&portable::KERNELS), "{}", set.name);
+            assert_eq!(weighed(set), weighed(portable::KERNELS), "{}", set.name);
         }
     }
 }
@@ -141,13 +142,13 @@ fn conversions_with_and_without_alignment() {
             for skip in 0..17 {
                 assert_eq!(
                     bits(converted(set, &input, skip)),
-                    bits(converted(&portable::KERNELS, &input, skip)),
+                    bits(converted(portable::KERNELS, &input, skip)),
                     "{}",
                     set.name
                 );
                 assert_eq!(
                     converted::<u16>(set, &input, skip),
-                    converted::<u16>(&portable::KERNELS, &input, skip),
+                    converted::<u16>(portable::KERNELS, &input, skip),
                     "{}",
                     set.name
                 );
@@ -217,7 +218,7 @@ fn short_slices_are_refused() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let refused = |work: &(dyn Fn() + std::panic::RefUnwindSafe)| std::panic::catch_unwind(work).is_err();
-    let sets: Vec<_> = PREFERRED.into_iter().filter_map(for_isa).collect();
+    let sets: Vec<_> = SETS.iter().copied().filter_map(for_isa).collect();
     let outcomes: Vec<_> = sets
         .iter()
         .map(|set| {

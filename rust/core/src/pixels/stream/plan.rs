@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::columns::Columns;
 use crate::Error;
-use crate::machine::recent::Recent;
+use crate::machine::recent::recent_of_process;
 use crate::pixels::filters::Filter;
 use crate::pixels::layout::{Layout, Settings};
 use crate::pixels::taps::Taps;
@@ -71,11 +71,14 @@ impl Plan {
 
     /// The plan from the cache, computed where it is not there.
     pub(crate) fn cached(key: &Key) -> Result<Arc<Self>, Error> {
-        PLANS.get_or_make(key, || Self::new(key))
+        plans().get_or_make(key, || Self::new(key))
     }
 }
 
-static PLANS: Recent<Key, Plan> = Recent::new(KEPT_SIZES);
+recent_of_process! {
+    /// The plans made last.
+    fn plans() -> Recent<Key, Plan>, limit: KEPT_SIZES
+}
 
 /// The passes of one resize, in their order.
 fn passes(from: (usize, usize), to: (usize, usize), key: &Key) -> Result<Vec<Pass>, Error> {

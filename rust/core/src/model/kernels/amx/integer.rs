@@ -11,7 +11,7 @@ use crate::model::kernels::{
 };
 
 /// The two halves of one row.
-static ONE_ROW: Shapes = Shapes::new(2, TILE_STEPS / 4);
+const ONE_ROW: &Shapes = &Shapes::new(2, TILE_STEPS / 4);
 /// Bits of the lower half of an activation.
 const LOWER_BITS: u32 = 7;
 

@@ -68,14 +68,14 @@ mod integer;
 
 /// The kernels for machines with AMX; nothing else gives this table, or what is in it, to the outside.
 pub(super) fn kernels(_: Amx) -> &'static Kernels {
-    static KERNELS: Kernels = Kernels {
+    const KERNELS: &Kernels = &Kernels {
         integer_product: integer::product,
         integer_layout: IntegerLayout::Tiles,
         scatter: integer::scatter,
         bfloat16_peak: Some(peak),
         ..avx512::with_bfloat16(Isa::Amx.name(), product)
     };
-    &KERNELS
+    KERNELS
 }
 
 /// Rows of a tile.
@@ -102,7 +102,7 @@ struct Shapes {
 }
 
 /// Whole tiles.
-static WHOLE: Shapes = Shapes::new(BLOCK_ROWS, STEPS / 2);
+const WHOLE: &Shapes = &Shapes::new(BLOCK_ROWS, STEPS / 2);
 
 impl Shapes {
     /// Tiles for `rows` rows, at most [`BLOCK_ROWS`], and `pairs` pairs of steps, at most 16. None may be empty.
@@ -195,7 +195,7 @@ unsafe fn all_rows(p: &mut Bfloat16Product<'_>, from: usize, count: usize, pairs
         // for these rows and pairs.
         unsafe {
             if (rows, pairs) == (BLOCK_ROWS, STEPS / 2) {
-                // A static, so that no store to it is still on its way when the instruction reads it.
+                // A constant in memory, so that no store to it is still on its way when the instruction reads it.
                 WHOLE.load();
             } else {
                 Shapes::new(rows, pairs).load();

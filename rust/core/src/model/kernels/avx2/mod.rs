@@ -2,6 +2,7 @@
 use std::arch::x86_64::*;
 
 use super::float_product::{self, FloatTile, Registers, Shapes, Weights, block, one_panel, tile};
+use super::row_kernels::row_kernels;
 use super::{Kernels, Product};
 use crate::machine::cpu::{Avx2, Isa};
 
@@ -9,8 +10,7 @@ mod integer;
 
 /// The kernels for machines with AVX2 and FMA; nothing else gives this table, or what is in it, to the outside.
 pub(super) fn kernels(_: Avx2) -> &'static Kernels {
-    static KERNELS: Kernels = table(Isa::Avx2.name(), integer::product);
-    &KERNELS
+    const { &table(Isa::Avx2.name(), integer::product) }
 }
 
 row_kernels!("avx2,fma");

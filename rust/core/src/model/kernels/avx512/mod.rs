@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::float_product::{self, FloatTile, Registers, Shapes, Weights, block, tile};
+use super::row_kernels::row_kernels;
 use super::{Bfloat16Product, Kernels, Product};
 use crate::machine::cpu::{Avx512, Avx512Bf16, Avx512Vnni, Isa};
 
@@ -11,20 +12,17 @@ mod integer;
 
 /// The kernels for machines with AVX-512 F, BW, DQ and VL; nothing else gives this table, or what is in it, to the outside.
 pub(super) fn kernels(_: Avx512) -> &'static Kernels {
-    static KERNELS: Kernels = table(Isa::Avx512.name(), integer::product);
-    &KERNELS
+    const { &table(Isa::Avx512.name(), integer::product) }
 }
 
 /// The same with VNNI.
 pub(super) fn vnni_kernels(_: Avx512Vnni) -> &'static Kernels {
-    static KERNELS: Kernels = table(Isa::Avx512Vnni.name(), integer::product_vnni);
-    &KERNELS
+    const { &table(Isa::Avx512Vnni.name(), integer::product_vnni) }
 }
 
 /// The same with VNNI and BF16.
 pub(super) fn bfloat16_kernels(_: Avx512Bf16) -> &'static Kernels {
-    static KERNELS: Kernels = with_bfloat16(Isa::Avx512Bf16.name(), bfloat16::product);
-    &KERNELS
+    const { &with_bfloat16(Isa::Avx512Bf16.name(), bfloat16::product) }
 }
 
 /// A table that must be given for a proof of VNNI and BF16 only.

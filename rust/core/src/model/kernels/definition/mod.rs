@@ -15,12 +15,12 @@ pub(crate) use products::*;
 pub(crate) use rows::*;
 
 /// Kernels for every machine.
-pub(crate) static KERNELS: Kernels = kernels::<{ cpu::FUSED }>(Isa::Portable.name());
+pub(crate) const KERNELS: &Kernels = &kernels::<{ cpu::FUSED }>(Isa::Portable.name());
 
 /// As [`KERNELS`], for the tests of layouts that only some machines have instructions for: integers in tiles, and
 /// products of bfloat16.
 #[cfg(test)]
-pub(crate) static TILES: Kernels = Kernels {
+pub(crate) const TILES: &Kernels = &Kernels {
     integer_product: integer_product::<true, true>,
     integer_layout: IntegerLayout::Tiles,
     scatter: scatter_tiles,

@@ -58,13 +58,13 @@ fn on_arrays<S: Shapes>(p: Product<'_>) {
 #[test]
 fn the_blocks_of_every_set_cover_all_rows_and_panels() {
     for product in [on_arrays::<Sixteen> as fn(Product<'_>), on_arrays::<ThirtyTwo>] {
-        let kernels = Kernels { product, ..FUSED };
+        let kernels = Kernels { product, ..*FUSED };
         for rows in (1..=27).chain([50]) {
             for (k, panels) in [(1, 1), (2, 2), (33, 3), (129, 5), (4, 7), (260, 2), (0, 6)] {
                 for (format, accumulate) in FORMATS.into_iter().flat_map(|f| [(f, false), (f, true)]) {
                     let shape = (rows, k, panels);
                     let given = run(&kernels, format, shape, accumulate).0;
-                    assert_eq!(given, run(&FUSED, format, shape, accumulate).0, "{format:?} {shape:?}");
+                    assert_eq!(given, run(FUSED, format, shape, accumulate).0, "{format:?} {shape:?}");
                 }
             }
         }

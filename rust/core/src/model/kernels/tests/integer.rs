@@ -79,8 +79,8 @@ fn integer_product_equals_the_definition_bit_for_bit() {
         let mut random = Random(0x1357 + (rows * 31 + k * 7 + panels) as u64);
         let a = random.vec(rows * k, 3.0);
         let w = random_integers(&mut random, k, panels);
-        let (values, scales) = quantized(&FUSED, &a, k);
-        let fused = integer(&FUSED, &values, &scales, &w, k, panels);
+        let (values, scales) = quantized(FUSED, &a, k);
+        let fused = integer(FUSED, &values, &scales, &w, k, panels);
         for (i, got) in fused.iter().enumerate() {
             let (row, column) = (i / (panels * PANEL), i % (panels * PANEL));
             let panel = &w[column / PANEL * int8_bytes(k)..];
@@ -99,7 +99,7 @@ fn integer_product_equals_the_definition_bit_for_bit() {
             let given = integer(set, &values, &scales, &w, k, panels);
             assert_eq!(given, fused, "{} {rows} {k} {panels}", set.name);
         }
-        let portable = integer(&definition::KERNELS, &values, &scales, &w, k, panels);
+        let portable = integer(definition::KERNELS, &values, &scales, &w, k, panels);
         let size = fused.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
         for (x, f) in portable.iter().zip(&fused) {
             assert!((x - f).abs() <= 1e-6 * size, "{x} {f}");

@@ -2,9 +2,8 @@
 use super::*;
 
 mod bfloat16;
-#[cfg(target_arch = "x86_64")]
-mod float;
 mod integer;
+x86_64! { mod float; }
 
 /// Numbers in [-1, 1) from a fixed sequence.
 pub(crate) struct Random(pub u64);
@@ -22,7 +21,7 @@ impl Random {
 }
 
 const LENGTHS: [usize; 9] = [1, 2, 7, 8, 9, 63, 64, 123, 257];
-static FUSED: Kernels = definition::kernels::<true>("scalar, fused");
+const FUSED: &Kernels = &definition::kernels::<true>("scalar, fused");
 
 fn fast_sets() -> Vec<&'static Kernels> {
     available().into_iter().filter(|k| k.name != "scalar").collect()
@@ -126,12 +125,12 @@ fn product_equals_the_definition_bit_for_bit() {
     for shape in shapes.into_iter().chain(large) {
         for format in FORMATS {
             for accumulate in [false, true] {
-                let (fused, exact) = run(&FUSED, format, shape, accumulate);
+                let (fused, exact) = run(FUSED, format, shape, accumulate);
                 let scale = exact.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
                 for (x, e) in fused.iter().zip(&exact) {
                     assert!((f64::from(*x) - e).abs() <= 2e-6 * scale, "{format:?} {shape:?}: {x} {e}");
                 }
-                let (portable, _) = run(&definition::KERNELS, format, shape, accumulate);
+                let (portable, _) = run(definition::KERNELS, format, shape, accumulate);
                 for (x, e) in portable.iter().zip(&exact) {
                     assert!((f64::from(*x) - e).abs() <= 2e-6 * scale, "{format:?} {shape:?}: {x} {e}");
                 }
@@ -196,12 +195,12 @@ fn row(
         kernel(k, &mut out, &inputs[1], &inputs[2], &inputs[3]);
         out
     };
-    let fused = apply(&FUSED);
+    let fused = apply(FUSED);
     for set in fast_sets() {
         assert_eq!(apply(set), fused, "{} at length {len}", set.name);
     }
     let size = fused.iter().fold(1.0_f32, |m, x| m.max(x.abs()));
-    for (x, f) in apply(&definition::KERNELS).iter().zip(&fused) {
+    for (x, f) in apply(definition::KERNELS).iter().zip(&fused) {
         assert!((x - f).abs() <= 1e-6 * size, "two roundings at length {len}: {x} {f}");
     }
     let [x, a, b, c] = inputs;

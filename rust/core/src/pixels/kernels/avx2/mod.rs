@@ -13,8 +13,7 @@ use crate::pixels::taps::{LANES, LOW_BITS, Taps};
 
 /// The loops for machines with AVX2 and FMA; nothing else gives this table, or what is in it, to the outside.
 pub(super) fn kernels(_: cpu::Avx2) -> &'static PictureKernels {
-    static KERNELS: PictureKernels = table::<Avx2>();
-    &KERNELS
+    const { &table::<Avx2>() }
 }
 
 struct Avx2;
