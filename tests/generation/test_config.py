@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faster_smolvlm
 import pytest
 import transformers
 from faster_smolvlm.generation import GenerationConfig
@@ -121,3 +122,24 @@ def test_broken_files_are_errors_that_name_them(tmp_path: Path) -> None:
         (tmp_path / "generation_config.json").write_text(text)
         with pytest.raises(OSError, match=r"generation_config\.json"):
             GenerationConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        ({"eos_token_id": [5, 6]}, {}),
+        ({"eos_token_id": 5}, {"eos_token_id": None}),
+        ({"eos_token_id": None}, {"eos_token_id": 7}),
+        ({"pad_token_id": 9, "bos_token_id": 8}, {"pad_token_id": 4}),
+        ({"do_sample": True, "max_length": 30}, {"top_k": 7}),
+    ],
+)
+@pytest.mark.parametrize("name", ["SmolVLMConfig", "Idefics3Config"])
+def test_the_ids_of_a_model_config_are_those_of_transformers(
+    name: str, outer: dict[str, Any], inner: dict[str, Any]
+) -> None:
+    values = {**outer, "text_config": {"model_type": "llama", "pad_token_id": 2, **inner}}
+    theirs = transformers.GenerationConfig.from_model_config(getattr(transformers, name)(**values))
+    ours = GenerationConfig.from_model_config(getattr(faster_smolvlm, name)(**values))
+    names = ("eos_token_id", "bos_token_id", "pad_token_id", "do_sample", "max_length", "top_k")
+    assert [getattr(ours, n) for n in names] == [getattr(theirs, n) for n in names]

@@ -5,10 +5,11 @@ Everything is checked against what the model expects from the headers alone, bef
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ INDEX = "model.safetensors.index.json"
 PARTS = ("model.vision_model.", "model.connector.", "model.text_model.", "lm_head.")
 """What the full names of a whole model start with."""
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+HEAD, EMBEDDING = "lm_head.weight", "model.text_model.embed_tokens.weight"
 SHOWN = 8
+CHUNK = 1 << 22
 
 
 class WeightFiles:
@@ -89,6 +92,19 @@ class WeightFiles:
                 + "\nCheck that config.json and the safetensors files belong to the same checkpoint."
             )
         return found
+
+    def has_own_head(self) -> bool:
+        """Whether the files hold a language head whose bytes differ from those of the token embeddings.
+
+        Transformers uses such a head even if the config ties the two (tie_word_embeddings).
+        """
+        places = {target: name for name in self.entries for target in _readings(name, "")}
+        if not {HEAD, EMBEDDING} <= places.keys():
+            return False
+        (path, *kind), (other, *other_kind) = (self.entries[places[name]] for name in (HEAD, EMBEDDING))
+        if kind != other_kind:
+            return True
+        return any(a != b for a, b in zip(_bytes(path, places[HEAD]), _bytes(other, places[EMBEDDING]), strict=True))
 
     def float_dtype(self) -> str:
         """Return the dtype of the first floating-point tensor, as torch names it."""
@@ -172,6 +188,16 @@ def _header(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
             f"{str(path)!r} is not a whole safetensors file ({path.stat().st_size} bytes): {error}. "
             "It may be truncated: fetch it again."
         ) from error
+
+
+def _bytes(path: Path, name: str) -> Iterator[bytes]:
+    """Yield the bytes of a tensor of a file whose header is checked already, in pieces."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        start, end = json.loads(file.read(size))[name]["data_offsets"]
+        file.seek(8 + size + start)
+        for position in range(start, end, CHUNK):
+            yield file.read(min(CHUNK, end - position))
 
 
 def _readings(name: str, prefix: str) -> list[str]:

@@ -160,13 +160,17 @@ class GenerationConfig:
 
     @classmethod
     def from_model_config(cls, config: object) -> GenerationConfig:
-        """Take the special token ids of the text model, for a checkpoint without a `generation_config.json`."""
+        """Take the special token ids, for a checkpoint without a `generation_config.json`.
+
+        As in Transformers, an id beside `text_config` wins over the one in it, and no other setting that changes tokens is
+        read from a `config.json`.
+        """
         text = getattr(config, "text_config", config)
-        return cls(
-            bos_token_id=getattr(text, "bos_token_id", None),
-            eos_token_id=getattr(text, "eos_token_id", None),
-            pad_token_id=getattr(text, "pad_token_id", None),
-        )
+        ids = {
+            name: next((found for part in (config, text) if (found := getattr(part, name, None)) is not None), None)
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+        }
+        return cls.from_dict(ids)
 
     def to_dict(self) -> dict[str, object]:
         """Return the entries that are set."""

@@ -102,7 +102,7 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         found = stored.match(expected, prefix=cls.checkpoint_prefix, optional=model._tied())
         state = stored.read(found, dtype=number_type, device=target)
-        model._check_tied(state)
+        model._use_stored_head(state)
         model.load_state_dict(state, strict=False, assign=True)
         model.tie_weights()
         config.dtype = str(number_type)
@@ -159,13 +159,13 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         tied = getattr(self.config, "tie_word_embeddings", False) and self.get_output_embeddings() is not None
         return frozenset({"lm_head.weight"}) if tied else frozenset()
 
-    def _check_tied(self, state: dict[str, Tensor]) -> None:
+    def _use_stored_head(self, state: dict[str, Tensor]) -> None:
+        """Drop a copy of the embeddings from `state`; untie a head that differs from them, as Transformers does."""
         for name in self._tied() & state.keys():
-            if not torch.equal(state.pop(name), state["model.text_model.embed_tokens.weight"]):
-                raise RuntimeError(
-                    f"The config ties {name!r} to the token embeddings (tie_word_embeddings), but the checkpoint holds "
-                    "another tensor of that name. Set tie_word_embeddings to false in config.json, or remove it."
-                )
+            if torch.equal(state[name], state[weights.EMBEDDING]):
+                del state[name]
+            else:
+                self.config.tie_word_embeddings = False
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that maps inputs to vectors."""

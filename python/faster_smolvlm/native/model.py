@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Sequence
@@ -145,6 +146,9 @@ class NativeSmolVLM(FrameEncoder):
         """As `from_pretrained`, for a checkpoint that is resolved already, and whose `config` may be read already."""
         config = config or SmolVLMConfig.from_checkpoint(files)
         weights = WeightFiles(files)
+        if config.tie_word_embeddings and weights.has_own_head():
+            config = copy.copy(config)
+            config.tie_word_embeddings = False
         if dtype == "auto":
             dtype = "bfloat16" if weights.float_dtype() == "bfloat16" else "float32"
         paths = sorted({path for path, _, _ in weights.entries.values()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping
 
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from ..._rust import weights_fingerprint
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
+from ...checkpoint.weights import EMBEDDING, HEAD
 from ...native.model import MemoryTensor, NativeSmolVLM
 
-HEAD, EMBEDDING = "lm_head.weight", "model.text_model.embed_tokens.weight"
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -39,7 +40,8 @@ class NativeTwin:
         """
         tied = HEAD in state and state[HEAD].data_ptr() == state[EMBEDDING].data_ptr()
         if tied != bool(config.tie_word_embeddings):
-            raise ValueError(f"tie_word_embeddings is {config.tie_word_embeddings}, but the weights say {tied}.")
+            config = copy.copy(config)  # the weights decide: Transformers unties a stored head that differs
+            config.tie_word_embeddings = tied
         tensors = [_in_memory(name, tensor) for name, tensor in state.items() if not (tied and name == HEAD)]
         arrays = [array for *_, array in tensors]
         with self._lock:
