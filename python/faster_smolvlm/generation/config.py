@@ -162,8 +162,8 @@ class GenerationConfig:
     def from_model_config(cls, config: object) -> GenerationConfig:
         """Take the special token ids, for a checkpoint without a `generation_config.json`.
 
-        As in Transformers, an id beside `text_config` wins over the one in it, and no other setting that changes tokens is
-        read from a `config.json`.
+        As in Transformers, an id beside `text_config` wins over the one in it, and no other setting that changes tokens
+        is read from a `config.json`.
         """
         text = getattr(config, "text_config", config)
         ids = {
