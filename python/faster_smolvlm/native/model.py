@@ -16,6 +16,7 @@ from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_option
 from ..checkpoint.weights import WeightFiles
 from ..generation.caller import warn_caller
 from ..generation.config import FILE_NAME, GenerationConfig
+from ..integers import count_of, optional_count
 from ..quoting import shown
 from ..unknown_names import check_names, parameters_of
 from .engine import NativeEngine, Progress
@@ -90,17 +91,19 @@ class NativeSmolVLM(FrameEncoder):
             raise ValueError(f"quantization must be None or 'int8', got {shown(quantization)}.")
         if packed_cache_dir is not None and any(isinstance(part, tuple) for part in weights):
             raise ValueError("packed_cache_dir is for weights in files: leave it out for tensors in memory.")
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads must be at least 1, got {num_threads}.")
+        num_threads = optional_count("num_threads", num_threads, 1)
+        position_limit = optional_count("position_limit", position_limit, 1)
         self.config = config
         self.dtype = quantization or dtype
         limit = position_limit or config.text_config.max_position_embeddings
-        sizes = _sizes(config, limit)
+        sizes = model_sizes(config, position_limit=limit)
         tensors = [part for part in weights if isinstance(part, tuple)]
         paths = [os.fspath(part) for part in weights if not isinstance(part, tuple)]
         if tensors and paths:
             raise ValueError("weights has to be either paths or tensors, got both.")
-        positions, prefix_bytes = cache_limits.get("cache_positions"), cache_limits.get("prefix_cache_bytes")
+        positions = optional_count("cache_positions", cache_limits.get("cache_positions"), 1)
+        prefix_bytes = optional_count("prefix_cache_bytes", cache_limits.get("prefix_cache_bytes"), 0)
+        feature_bytes = count_of("feature_cache_bytes", cache_limits.get("feature_cache_bytes", FEATURE_CACHE_BYTES), 0)
         options: LoadOptions = {
             "dtype": self.dtype,
             "kv_dtype": "float32" if self.dtype == "float32" else "bfloat16",
@@ -113,7 +116,7 @@ class NativeSmolVLM(FrameEncoder):
             warn_caller(f"packed weights in {packed_cache_dir}: {self.packed}, {self.rust.packed[1]}")
         self.position_limit = limit
         self.generation_config = GenerationConfig.from_model_config(config)
-        self.features = FeatureCache(cache_limits.get("feature_cache_bytes", FEATURE_CACHE_BYTES))
+        self.features = FeatureCache(feature_bytes)
         if prefix_bytes is None:
             prefix_bytes = limit * self.rust.position_bytes
         self.prefixes = PrefixCache(self.rust, prefix_bytes)
@@ -194,8 +197,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _sizes(config: SmolVLMConfig, position_limit: int) -> ModelSizes:
-    """Return the numbers that the Rust side takes, after refusing settings that it does not have."""
+def model_sizes(config: SmolVLMConfig, *, position_limit: int | None = None) -> ModelSizes:
+    """Return the numbers that the Rust side takes, after refusing settings that it does not have.
+
+    `position_limit` bounds a sequence (default: what the config says). Raises ValueError for such settings.
+    """
     vision, text = config.vision_config, config.text_config
     rope = text.rope_parameters or {}
     supported = [
@@ -234,7 +240,7 @@ def _sizes(config: SmolVLMConfig, position_limit: int) -> ModelSizes:
             "num_key_value_heads": cast("int", text.num_key_value_heads),
             "head_dim": cast("int", text.head_dim),
             "vocab_size": text.vocab_size,
-            "max_position_embeddings": position_limit,
+            "max_position_embeddings": position_limit or text.max_position_embeddings,
             "rope_theta": text.rope_theta,
             "rms_norm_eps": text.rms_norm_eps,
             "tie_word_embeddings": config.tie_word_embeddings,
