@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .._rust import NativeModel
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
+from ..generation.cancelling import Cancellation
 from ..generation.usage import Usage
 from .frames import Float32, Frame
 from .lookup import LOOKUP_TOKENS, PromptLookup
@@ -82,6 +83,7 @@ class NativeEngine:
     `LOOKUP_TOKENS`); it changes no token. `reuse=False` neither reads nor fills a cache. `progress(done, all)` is run
     after each frame and each step of the prefill and counts image tokens made and tokens read; an exception from it, or
     Ctrl-C, ends the call there.
+    `cancellation.request()`, from any thread, ends it there too, with `CancelledCall`.
     `usages` has an entry for each prompt; `vision_seconds` and `prefill_seconds` are the durations of the two.
     Raises ValueError for prompts that the model cannot read, MemoryError for more than its cache holds.
     """
@@ -100,6 +102,7 @@ class NativeEngine:
         if unknown:
             raise TypeError(f"NativeEngine got unexpected keyword argument(s): {', '.join(sorted(unknown))}")
         self._model = model
+        self.cancellation = Cancellation()
         lookup = options.get("lookup")
         self._lookup = LOOKUP_TOKENS if lookup is None else lookup
         self._reuse = options.get("reuse", True)
@@ -323,6 +326,7 @@ class NativeEngine:
 
     def _advance(self, count: int) -> None:
         self._done += count
+        self.cancellation.check()
         if self._progress is not None:
             self._progress(self._done, self._todo)
 
