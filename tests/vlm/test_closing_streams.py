@@ -74,26 +74,24 @@ def test_a_stream_is_closed_before_its_first_token(vlm: SmolVLM, phase: str, reu
     assert pages(vlm)[0] == pages(vlm)[1]
 
 
-def test_a_stream_is_closed_in_the_middle_of_its_answer(vlm: SmolVLM) -> None:
-    for plain in [True, False]:
-        seen: list[int] = []
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 3}], ids=["greedy", "drawn"])
+def test_a_stream_is_closed_in_the_middle_of_its_answer(vlm: SmolVLM, options: dict[str, object]) -> None:
+    seen: list[int] = []
 
-        def look(ids: np.ndarray, scores: object, seen: list[int] = seen) -> bool:
-            seen.append(ids.shape[1])
-            if len(seen) == 7:
-                in_thread(stream.close)
-            return False
+    def look(ids: np.ndarray, scores: object) -> bool:
+        seen.append(ids.shape[1])
+        if len(seen) == 7:
+            in_thread(stream.close)
+        return False
 
-        options = {} if plain else {"do_sample": True, "seed": 3}
-        stream = vlm.stream(
-            "Hello", min_new_tokens=400, max_new_tokens=400, reuse=False, stopping_criteria=[look], **options
-        )
-        _, errors = consumed(stream)
-        assert errors == []
-        assert stream.result.finish_reason == "cancelled"
-        assert len(stream.result.token_ids) == 7
-        assert list(stream) == []
-        assert pages(vlm)[0] == pages(vlm)[1]
+    length = {"min_new_tokens": 400, "max_new_tokens": 400}
+    stream = vlm.stream("Hello", **length, reuse=False, stopping_criteria=[look], **options)
+    _, errors = consumed(stream)
+    assert errors == []
+    assert stream.result.finish_reason == "cancelled"
+    assert len(stream.result.token_ids) == 7
+    assert list(stream) == []
+    assert pages(vlm)[0] == pages(vlm)[1]
 
 
 def test_closing_at_any_moment_ends_the_call(vlm: SmolVLM) -> None:

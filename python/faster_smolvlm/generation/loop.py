@@ -96,8 +96,9 @@ class Decoding(Generic[EngineT]):
 
     `close`, which any thread may call, or leaving its `with` block ends the call and frees the engine: at once between
     two steps, else after the step that another thread is making, or the frame or part of the prompt that an engine with
-    a `cancellation` is at. Iterating in two threads at once is a RuntimeError. Afterwards `ids` [rows, length] holds prompt and answer, `finish_reasons` one word a row, and `scores` and `logits` what was asked
-    for, one [rows, vocabulary] a step.
+    a `cancellation` is at. Iterating in two threads at once is a RuntimeError. Afterwards `ids` [rows, length] holds
+    prompt and answer, `finish_reasons` one word a row, and `scores` and `logits` what was asked for, one
+    [rows, vocabulary] a step.
     """
 
     def __init__(self, engine: EngineT, prompts: Array, **rules: Unpack[DecodingRules]) -> None:
