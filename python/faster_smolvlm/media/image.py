@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .decode import decode_image
-from .errors import MediaDecodeError, MediaTypeError
-from .kinds import SOURCES, MediaSource, is_array, is_pil_image, is_source
-from .limits import check_array, check_size
+from .errors import MediaDecodeError, MediaError, MediaTypeError
+from .grey import eight_bit_grey
+from .kinds import SOURCES, MediaSource, is_array, is_pil_image, is_source, is_tensor
+from .limits import check_array, check_clip, check_size
 from .policy import MediaPolicy
+from .rgb import rgb_of
 from .source import read_source
 
 if TYPE_CHECKING:
@@ -65,12 +67,47 @@ def load_image(source: object, policy: MediaPolicy | None = None) -> object:
     )
 
 
-def load_frames(sources: Sequence[object], policy: MediaPolicy) -> list[npt.NDArray[np.uint8]]:
-    """Return the frames of a clip from the sources of its pictures, each uint8 (height, width, 3).
+def load_frames(sources: Sequence[object], policy: MediaPolicy) -> list[npt.NDArray[np.generic]]:
+    """Return the frames of a clip from the sources of its pictures, each (height, width, channels).
 
-    Raises ValueError if their sizes differ, and a `MediaError` as `load_image`.
+    Sources and PIL images of any mode become uint8 RGB, as single pictures do, greys of 16 bits scaled; arrays keep
+    their values, grey ones among others get three channels. Raises ValueError if sizes or channels differ, and a
+    `MediaError` that names the frame, also for PIL images of mode I and F, whose depth is not known.
     """
-    frames = [np.asarray(load_image(source, policy)) for source in sources]
-    if len({frame.shape for frame in frames}) > 1:
-        raise ValueError(f"the frames of a video must have one size, got {sorted({f.shape[:2] for f in frames})}")
+    frames = []
+    for index, source in enumerate(sources):
+        try:
+            frames.append(_frame(load_image(source, policy), index))
+            if index == 0:
+                check_clip(len(sources) * frames[0].nbytes, f"a clip of {len(sources)} such frames", policy)
+        except MediaError as error:
+            raise type(error)(f"frame {index}: {error}") from None
+    if any(frame.shape[-1] == 3 for frame in frames):
+        frames = [np.repeat(frame, 3, axis=-1) if frame.shape[-1] == 1 else frame for frame in frames]
+    shapes = sorted({frame.shape for frame in frames})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the frames of a video must have one size, got (height, width, channels) {', '.join(map(str, shapes[:4]))}"
+        )
     return frames
+
+
+def joined(frames: list[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
+    """Return frames of one shape as one array; the list is emptied on the way, so that none is held twice."""
+    out = np.empty((len(frames), *frames[0].shape), np.result_type(*{frame.dtype for frame in frames}))
+    for index in reversed(range(len(frames))):
+        out[index] = frames.pop()
+    return out
+
+
+def _frame(picture: Picture, index: int) -> npt.NDArray[np.generic]:
+    if is_pil_image(picture):
+        return np.asarray(rgb_of(eight_bit_grey(picture, "the PIL image")))
+    array: npt.NDArray[np.generic] = picture.detach().cpu().numpy() if is_tensor(picture) else picture
+    if array.ndim == 2:
+        return np.expand_dims(array, -1)
+    if array.ndim != 3:
+        raise ValueError(f"frame {index}: a frame has two or three dimensions, got an array of shape {array.shape}")
+    if array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        return np.moveaxis(array, 0, -1)
+    return array

@@ -81,8 +81,8 @@ def is_picture(value: object) -> TypeIs[Picture]:
 
 
 def is_frame(value: object) -> TypeGuard[Picture]:
-    """Whether `value` can be a decoded frame of a clip: a PIL image, or an array or tensor of three dimensions."""
-    return is_pil_image(value) or dimensions(value) == 3
+    """Whether `value` can be a decoded frame of a clip: a PIL image, an array or tensor of 2 or 3 dimensions."""
+    return is_pil_image(value) or dimensions(value) in (2, 3)
 
 
 def dimensions(value: object) -> int | None:

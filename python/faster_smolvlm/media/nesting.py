@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Clip = MediaSource | AnyArray | list[object]
     GivenClip = Clip | Picture | tuple[object, ...]
 
+_CHANNELS = (1, 3, 4)
 _NO_PICTURES = "Invalid input type. Must be a single image, a list of images, or a list of batches of images."
 
 
@@ -68,8 +69,9 @@ def count_videos(videos: object) -> int:
 def flatten_videos(videos: object) -> list[Clip]:
     """Return one entry per clip: a source, a 4-D array or tensor, or a list of the sources of its frames.
 
-    A list of frames (pictures or 3-D arrays) is one clip, a list of clips or a 5-D array several, a single picture or
-    3-D array a clip of one frame; lists may be nested. A list of sources is a list of clips, but three lists deep (a
+    A list of frames (pictures, arrays of 2 or 3 dimensions) is one clip, a list of clips or a 5-D array several, a
+    single frame a clip of one; an array of 3 dimensions, none of them of channels, is a clip of grey frames. Lists may
+    be nested. A list of sources is a list of clips, but three lists deep (a
     batch of prompts with clips of frames) it holds the frames of one clip. Raises ValueError for anything else, and if
     there is no clip.
     """
@@ -81,7 +83,7 @@ def flatten_videos(videos: object) -> list[Clip]:
 
 def _clips(videos: object, depth: int = 0) -> list[GivenClip]:
     """Return the clips as they were given; `depth` counts the lists around `videos`."""
-    if is_source(videos) or is_frame(videos):
+    if is_source(videos) or (is_frame(videos) and dimensions(videos) != 2):  # one matrix alone may be anything
         return [videos]
     if is_array(videos) and videos.ndim in (4, 5):
         return [videos] if videos.ndim == 4 else list(videos)
@@ -97,22 +99,23 @@ def _clips(videos: object, depth: int = 0) -> list[GivenClip]:
 
 def _as_clip(clip: GivenClip) -> Clip:
     if isinstance(clip, (list, tuple)):
-        frames = [frame for frame in clip if is_frame(frame)]
-        return _stacked(frames) if len(frames) == len(clip) else list(clip)
-    if is_frame(clip):
-        return _as_array(clip)[None]
+        # PIL images are converted later, where the policy is known.
+        arrays = [frame for frame in clip if is_array(frame) and frame.ndim < 4]
+        return _stacked(arrays) if len(arrays) == len(clip) else list(clip)
+    if is_pil_image(clip):
+        return [clip]
+    if is_array(clip) and clip.ndim < 4:
+        grey = clip.ndim == 3 and channel_layout(clip.shape, _CHANNELS) is None  # (frames, height, width)
+        return clip[..., None] if grey else _as_array(clip)[None]
     return cast("Clip", clip)  # an array of four dimensions, or a source
 
 
-def _as_array(frame: Picture) -> AnyArray:
-    if not is_pil_image(frame):
-        return frame
-    pixels = np.asarray(frame)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+def _as_array(frame: AnyArray) -> AnyArray:
+    return frame[..., None] if frame.ndim == 2 else frame
 
 
-def _stacked(pictures: Sequence[Picture]) -> AnyArray:
-    frames = [_as_array(picture) for picture in pictures]
+def _stacked(arrays: Sequence[AnyArray]) -> AnyArray:
+    frames = [_as_array(array) for array in arrays]
     shapes = {tuple(frame.shape) for frame in frames}
     if len(shapes) > 1:
         raise ValueError(f"the frames of a video must have one size, got shapes {sorted(shapes)}")
@@ -148,7 +151,7 @@ def clip_layout(clip: AnyArray) -> str:
     if layout is None:
         raise ValueError(
             f"Unable to infer channel dimension format: a video of shape {tuple(clip.shape)} has neither 1 nor 3 "
-            "channels"
+            "channels; for 4 (RGBA, blended onto white) pass input_data_format='channels_last' or 'channels_first'"
         )
     return layout
 
@@ -157,6 +160,9 @@ def _inferred(clip: Clip) -> VideoMetadata:
     if is_source(clip):
         return VideoMetadata(0, frames_indices=[])
     count, height, width = len(clip), None, None
+    first = clip[0] if isinstance(clip, list) else None
+    if is_pil_image(first):
+        width, height = first.size
     if is_array(clip):
         sides = clip.shape[2:4] if channel_layout(clip.shape, (1, 3, 4)) == FIRST else clip.shape[1:3]
         height, width = sides

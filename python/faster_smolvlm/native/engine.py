@@ -17,7 +17,7 @@ from ..generation.usage import Usage
 from .frames import Float32, Frame
 from .lookup import LOOKUP_TOKENS, PromptLookup
 from .prompts import Int64, PromptBatch, cut_into_steps
-from .reuse import PrefixCache, Unit
+from .reuse import PrefixCache, Salt, Unit, salt_key
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,7 +41,12 @@ class LoadedModel(Protocol):
         """Return image tokens as a frame."""
 
     def encode(
-        self, frames: Sequence[Frame], *, reuse: bool = True, done: Callable[[], None] | None = None
+        self,
+        frames: Sequence[Frame],
+        *,
+        reuse: bool = True,
+        salt: bytes = b"",
+        done: Callable[[], None] | None = None,
     ) -> tuple[Float32, list[bool]]:
         """Return the image tokens of frames, and which frames were known."""
 
@@ -54,6 +59,7 @@ class EngineOptions(TypedDict, total=False):
 
     lookup: int | None
     reuse: bool
+    cache_salt: Salt
     progress: Progress | None
 
 
@@ -80,7 +86,8 @@ class NativeEngine:
     [rows, frames, channels, height, width] and `pixel_attention_mask` [rows, frames, height, width] are a processor's;
     `features` [tokens, hidden_size] are pictures encoded before, instead of the pixels.
     `lookup` is how many draft tokens a greedy step takes at most from earlier text that repeats itself (None:
-    `LOOKUP_TOKENS`); it changes no token. `reuse=False` neither reads nor fills a cache. `progress(done, all)` is run
+    `LOOKUP_TOKENS`); it changes no token. `reuse=False` neither reads nor fills a cache, and calls with
+    different `cache_salt` share nothing of them. `progress(done, all)` is run
     after each frame and each step of the prefill and counts image tokens made and tokens read; an exception from it, or
     Ctrl-C, ends the call there.
     `cancellation.request()`, from any thread, ends it there too, with `CancelledCall`.
@@ -106,6 +113,7 @@ class NativeEngine:
         lookup = options.get("lookup")
         self._lookup = LOOKUP_TOKENS if lookup is None else lookup
         self._reuse = options.get("reuse", True)
+        self._salt = salt_key(options.get("cache_salt"))
         self._progress = options.get("progress")
         frames: list[Frame] = []
         if pixel_values is not None:
@@ -304,7 +312,7 @@ class NativeEngine:
         self._units = prompts.units()
         starts = []
         for units in self._units:
-            sequence, known = model.prefixes.start(units) if self._reuse else (model.rust.open(), 0)
+            sequence, known = model.prefixes.start(units, self._salt) if self._reuse else (model.rust.open(), 0)
             self._sequences.append(sequence)
             starts.append(known)
         begin = time.perf_counter()
@@ -312,7 +320,10 @@ class NativeEngine:
         needed = sorted(set().union(*prompts.frames_after(starts)))
         self._todo = sum(prompts.lengths) - sum(starts) + len(needed) * tokens
         features, known_frames = model.encode(
-            [prompts.frames[i] for i in needed], reuse=self._reuse, done=lambda: self._advance(tokens)
+            [prompts.frames[i] for i in needed],
+            reuse=self._reuse,
+            salt=self._salt,
+            done=lambda: self._advance(tokens),
         )
         encoded = {frame for frame, known in zip(needed, known_frames, strict=True) if not known}
         of_prompts = prompts.frames_after([0] * len(starts))
@@ -365,6 +376,6 @@ class NativeEngine:
         rust, sequence = self._model.rust, self._sequences[row]
         length = rust.length(sequence)
         if self._reuse and length > 0:
-            self._model.prefixes.keep(self._units[row][:length], sequence)
+            self._model.prefixes.keep(self._units[row][:length], sequence, self._salt)
         else:
             rust.close(sequence)

@@ -76,25 +76,30 @@ class FrameEncoder:
         return Frame(_digest(values), len(values), features=values)
 
     def encode(
-        self, frames: Sequence[Frame], *, reuse: bool = True, done: Callable[[], None] | None = None
+        self,
+        frames: Sequence[Frame],
+        *,
+        reuse: bool = True,
+        salt: bytes = b"",
+        done: Callable[[], None] | None = None,
     ) -> tuple[Float32, list[bool]]:
         """Return the image tokens of the frames, [frames * tokens, hidden_size], and which frames were known.
 
-        `done` is called after each frame.
+        `reuse` looks them up among those of the same `salt`, and keeps new ones. `done` is called after each frame.
         """
         encoded: list[Float32] = []
         known: list[bool] = []
         for frame in frames:
             features = frame.features
             if features is None and reuse:
-                features = self.features.get(frame.digest)
+                features = self.features.get(frame.digest + salt)
             known.append(features is not None)
             if features is None:
                 assert frame.pixels is not None
                 assert frame.patch_mask is not None
                 features = self.rust.encode(_normalized(frame.pixels), frame.patch_mask)
                 if reuse:
-                    self.features.put(frame.digest, features)
+                    self.features.put(frame.digest + salt, features)
             encoded.append(features)
             if done is not None:
                 done()

@@ -15,7 +15,7 @@ from ..generation.stopping import StoppingCriterion
 from .engine import NativeEngine
 from .model import NativeSmolVLM
 
-_INPUTS = ("attention_mask", "pixel_values", "pixel_attention_mask", "features", "reuse", "progress")
+_INPUTS = ("attention_mask", "pixel_values", "pixel_attention_mask", "features", "reuse", "cache_salt", "progress")
 
 
 def start_generation(
@@ -28,11 +28,11 @@ def start_generation(
 ) -> Decoding[NativeEngine]:
     """Begin to generate after the prompts; iterate over what is returned to make the steps.
 
-    The model inputs `input_ids`, `attention_mask`, `pixel_values`, `pixel_attention_mask` and `features`, and `reuse`
-    and `progress`, are those of `NativeEngine`. Callables in `logits_processor` and `stopping_criteria` get NumPy
-    arrays; `tokenizer` is needed for `stop_strings`; `seed` or a `numpy.random.Generator` as `generator` make drawing
-    repeatable. All other arguments are settings of `GenerationConfig`. A row that comes to the position limit of the
-    model ends there, with the reason "length". Raises ValueError for arguments that are unknown or do not fit,
+    The model inputs `input_ids`, `attention_mask`, `pixel_values`, `pixel_attention_mask` and `features`, and `reuse`,
+    `cache_salt` and `progress`, are those of `NativeEngine`. Callables in `logits_processor` and `stopping_criteria`
+    get NumPy arrays; `tokenizer` is needed for `stop_strings`; `seed` or a `numpy.random.Generator` as `generator` make
+    drawing repeatable. All other arguments are settings of `GenerationConfig`. A row that comes to the position limit
+    of the model ends there, with the reason "length". Raises ValueError for arguments that are unknown or do not fit,
     NotImplementedError for beam search.
     """
     inputs = {name: arguments.pop(name) for name in _INPUTS if name in arguments}

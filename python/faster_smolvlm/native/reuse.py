@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,8 +13,20 @@ import numpy.typing as npt
 
 from .._rust import NativeModel
 
+Salt = str | bytes | None
+"""What calls have to have in common to share what is kept: for example a key per user. Those without share too."""
+
 Unit = int | tuple[bytes, int]
 """A position of a prompt as far as it changes a result: a token id, or a frame's hash and the index in the frame."""
+
+
+def salt_key(salt: Salt) -> bytes:
+    """Return what stands for a salt in the keys; a text is its UTF-8 bytes. Raises TypeError for another type."""
+    if salt is None:
+        return b""
+    if not isinstance(salt, (str, bytes)):
+        raise TypeError(f"cache_salt has to be a str, bytes or None, got {type(salt).__name__}")
+    return hashlib.blake2b(salt.encode("utf-8", "surrogatepass") if isinstance(salt, str) else salt).digest()
 
 
 class FeatureCache:
@@ -55,12 +68,14 @@ class FeatureCache:
 class _Kept:
     units: list[Unit]
     sequence: int
+    salt: bytes
 
 
 class PrefixCache:
     """Finished sequences of the engine, whose beginnings later prompts may share: at most `budget` bytes in all.
 
-    Beyond it the least recently used is forgotten. A sequence counts in full, also what it shares with others.
+    Beyond it the least recently used is forgotten. A sequence counts in full, also what it shares with others. Prompts
+    share only with those of the same salt, see `salt_key`.
     """
 
     def __init__(self, rust: NativeModel, budget: int) -> None:
@@ -71,7 +86,7 @@ class PrefixCache:
         self._kept: list[_Kept] = []  # the least recently used first
         self._lock = threading.Lock()
 
-    def start(self, units: Sequence[Unit]) -> tuple[int, int]:
+    def start(self, units: Sequence[Unit], salt: bytes = b"") -> tuple[int, int]:
         """Open a sequence on the longest known beginning of `units`: its handle, and how many positions it has.
 
         The last unit is always left over: its logits have to be computed.
@@ -79,6 +94,8 @@ class PrefixCache:
         with self._lock:
             best, length = None, 0
             for kept in self._kept:
+                if kept.salt != salt:
+                    continue
                 common = _common(kept.units, units[:-1])
                 if common > length:
                     best, length = kept, common
@@ -88,13 +105,14 @@ class PrefixCache:
             self._kept.append(best)
             return self._rust.fork(best.sequence, length), length
 
-    def keep(self, units: list[Unit], sequence: int) -> None:
+    def keep(self, units: list[Unit], sequence: int, salt: bytes = b"") -> None:
         """Take over a finished sequence that holds exactly `units`."""
         with self._lock:
             # What this sequence repeats from the start is of no more use.
-            for kept in [kept for kept in self._kept if _common(kept.units, units) == len(kept.units)]:
+            alike = [kept for kept in self._kept if kept.salt == salt]
+            for kept in [kept for kept in alike if _common(kept.units, units) == len(kept.units)]:
                 self._drop(kept)
-            self._kept.append(_Kept(units, sequence))
+            self._kept.append(_Kept(units, sequence, salt))
             while self._kept and sum(len(kept.units) for kept in self._kept) > self._limit:
                 self._drop(self._kept[0])
 

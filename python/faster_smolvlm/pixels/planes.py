@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..media.grey import is_deep_grey
 from ..media.kinds import LAST, channel_layout, is_pil_image, is_tensor
+from ..media.rgb import rgb_of
 from .arithmetic import Array, BFloat16
 from .call_settings import plain
 
@@ -89,18 +90,8 @@ def pil_planes(image: PIL.Image.Image, do_convert_rgb: bool | None) -> Array:
             "makes most of them white; pass its path or bytes to have them scaled",
             stacklevel=2,
         )
-    if do_convert_rgb and image.mode != "RGB":
-        if "A" in image.getbands() or image.info.get("transparency") is not None:
-            from PIL import Image
-
-            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            image = Image.alpha_composite(white, image.convert("RGBA"))
-        image = image.convert("RGB")
-    elif do_convert_rgb and image.info.get("transparency") is not None:
-        from PIL import Image
-
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    if do_convert_rgb:
+        image = rgb_of(image)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 

@@ -16,9 +16,9 @@ from .. import _rust
 from ..batch_feature import BatchFeature
 from ..checkpoint.json_files import JsonObject
 from ..media import MediaPolicy
-from ..media.image import load_frames
+from ..media.image import joined, load_frames
 from ..media.kinds import is_source
-from ..media.limits import check_array
+from ..media.limits import check_decoded_clip
 from ..media.nesting import clip_layout, flatten_videos, metadata_of
 from ..media.sampling import FrameSampling
 from ..media.video import Sampler, VideoReader
@@ -114,10 +114,12 @@ class SmolVLMVideoProcessor(SettingsFiles):
         """Return the frames of `videos`.
 
         `videos` is a clip or a list of clips; a clip is a path, URL, data URI, base64 string, bytes or a binary file,
-        an array or tensor (frames, height, width, channels) or (frames, channels, height, width) with 1 or 3 channels,
-        or a list of pictures. With `do_sample_frames` at most `num_frames` frames, `fps` per second, are taken of each
-        by `sample_frames`; arrays need `video_metadata` for that; a `frame_sampling` replaces it. The result
-        holds `pixel_values`, float32 (clips, frames, 3, height, width), clips shorter than the longest padded by zeros,
+        an array or tensor (frames, height, width, channels) or (frames, channels, height, width) with 1 or 3 channels
+        (or 4, alpha blended onto white, if `input_data_format` says which way), an array (frames, height, width) of
+        greys, or a list of pictures: PIL images of any mode become RGB as single pictures do. With `do_sample_frames`
+        at most `num_frames` frames, `fps` per second, are taken of each by `sample_frames`; arrays need
+        `video_metadata` for that; a `frame_sampling` replaces it. The result holds `pixel_values`, float32 (clips,
+        frames, 3, height, width), clips shorter than the longest padded by zeros,
         `pixel_attention_mask`, int64 (clips, frames, height, width), 1 in those frames too, and with `return_metadata`
         the list `video_metadata`. `return_tensors` is "pt", "np" or None (lists). Clips that are read from files are
         turned upright; a sample aspect ratio is not applied (see `VideoReader`).
@@ -157,12 +159,16 @@ class SmolVLMVideoProcessor(SettingsFiles):
             sampler = self.sampler(reader, **limits) if sample else _every_frame
             return to_pixels.of_file(reader, sampler, fast=bool(settings["fast"]))
         if isinstance(clip, list):
-            if sample:
+            encoded = any(map(is_source, clip))
+            if sample and encoded:
                 raise ValueError(
                     "Sampling frames from a list of images is not supported! Set `do_sample_frames=False`."
                 )
-            return to_pixels.of_array(load_frames(clip, policy), "channels_last", pool), metadata
-        check_array(clip.shape, policy)
+            frames = load_frames(clip, policy)
+            if encoded:
+                return to_pixels.of_array(frames, "channels_last", pool), metadata
+            clip = joined(frames)
+        check_decoded_clip(clip, policy)
         if sample:
             metadata.frames_indices = self._sampled(clip, metadata, settings)
             clip = clip[metadata.frames_indices]

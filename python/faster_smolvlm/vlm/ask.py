@@ -21,6 +21,7 @@ class Ask:
     do_image_splitting: bool | None = None
     skip_special_tokens: bool = True
     reuse: bool = True
+    cache_salt: str | bytes | None = None
     control_tokens: bool = False
     on_error: str = "raise"
     progress: Callable[[int, int], None] | None = None
@@ -30,13 +31,17 @@ class Ask:
     def of(cls, also_named: Iterable[str] = (), /, **options: Any) -> Ask:
         """Take the options of a call; those without a field of their own are `sampling`.
 
-        Raises TypeError for an unknown one, and may suggest one of `also_named`; ValueError for another `on_error`.
+        Raises TypeError for an unknown one, and may suggest one of `also_named`, or a `cache_salt` of another
+        type; ValueError for another `on_error`.
         """
         own = {option.name for option in fields(cls)} - {"sampling"}
         known = {*own, *ARGUMENTS, *REQUEST_NAMES} - {"tokenizer"}
         check_names(options, known, also_named=also_named, error=UnknownSettingError)
         if options.get("on_error", "raise") not in ("raise", "return"):
             raise ValueError(f"on_error has to be 'raise' or 'return', got {shown(options['on_error'])}")
+        salt = options.get("cache_salt")
+        if salt is not None and not isinstance(salt, (str, bytes)):
+            raise TypeError(f"cache_salt has to be a str, bytes or None, got {type(salt).__name__}")
         return cls(
             **{name: value for name, value in options.items() if name in own},
             sampling={name: value for name, value in options.items() if name not in own},

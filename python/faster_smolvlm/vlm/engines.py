@@ -62,7 +62,7 @@ class Native:
         """See `AnswerEngine`."""
         from ..native import start_generation
 
-        options = {**ask.settings(), "reuse": ask.reuse, "progress": ask.progress}
+        options = {**ask.settings(), "reuse": ask.reuse, "cache_salt": ask.cache_salt, "progress": ask.progress}
         return start_generation(self._model, **inputs, tokenizer=tokenizer, **options)
 
     def encode(self, pixel_values: AnyArray) -> AnyArray:
@@ -89,7 +89,7 @@ class Torch:
         return None
 
     def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
-        """See `AnswerEngine`; there is no `reuse` and no `progress`."""
+        """See `AnswerEngine`; there is no `reuse` and no `progress`, and nothing that a `cache_salt` could part."""
         return self._model.start_generation(**inputs, tokenizer=tokenizer, engine="torch", **ask.settings())
 
     def encode(self, pixel_values: AnyArray) -> AnyArray:

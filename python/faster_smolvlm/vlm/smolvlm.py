@@ -121,18 +121,20 @@ class SmolVLM:
         `do_image_splitting=False` shows each picture as one tile: less detail, several times faster; None is the
         checkpoint's setting. `skip_special_tokens=False` keeps them in `text`. With the native engine a picture is
         encoded once, and no beginning of a prompt is read twice (see `Usage`); `reuse=False` neither uses nor keeps
-        anything between calls.
+        anything between calls. Who asks can tell from `usage` and from the time it takes what was asked before: if
+        several users ask, pass a secret of each as `cache_salt` (str or bytes). Calls with different salts share
+        neither beginnings of prompts nor pictures; those without one (None) share among themselves.
 
         The prompt is data: a special token that it writes, such as `<image>`, is plain text to the model, and so it is
         in every message of `chat`, whoever wrote it. `control_tokens=True` lets texts write such tokens. With
         `on_error="return"` a prompt of a list that cannot be answered has the exception in the `error` of its result,
         and the others are answered; with "raise" the exception is raised and names the prompt, counted from 1.
 
-        `options` are `progress`, `control_tokens`, `on_error`, settings of `GenerationConfig` such as `min_new_tokens`,
-        `seed`, `logits_processor` or `stopping_criteria`. Tokens are drawn with `do_sample`, and without it if a
-        temperature above 0, `top_k`, `top_p` or `min_p` is given. With the native engine the callables get NumPy
-        arrays, and `progress(done, all)` is called while it works towards the first token, see `NativeEngine`; what it
-        raises ends the call.
+        `options` are `progress`, `cache_salt`, `control_tokens`, `on_error`, settings of `GenerationConfig` such as
+        `min_new_tokens`, `seed`, `logits_processor` or `stopping_criteria`. Tokens are drawn with `do_sample`, and
+        without it if a temperature above 0, `top_k`, `top_p` or `min_p` is given. With the native engine the callables
+        get NumPy arrays, and `progress(done, all)` is called while it works towards the first token, see
+        `NativeEngine`; what it raises ends the call.
 
         Raises `MediaError` (a ValueError) that names a picture or clip which cannot be used, TypeError for an
         unknown option, ValueError for values that make no sense.

@@ -45,6 +45,7 @@ pub fn uniform(total: u64, n: u64) -> Result<Vec<u64>> {
     if n > total {
         return Err(too_many(n, total));
     }
+    bounded(n)?;
     collected(length(n), (0..n).map(|i| (i as u128 * total as u128 / n as u128) as u64))
 }
 
@@ -110,8 +111,10 @@ fn linspace(start: u64, end: u64, n: u64) -> Result<Vec<u64>> {
         return Ok(vec![start; n as usize]);
     }
     if n > end - start {
+        bounded((end - start).saturating_add(1))?;
         return collected(length(end - start).saturating_add(1), start..=end);
     }
+    bounded(n)?;
     let step = (end - start) as f64 / (n - 1) as f64;
     let mut indices = with_capacity(length(n))?;
     for i in 0..n {
@@ -259,6 +262,17 @@ fn empty() -> Error {
     Error::value("the video has no frames to choose from")
 }
 
+/// More frames than that are chosen by mistake only: 19 hours at 60 frames per second.
+const MAX_CHOSEN: u64 = 1 << 22;
+
+fn bounded(chosen: u64) -> Result<()> {
+    if chosen <= MAX_CHOSEN {
+        return Ok(());
+    }
+    let reason = format!("{chosen} frames would be chosen, at most {MAX_CHOSEN} can be; set num_frames or fps to less");
+    Err(Error::value(reason))
+}
+
 fn too_many(asked: u64, total: u64) -> Error {
     Error::value(format!(
         "num_frames={asked} exceeds total_num_frames={total}; set num_frames or fps to a smaller value"
@@ -339,13 +353,15 @@ mod tests {
     }
 
     #[test]
-    fn more_frames_than_memory_holds_is_an_error() {
+    fn more_frames_than_anyone_wants_is_an_error() {
         let kind = |chosen: Result<Vec<u64>>| chosen.map_err(|error| error.kind()).err();
-        for total in [1 << 61, u64::MAX - 1] {
-            assert_eq!(kind(uniform(total, total)), Some(ErrorKind::Memory));
-            assert_eq!(kind(sample(clip(total, 30.0, 1e300), u64::MAX, 1.0, 0.0)), Some(ErrorKind::Memory));
-            assert_eq!(kind(sample(clip(total, 30.0, 1e300), total / 2, 1.0, 0.0)), Some(ErrorKind::Memory));
+        for total in [MAX_CHOSEN + 1, 1 << 40, u64::MAX - 1] {
+            assert_eq!(kind(uniform(total, total)), Some(ErrorKind::Value));
+            assert_eq!(kind(at_rate(total, 1.0, 1.0)), Some(ErrorKind::Value));
+            assert_eq!(kind(sample(clip(total, 30.0, 1e300), u64::MAX, 1.0, 0.0)), Some(ErrorKind::Value));
         }
+        assert_eq!(kind(sample(clip(1 << 41, 30.0, 1e300), 1 << 40, 1.0, 0.0)), Some(ErrorKind::Value));
+        assert_eq!(uniform(MAX_CHOSEN, MAX_CHOSEN).map(|chosen| chosen.len() as u64), Ok(MAX_CHOSEN));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use pyo3::prelude::*;
 
 use crate::gate::{detach, to_python};
 
+/// What every version of NumPy takes.
+const MAX_DIMENSIONS: usize = 32;
+
 /// The owner of the memory behind an array.
 #[pyclass(frozen, module = "faster_smolvlm._rust")]
 struct Lease(#[expect(dead_code, reason = "held until the last view of the array is gone")] Buffer);
@@ -29,7 +32,16 @@ pub(crate) fn empty<'py>(py: Python<'py>, shape: Vec<usize>, dtype: &str) -> PyR
 }
 
 fn leased<T: Element>(py: Python<'_>, shape: Vec<usize>) -> PyResult<Bound<'_, PyArrayDyn<T>>> {
-    let bytes = shape.iter().try_fold(size_of::<T>(), |bytes, &side| bytes.checked_mul(side));
+    if shape.len() > MAX_DIMENSIONS {
+        return Err(PyValueError::new_err(format!(
+            "an array has at most {MAX_DIMENSIONS} dimensions, got {}",
+            shape.len()
+        )));
+    }
+    // As NumPy counts: the other sides of an array without elements have to fit, too.
+    let bytes = shape.iter().try_fold(size_of::<T>(), |bytes, &side| bytes.checked_mul(side.max(1)));
+    let fits = bytes.is_some_and(|bytes| isize::try_from(bytes).is_ok());
+    let bytes = if fits && shape.contains(&0) { Some(0) } else { bytes.filter(|_| fits) };
     let buffer = Buffer::new(bytes.unwrap_or(usize::MAX)).map_err(to_python)?;
     let start = buffer.as_ptr();
     let lease = Bound::new(py, Lease(buffer))?;
