@@ -21,6 +21,7 @@ from ..unknown_names import check_names, parameters_of
 from .engine import NativeEngine, Progress
 from .frames import Float32, FrameEncoder
 from .reuse import FeatureCache, PrefixCache
+from .serial import SerialModel
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -108,7 +109,8 @@ class NativeSmolVLM(FrameEncoder):
             "cache_positions": 2 * limit if positions is None else positions,
             "packed_cache": packed_cache_dir,
         }
-        self.rust = NativeModel.from_tensors(tensors, sizes, options) if tensors else NativeModel(paths, sizes, options)
+        rust = NativeModel.from_tensors(tensors, sizes, options) if tensors else NativeModel(paths, sizes, options)
+        self.rust = SerialModel(rust)
         if self.packed in ("replaced", "failed"):
             warn_caller(f"packed weights in {packed_cache_dir}: {self.packed}, {self.rust.packed[1]}")
         self.position_limit = limit
