@@ -18,6 +18,7 @@ from .frames import Float32, Frame
 from .lookup import LOOKUP_TOKENS, PromptLookup
 from .prompts import Int64, PromptBatch, cut_into_steps
 from .reuse import PrefixCache, Salt, Unit, salt_key
+from .serial import SerialModel
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -29,7 +30,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 class LoadedModel(Protocol):
     """What the engine needs of a `NativeSmolVLM`."""
 
-    rust: NativeModel
+    rust: SerialModel
     config: SmolVLMConfig
     position_limit: int
     prefixes: PrefixCache
