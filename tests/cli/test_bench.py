@@ -48,12 +48,24 @@ def test_torch_is_not_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "FASTER_SMOLVLM_ENGINE asks for torch" in capsys.readouterr().err
 
 
-def test_random_weights_have_the_tensors_of_a_checkpoint() -> None:
+@pytest.mark.parametrize("tied", [True, False])
+def test_random_weights_have_the_tensors_of_a_checkpoint(tied: bool) -> None:
     config = SmolVLMConfig.from_pretrained(DEMO_DIRECTORY)
+    config.tie_word_embeddings = tied
     expected = {
         name: tuple(tensor.shape) for name, tensor in SmolVLMForConditionalGeneration(config).state_dict().items()
     }
-    if config.tie_word_embeddings:
+    if tied:
         del expected["lm_head.weight"]
-    given = {name: shape for name, dtype, shape, values in random_tensors(config)}
+    given = {name: tuple(shape) for name, dtype, shape, values in random_tensors(config)}
     assert given == expected
+
+
+def test_random_weights_of_sizes_that_the_engine_refuses() -> None:
+    config = SmolVLMConfig.from_pretrained(DEMO_DIRECTORY)
+    config.text_config.num_hidden_layers = 2**40
+    with pytest.raises(ValueError, match=r"text_config\.num_hidden_layers is 1099511627776, expected 1 to 1024"):
+        random_tensors(config)
+    config.vision_config.patch_size = (16, 16)
+    with pytest.raises(ValueError, match=r"vision_config\.patch_size"):
+        random_tensors(config)

@@ -17,7 +17,7 @@ import zlib
 from .video_file import VideoFile
 
 _HARMLESS = 1 << 20  # bytes that cannot hold units for seconds
-_WINDOWS, _WINDOW = 32, 4096
+_WINDOWS, _WINDOW = 32, 1024
 _RATIO = 0.85  # a window is suspicious if it can be compressed to less
 _MOST = 5  # windows that may be so in a usual file: its tables, a stretch in which nothing moves
 _MEMORY = 1 << 30  # bytes of address space for the child, beside the file

@@ -94,9 +94,7 @@ def read_table(packets: Iterator[av.Packet], codec: str, extradata: bytes | None
     hidden: list[bool] = []
     keys: list[int] = []
     resets: list[int] = []
-    for packet in packets:
-        if not packet.size:
-            continue
+    for packet in packets:  # each holds data
         if packet.is_keyframe:
             keys.append(len(pts))
             if _is_reset(codec, nal, packet):

@@ -206,24 +206,27 @@ class VideoStream:
     def _packets(self) -> Iterator[av.Packet]:
         """Yield the packets that hold data, watching the clock; a read error ends the stream."""
         file, count = self._file, 0
-        packets = self._container.demux()  # a stream alone would be waited for without a look at the clock
+        index, stop, clock, most = self.stream.index, self._stop, time.monotonic, file.policy.max_decoded_frames
+        # A stream of several would be waited for without a look at the clock.
+        alone = len(self._container.streams) == 1
+        packets = self._container.demux(self.stream) if alone else self._container.demux()
         while True:
             try:
                 packet = next(packets, None)
             except Exception:  # PyAV raises anything
                 packet = None
-            if time.monotonic() > self._deadline:
+            if clock() > self._deadline:
                 raise file.limit("takes too many seconds to decode", "max_decode_seconds")
-            if self._stop is not None and self._stop.is_set():
+            if stop is not None and stop.is_set():
                 raise StoppedError
             if packet is None:
                 return
-            if packet.stream_index != self.stream.index or not packet.size:
+            if not packet.size or not (alone or packet.stream_index == index):
                 continue
             if not count and packet.has_sidedata("encryption_info"):
                 raise file.broken("is encrypted; decrypt it first")
             count += 1
-            if count > file.policy.max_decoded_frames:
+            if count > most:
                 raise file.limit(f"has {count} frames or more", "max_decoded_frames")
             yield packet
 

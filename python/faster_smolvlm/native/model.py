@@ -98,7 +98,7 @@ class NativeSmolVLM(FrameEncoder):
         self.config = config
         self.dtype = quantization or dtype
         limit = position_limit or config.text_config.max_position_embeddings
-        sizes = _sizes(config, limit)
+        sizes = model_sizes(config, position_limit=limit)
         tensors = [part for part in weights if isinstance(part, tuple)]
         paths = [os.fspath(part) for part in weights if not isinstance(part, tuple)]
         if tensors and paths:
@@ -196,8 +196,11 @@ class NativeSmolVLM(FrameEncoder):
             engine.free()
 
 
-def _sizes(config: SmolVLMConfig, position_limit: int) -> ModelSizes:
-    """Return the numbers that the Rust side takes, after refusing settings that it does not have."""
+def model_sizes(config: SmolVLMConfig, *, position_limit: int | None = None) -> ModelSizes:
+    """Return the numbers that the Rust side takes, after refusing settings that it does not have.
+
+    `position_limit` bounds a sequence (default: what the config says). Raises ValueError for such settings.
+    """
     vision, text = config.vision_config, config.text_config
     rope = text.rope_parameters or {}
     supported = [
@@ -236,7 +239,7 @@ def _sizes(config: SmolVLMConfig, position_limit: int) -> ModelSizes:
             "num_key_value_heads": cast("int", text.num_key_value_heads),
             "head_dim": cast("int", text.head_dim),
             "vocab_size": text.vocab_size,
-            "max_position_embeddings": position_limit,
+            "max_position_embeddings": position_limit or text.max_position_embeddings,
             "rope_theta": text.rope_theta,
             "rms_norm_eps": text.rms_norm_eps,
             "tie_word_embeddings": config.tie_word_embeddings,

@@ -21,7 +21,7 @@ mod _rust {
         resize_float64, resize_uint8,
     };
     #[pymodule_export]
-    use crate::model::{NativeModel, machine_limits, weights_fingerprint};
+    use crate::model::{NativeModel, checkpoint_tensors, machine_limits, weights_fingerprint};
     #[pymodule_export]
     use crate::video::{
         FrameStream, explicit_frames, frames_at_rate, frames_at_times, key_frames, sample_frames, uniform_frames,

@@ -12,7 +12,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::config::{LoadSettings, ModelSizes, fields};
-use crate::gate::detach;
+use crate::gate::{detach, to_python};
 use crate::tensors::{PythonBytes, PythonTensor, memory_tensor};
 
 fn packed(outcome: &Outcome) -> (&'static str, String) {
@@ -211,6 +211,13 @@ impl NativeModel {
             Ok((cache.free_pages(), cache.pages(), PAGE))
         })
     }
+}
+
+/// Names and shapes of the tensors of a checkpoint for a model of these sizes, as Transformers names them. ValueError
+/// for sizes that the engine refuses.
+#[pyfunction]
+pub(crate) fn checkpoint_tensors(config: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Vec<usize>)>> {
+    ModelConfig::from(fields::<ModelSizes>(config)?).tensors().map_err(to_python)
 }
 
 /// Bytes per second read from memory, float32 operations per second, and bfloat16 ones if the instruction set has them,

@@ -1,6 +1,7 @@
 //! Names and shapes of the tensors of a checkpoint, as Transformers writes them: for the loaders, and for those who make
 //! checkpoints of random weights.
 use super::config::{ModelConfig, TextConfig, VisionConfig};
+use crate::error::Result;
 
 /// Name and shape of a tensor.
 pub type Spec = (String, Vec<usize>);
@@ -124,7 +125,15 @@ pub fn text_norm(t: &TextConfig) -> Spec {
     spec("model.text_model.norm.weight".into(), &[t.hidden_size])
 }
 
-/// All tensors of a checkpoint.
+impl ModelConfig {
+    /// Names and shapes of all tensors of a checkpoint; an error for sizes that the engine refuses.
+    pub fn tensors(&self) -> Result<Vec<Spec>> {
+        self.validate()?;
+        Ok(tensors(self))
+    }
+}
+
+/// All tensors of a checkpoint, for sizes that were checked.
 pub fn tensors(c: &ModelConfig) -> Vec<Spec> {
     let (v, t) = (&c.vision, &c.text);
     let mut all = Vec::new();
