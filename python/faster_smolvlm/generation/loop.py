@@ -9,7 +9,7 @@ from . import arrays
 from .arrays import Array
 from .cancelling import Cancellation, CancelledCall, Turn
 from .config import GenerationConfig
-from .logits import LogitsProcessor
+from .logits import LogitsProcessor, applied
 from .sampling import Sampler, check_drawn
 from .stopping import FinishReason, StopRules
 from .streamers import Streamer
@@ -217,7 +217,7 @@ class Decoding(Generic[EngineT]):
         if self._processors:
             ids = self.ids if len(self._live) == self._ids.shape[0] else self.ids[self._live]
             for processor in self._processors:
-                scores = processor(ids, scores)
+                scores = applied(processor, ids, scores)
         if self.scores is not None:
             self.scores += (scores,)
         if self.logits is not None:

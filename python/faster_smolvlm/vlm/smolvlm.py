@@ -69,7 +69,7 @@ class SmolVLM:
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
-        device: str = "auto",
+        device: str | int | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         quantization: str | None = None,
         num_threads: int | None = None,
