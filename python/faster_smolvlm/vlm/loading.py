@@ -39,7 +39,6 @@ class Loading:
     quantization: str | None = None
     num_threads: int | None = None
     packed_cache_dir: str | os.PathLike[str] | None = None
-    cache_positions: int | None = None
 
     def run(self) -> tuple[SmolVLMForConditionalGeneration | NativeSmolVLM, SmolVLMProcessor]:
         """Return the model and its processor; see `SmolVLM.from_pretrained` for the errors."""
@@ -69,7 +68,6 @@ class Loading:
                 quantization=self.quantization,
                 num_threads=self.num_threads,
                 packed_cache_dir=self.packed_cache_dir,
-                cache_positions=self.cache_positions,
             )
             return model, reading.result()
 
@@ -84,11 +82,7 @@ class Loading:
                 f"quantization={shown(self.quantization)} is not available with the torch engine; leave it None for "
                 "the weights as stored."
             )
-        options = {
-            "num_threads": self.num_threads,
-            "packed_cache_dir": self.packed_cache_dir,
-            "cache_positions": self.cache_positions,
-        }
+        options = {"num_threads": self.num_threads, "packed_cache_dir": self.packed_cache_dir}
         given = [f"{name}={shown(value)}" for name, value in options.items() if value is not None]
         if given:
             raise ValueError(f"{', '.join(given)}: for the native engine only, and torch serves here; leave it out.")

@@ -74,7 +74,6 @@ class SmolVLM:
         quantization: str | None = None,
         num_threads: int | None = None,
         packed_cache_dir: str | os.PathLike[str] | None = None,
-        cache_positions: int | None = None,
         policy: MediaPolicy | None = None,
         **hub_options: Unpack[HubOptions],
     ) -> SmolVLM:
@@ -83,8 +82,7 @@ class SmolVLM:
         `device` "auto" is the first GPU if there is one, else the CPU. On a CPU the native engine computes, without
         torch, on `num_threads` threads (default: the cores of this process, or its CPU quota if that is less): `dtype`
         "auto" stores the weights as the checkpoint does, `quantization="int8"` in 8 bits; `packed_cache_dir` keeps them
-        there as the engine packs them, so that later loads are quicker (see `NativeSmolVLM`); `cache_positions` bounds
-        the tokens of all requests at a time (default: twice the longest sequence). The environment variable
+        there as the engine packs them, so that later loads are quicker (see `NativeSmolVLM`). The environment variable
         FASTER_SMOLVLM_ENGINE=torch takes torch instead ("native" is the default); with torch, `dtype` "auto" is
         bfloat16 on a GPU and float32 on a CPU, there is no quantization, and `torch.set_num_threads` sets the threads.
         `hub_options` are those of
@@ -95,9 +93,7 @@ class SmolVLM:
         start = time.perf_counter()
         name = pretrained_model_name_or_path
         check_names(hub_options, HUB_NAMES, also_named=parameters_of(cls.from_pretrained))
-        loading = Loading(
-            name, hub_options, device, dtype, quantization, num_threads, packed_cache_dir, cache_positions
-        )
+        loading = Loading(name, hub_options, device, dtype, quantization, num_threads, packed_cache_dir)
         model, processor = loading.run()
         return cls(model, processor, policy=policy, load_seconds=time.perf_counter() - start)
 
