@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from ..quoting import shown
 from ..unknown_names import check_names
+from .json_files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+ADAPTER = "adapter_config.json"
 DEMO = "demo"
 """The name of the checkpoint that ships inside this package."""
 
@@ -103,8 +105,24 @@ class Checkpoint:
         """As `find`, but a missing file is an OSError that names it."""
         path = self.find(filename)
         if path is None:
+            self.refuse_adapter()
             raise OSError(f"{shown(self.name)} does not have a file named {shown(filename)}.")
         return path
+
+    def refuse_adapter(self) -> None:
+        """Raise OSError if this holds an adapter of peft, which is no model: it says which one it belongs to."""
+        try:
+            path = self.find(ADAPTER)
+        except OSError:  # the hub is out of reach: nothing is known
+            return
+        if path is None:
+            return
+        base = read_json(path).get("base_model_name_or_path")
+        raise OSError(
+            f"{shown(self.name)} is an adapter of peft ({ADAPTER}), not a model. Load its base model"
+            f"{f' {shown(base)}' if base else ''} and put the adapter on it: peft.PeftModel.from_pretrained(model, …). "
+            "Or merge_and_unload() once and load what save_pretrained() writes."
+        )
 
     def _cached_without(self, filename: str) -> bool:
         """Whether the repository is cached at this revision, so that an absent optional file is simply not there."""

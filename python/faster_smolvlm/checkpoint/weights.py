@@ -149,6 +149,7 @@ def _paths(files: Checkpoint) -> list[Path]:
         return [single]
     index = files.find(INDEX)
     if index is None:
+        files.refuse_adapter()
         raise OSError(f"{shown(files.name)} has neither {SINGLE!r} nor {INDEX!r}. Only safetensors files are read.")
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -163,6 +164,8 @@ def _paths(files: Checkpoint) -> list[Path]:
 def _header(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
     from safetensors import SafetensorError, safe_open
 
+    with path.open("rb"):
+        pass  # a file that may not be read is a PermissionError here; safetensors says that there is none
     try:
         with safe_open(path, framework="np") as file:
             slices = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118  # not a dict

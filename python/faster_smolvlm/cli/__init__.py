@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import warnings
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):  # names of files may not fit the terminal's encoding
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
+        # Each thread would print each of its retries; what is wrong in the end is one error.
+        logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
         warnings.simplefilter("ignore")  # what libraries say about odd pictures; errors are reported
         status: int = options.run(options)
         sys.stdout.flush()

@@ -69,8 +69,19 @@ def top_k(x: Array, k: int) -> tuple[Array, Array]:
     if is_torch(x):
         values, indices = x.topk(k, dim=-1)
         return values, indices
-    indices = np.argsort(-x, axis=-1, kind="stable")[..., :k]
+    indices = np.stack([_falling(row, k) for row in x])
     return np.take_along_axis(x, indices, -1), indices
+
+
+def _falling(row: Array, k: int) -> Array:
+    """Indices of the k largest values of a row in falling order, the lowest of equals first, without sorting all."""
+    candidates = np.flatnonzero(row > -np.inf)  # which NaN is not either
+    if len(candidates) > 4 * k:
+        values = row[candidates]
+        candidates = candidates[values >= np.partition(values, -k)[-k]]
+    elif len(candidates) < k:
+        candidates = np.arange(len(row))
+    return candidates[np.argsort(-row[candidates], kind="stable")[:k]]
 
 
 def sort(x: Array) -> tuple[Array, Array]:

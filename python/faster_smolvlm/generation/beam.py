@@ -9,7 +9,7 @@ from typing import Generic
 from . import arrays
 from .arrays import Array
 from .config import GenerationConfig
-from .logits import LogitsProcessor
+from .logits import LogitsProcessor, applied
 from .loop import EngineT, repeated
 from .stopping import StopRules
 
@@ -112,7 +112,7 @@ class BeamSearch(Generic[EngineT]):
         log_probs = arrays.log_softmax(logits)
         ids = running.ids[:, :, :length].reshape(batch * self._beams, length)
         for processor in self._processors:
-            log_probs = processor(ids, log_probs)
+            log_probs = applied(processor, ids, log_probs)
         if self.scores is not None:
             self.scores += (log_probs,)
         if self.logits is not None:

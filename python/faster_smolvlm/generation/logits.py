@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from ..integers import as_float, as_int
-from ..quoting import shown
+from ..quoting import quoted, shown
 from . import arrays
 from .arrays import Array
 from .config import GenerationConfig
@@ -100,6 +100,8 @@ class MinPLogitsWarper:
         """Return the new scores."""
         probabilities = arrays.softmax(scores)
         remove = probabilities < self.min_p * arrays.row_max(probabilities)
+        if self.min_tokens_to_keep == 1:  # the most probable one stays anyway
+            return _remove(scores, remove)
         kept = arrays.top_k(probabilities, min(self.min_tokens_to_keep, scores.shape[-1]))[1]
         return _remove(scores, arrays.put(remove, kept, kept < 0))
 
@@ -172,6 +174,19 @@ class MinNewTokensLengthLogitsProcessor:
         scores = arrays.copy(scores)
         scores[:, [token for token in self.eos_token_id if 0 <= token < scores.shape[1]]] = -math.inf
         return scores
+
+
+def applied(processor: LogitsProcessor, ids: Array, scores: Array) -> Array:
+    """Return the scores after one processor. Raises ValueError, which names it, if what it returns are no scores."""
+    found = processor(ids, scores)
+    shape = getattr(found, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != scores.shape[0] or type(found) is not type(scores):
+        name = getattr(processor, "__name__", None) or type(processor).__name__
+        raise ValueError(
+            f"logits_processor: {quoted(name)} has to return the scores, a {type(scores).__name__} of shape "
+            f"{tuple(scores.shape)}, but returned {shown(found)}."
+        )
+    return found
 
 
 def build_processors(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
 
+from ..quoting import shown
 from .arrays import Array
 from .beam import BeamSearch
 from .config import GenerationConfig, lengths, resolve
@@ -44,7 +46,8 @@ class Request:
         **settings: object,
     ) -> Request:
         """Take the arguments of `generate` that are not inputs of the model."""
-        processors, criteria = tuple(logits_processor or ()), tuple(stopping_criteria or ())
+        processors = _callables("logits_processor", logits_processor)
+        criteria = _callables("stopping_criteria", stopping_criteria)
         return cls(generation_config, processors, criteria, tokenizer, generator, seed, settings)
 
     def resolve(self, model_default: GenerationConfig, inputs: Iterable[str] = ()) -> GenerationConfig:
@@ -54,6 +57,18 @@ class Request:
         """
         also_named = (*REQUEST_NAMES, *inputs)
         return resolve(self.settings, self.generation_config, model_default, also_named=also_named)
+
+
+CallableT = TypeVar("CallableT")
+
+
+def _callables(name: str, given: Sequence[CallableT] | None) -> tuple[CallableT, ...]:
+    if given is None:
+        return ()
+    found = tuple(given) if isinstance(given, Iterable) else None
+    if found is None or not all(map(callable, found)):
+        raise ValueError(f"{name} has to be a list of callables, got {shown(given)}.")
+    return found
 
 
 REQUEST_NAMES = tuple(entry.name for entry in fields(Request) if entry.name != "settings")

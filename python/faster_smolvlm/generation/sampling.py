@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,6 +67,9 @@ def make_generator(like: Array, seed: int | None, generator: object) -> object:
     if generator is not None and seed is not None:
         raise ValueError("pass either seed or generator, not both")
     if generator is not None:
+        kind = sys.modules["torch"].Generator if arrays.is_torch(like) else np.random.Generator
+        if not isinstance(generator, kind):
+            raise ValueError(f"generator has to be a {kind.__module__}.{kind.__name__}, got {shown(generator)}")
         return generator
     if seed is not None:
         seed = _checked_seed(seed, 2**64 if arrays.is_torch(like) else math.inf)

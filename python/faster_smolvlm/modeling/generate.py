@@ -135,7 +135,7 @@ class GenerationMixin(SmolVLMPreTrainedModel[SmolVLMConfig]):
     def _plan(self, inputs: ModelInputs, request: Request, forced: str | None) -> tuple[Plan, AnyEngine]:
         """Check the inputs, set the call up and choose its engine, the one that is `forced` if any is."""
         config = request.resolve(self.generation_config, inputs=(*NAMES, "streamer", "engine"))
-        vocabulary = self.get_input_embeddings().num_embeddings
+        vocabulary = self._vocabulary()
         prompts = check_prompts(inputs.input_ids, inputs.inputs_embeds, vocabulary)
         mask = check_mask(inputs, prompts, config)
         plan = Plan.of(
@@ -145,6 +145,11 @@ class GenerationMixin(SmolVLMPreTrainedModel[SmolVLMConfig]):
         ids = prompts if inputs.inputs_embeds is None else None
         inputs = replace(inputs, input_ids=ids, attention_mask=mask).to(self.device)
         return plan, self._engine(plan, inputs, forced_engine(forced))
+
+    def _vocabulary(self) -> int:
+        """Return how many token ids there are: what trainers put around the embeddings has a weight, or nothing."""
+        weight = getattr(self.get_input_embeddings(), "weight", None)
+        return len(weight) if isinstance(weight, Tensor) and weight.ndim == 2 else self.config.text_config.vocab_size
 
     def _engine(self, plan: Plan, inputs: ModelInputs, forced: str | None) -> AnyEngine:
         """Choose the engine of a call. Raises ValueError if the native one is forced and cannot serve it."""

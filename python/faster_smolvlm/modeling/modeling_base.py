@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ..checkpoint import weights
 from ..checkpoint.config_base import PretrainedConfig
+from ..checkpoint.devices import device_name
 from ..checkpoint.hub import HUB_NAMES, Checkpoint, HubOptions, checkpoint
-from ..quoting import shown
+from ..quoting import quoted, shown
 from ..unknown_names import check_names, parameters_of
 from . import ops
 from .modeling_outputs import ModelOutput
@@ -185,9 +186,14 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         """The dtype of the first parameter."""
         return next(self.parameters()).dtype
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """Return the number of values in the parameters; tied ones count once."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Return the number of values in the parameters, with or without those of embeddings; tied ones count once."""
+        left_out: set[int] = set()
+        if exclude_embeddings:
+            tables = (module for module in self.modules() if isinstance(module, nn.Embedding))
+            left_out = {id(parameter) for table in tables for parameter in table.parameters()}
+        counted = (p for p in self.parameters() if id(p) not in left_out)
+        return sum(p.numel() for p in counted if p.requires_grad or not only_trainable)
 
     def set_attn_implementation(self, attn_implementation: str) -> None:
         """Choose one of `ops.ATTENTION`: "auto", "triton", "sdpa", "flash_attention_2", or "eager", which can return
@@ -244,6 +250,11 @@ def _device(device: str | torch.device | int | dict[str, str | torch.device | in
         return _device(device[""])
     if device is None:
         return torch.device("cpu")
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    name = device_name(device)
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each backend has its own
+        raise ValueError(f"device {shown(device)} is not available: {quoted(str(error))}") from error
+    return torch.device(name)

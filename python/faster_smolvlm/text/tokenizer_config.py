@@ -55,6 +55,8 @@ def read_config(files: Checkpoint) -> JsonObject:
 
 def read_backend(path: Path) -> Tokenizer:
     """Return the tokenizer in a tokenizer.json; a broken one is an OSError that names it."""
+    with path.open("rb"):
+        pass  # a file that may not be read is a PermissionError, not a broken tokenizer
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises a plain Exception

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..generation.config import ARGUMENTS, asks_to_draw
 from ..generation.plan import REQUEST_NAMES
+from ..integers import as_int
 from ..quoting import shown
 from ..unknown_names import UnknownSettingError, check_names
 
@@ -36,6 +37,9 @@ class Ask:
         """
         own = {option.name for option in fields(cls)} - {"sampling"}
         known = {*own, *ARGUMENTS, *REQUEST_NAMES} - {"tokenizer"}
+        if options.get("tokenizer") is not None:
+            raise UnknownSettingError("tokenizer: SmolVLM has the tokenizer of its processor; leave tokenizer= out.")
+        options.pop("tokenizer", None)
         check_names(options, known, also_named=also_named, error=UnknownSettingError)
         if options.get("on_error", "raise") not in ("raise", "return"):
             raise ValueError(f"on_error has to be 'raise' or 'return', got {shown(options['on_error'])}")
@@ -61,6 +65,6 @@ class Ask:
         if found.get("temperature") == 0:
             found |= {"do_sample": False, "temperature": None}
         found.setdefault("do_sample", asks_to_draw(found))
-        if found.get("num_return_sequences", 1) != 1:
+        if as_int(found.get("num_return_sequences", 1)) != 1:
             raise ValueError("num_return_sequences is for model.generate(); repeat the prompt in a list instead.")
         return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..auto import family_of
+from ..checkpoint.devices import device_name
 from ..checkpoint.hub import checkpoint
 from ..families import FAMILIES, Family
 from ..generation.choice import forced_engine
@@ -33,7 +34,7 @@ class Loading:
 
     name_or_dir: str | os.PathLike[str]
     hub: HubOptions
-    device: str
+    device: str | int | torch.device
     dtype: str | torch.dtype = "auto"
     quantization: str | None = None
     num_threads: int | None = None
@@ -94,10 +95,11 @@ def dtype_name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def device_named(device: str) -> str:
+def device_named(device: object) -> str:
     """Return the device "auto" stands for; torch is only asked if the machine may have a GPU."""
-    if device != "auto":
-        return str(device)
+    name = device_name(device)
+    if name != "auto":
+        return name
     no_gpu = sys.platform == "linux" and not any(map(os.path.exists, _GPU_FILES))
     if no_gpu or importlib.util.find_spec("torch") is None:
         return "cpu"

@@ -114,6 +114,8 @@ class Preparation:
         pictures = [question.pictures for question in questions]
         clips = [clip for question in questions for clip in question.clips]
         arguments: dict[str, object] = {"media_policy": self.policy}
+        if self.position_limit is not None:
+            arguments["verbose"] = False  # too many tokens are an error below; the tokenizer need not log them
         if self.ask.do_image_splitting is not None:
             arguments["do_image_splitting"] = self.ask.do_image_splitting
         texts = [self.prompt(question.messages) for question in questions]

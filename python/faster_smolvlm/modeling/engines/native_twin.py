@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from ..._rust import weights_fingerprint
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
+from ...fork_lock import ForkLock
 from ...native.model import MemoryTensor, NativeSmolVLM
 
 HEAD, EMBEDDING = "lm_head.weight", "model.text_model.embed_tokens.weight"
@@ -24,7 +24,7 @@ class NativeTwin:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkLock(0)
         self._key: tuple[object, ...] = ()
         self._model: NativeSmolVLM | None = None
 
