@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from faster_smolvlm.integrations.transformers import accelerate, disable, enable, notes, videos
+from faster_smolvlm.integrations.transformers import accelerate, disable, enable, notes, reading, videos
 from faster_smolvlm.media import MediaDecodeError, MediaError, MediaLimitError, MediaPolicy, MediaRefusedError
 from faster_smolvlm.media.video import load_video
 from PIL import Image
@@ -266,3 +266,32 @@ def test_pictures_that_a_pipeline_reads_itself(tmp_path: Path, data_dir: Path) -
     finally:
         disable()
     assert transformers.ImageTextToTextPipeline.preprocess is before
+
+
+def test_torchcodec_reads_what_the_gate_could_decode(
+    tmp_path: Path, tensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what Transformers uses if it is installed; its animations and its 16 bits are its own."""
+    seen: list[bytes] = []
+
+    def decode(encoded: torch.Tensor) -> torch.Tensor:
+        seen.append(encoded.numpy().tobytes())
+        if len(seen) > 3:
+            raise RuntimeError("at 0x7f0000000000")
+        return torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
+
+    monkeypatch.setattr(reading, "_torchcodec", lambda: decode)
+    path = tmp_path / "picture"
+    for name in ("GIF, several", "WebP animated", "PNG 16, LA"):
+        path.write_bytes(FILES[name]()[:60])
+        with pytest.raises(MediaDecodeError):
+            tensors.fetch_images(str(path))
+        assert len(seen) < 3
+        path.write_bytes(FILES[name]())
+        assert tensors.fetch_images(str(path)).shape == (2, 3, 4, 5)
+        assert seen[-1] == FILES[name]()
+    with pytest.raises(MediaDecodeError, match="torchcodec") as caught:
+        tensors.fetch_images(str(path))
+    assert "0x" not in str(caught.value)
+    path.write_bytes(FILES["JPEG 4:2:0"]())
+    np.testing.assert_array_equal(tensors.fetch_images(str(path)), load_image_as_tensor(str(path)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypedDict, TypeGuard, TypeV
 
 from . import arrays
 from .arrays import Array
+from .cancelling import Cancellation, CancelledCall, Turn
 from .config import GenerationConfig
 from .logits import LogitsProcessor, applied
 from .sampling import Sampler, check_drawn
@@ -93,9 +94,11 @@ class DecodingRules(TypedDict):
 class Decoding(Generic[EngineT]):
     """One call of `generate` in progress: each iteration makes a step and gives the new token of every row, [rows].
 
-    Closing it, or leaving its `with` block, ends the call between two steps and frees the engine. Afterwards `ids`
-    [rows, length] holds prompt and answer, `finish_reasons` one word a row, and `scores` and `logits` what was asked
-    for, one [rows, vocabulary] a step.
+    `close`, which any thread may call, or leaving its `with` block ends the call and frees the engine: at once between
+    two steps, else after the step that another thread is making, or the frame or part of the prompt that an engine with
+    a `cancellation` is at. Iterating in two threads at once is a RuntimeError. Afterwards `ids` [rows, length] holds
+    prompt and answer, `finish_reasons` one word a row, and `scores` and `logits` what was asked for, one
+    [rows, vocabulary] a step.
     """
 
     def __init__(self, engine: EngineT, prompts: Array, **rules: Unpack[DecodingRules]) -> None:
@@ -119,6 +122,8 @@ class Decoding(Generic[EngineT]):
         self.logits: tuple[Array, ...] | None = () if collects and config.output_logits else None
         self._may_drop = pad_id is not None and not rules["sees_every_row"]
         self._steps = self._run()
+        self._turn = Turn()
+        self._cancellation: Cancellation = getattr(engine, "cancellation", None) or Cancellation()
 
     @property
     def ids(self) -> Array:
@@ -136,7 +141,15 @@ class Decoding(Generic[EngineT]):
         return [self._lengths.get(row, self._length - self.prompt_length) for row in range(self._ids.shape[0])]
 
     def __iter__(self) -> Iterator[Array]:
-        return self._steps
+        return self
+
+    def __next__(self) -> Array:
+        try:
+            with self._turn:
+                return next(self._steps)
+        finally:
+            if self._cancellation.requested:  # maybe after the step looked: `close` found the turn taken
+                self._end()
 
     def run(self, streamer: Streamer | None = None) -> None:
         """Make all steps, handing prompt and tokens to `streamer`; one that has `closed` set ends the call."""
@@ -150,8 +163,16 @@ class Decoding(Generic[EngineT]):
                         break
 
     def close(self) -> None:
-        """End the call and free the engine."""
-        self._steps.close()
+        """End the call and free the engine; see the class for when. It does not wait for another thread."""
+        self._cancellation.request()
+        self._end()
+
+    def _end(self) -> None:
+        if self._turn.take():
+            try:
+                self._steps.close()
+            finally:
+                self._turn.give_back()
 
     def __enter__(self) -> Decoding[EngineT]:
         return self
@@ -169,6 +190,7 @@ class Decoding(Generic[EngineT]):
             tokens = self._choose(logits)
             likeliest: Iterator[Array] | None = None
             while True:
+                self._cancellation.check()
                 yield self._append(tokens)
                 if len(self._reasons) == self._ids.shape[0]:
                     return
@@ -180,6 +202,8 @@ class Decoding(Generic[EngineT]):
                     tokens = next(likeliest)
                 else:
                     tokens = self._choose(engine.step(tokens))
+        except CancelledCall:
+            return
         finally:
             self.engine.free()
 

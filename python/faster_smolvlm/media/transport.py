@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore2
 import httpx2
 
+from ..fork_lock import ForkLock
 from .network import Connections
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class Transport(httpx2.BaseTransport):
 
     def __init__(self, public_only: bool) -> None:
         self._public_only = public_only
-        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._lock = ForkLock(0)
         self._pools: dict[str | None, httpcore2.ConnectionPool] = {}
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -60,6 +61,9 @@ class Transport(httpx2.BaseTransport):
 
     def _pool(self, proxy: str | None) -> httpcore2.ConnectionPool:
         with self._lock:
+            if self._process != os.getpid():
+                # The connections are the parent's, and a thread of it may have held the locks of the pools.
+                self._process, self._pools = os.getpid(), {}
             if proxy not in self._pools:
                 self._pools[proxy] = _new_pool(proxy, Connections(self._public_only))
             return self._pools[proxy]

@@ -9,7 +9,6 @@ reader decodes from the start and counts what comes out.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import warnings
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..cores import usable_cores
 from ..quoting import shown
 from .clip_container import container_options
 from .clip_memory import threads_within
@@ -79,7 +79,7 @@ class VideoReader:
         rotate: bool = False,
     ) -> None:
         policy = policy or MediaPolicy()
-        self.threads = min(threads or min(4, os.cpu_count() or 1), policy.decode_threads or MAX_THREADS)
+        self.threads = min(threads or min(4, usable_cores()), policy.decode_threads or MAX_THREADS)
         self.rotate = rotate
         self._converter = FrameConverter(tone_map=policy.tone_map)
         self.file = file = VideoFile.find(source, policy)

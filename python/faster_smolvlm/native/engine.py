@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from .._rust import NativeModel
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
+from ..generation.cancelling import Cancellation
 from ..generation.usage import Usage
 from .frames import Float32, Frame
 from .lookup import LOOKUP_TOKENS, PromptLookup
 from .prompts import Int64, PromptBatch, cut_into_steps
 from .reuse import PrefixCache, Salt, Unit, salt_key
+from .serial import SerialModel
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,7 +30,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 class LoadedModel(Protocol):
     """What the engine needs of a `NativeSmolVLM`."""
 
-    rust: NativeModel
+    rust: SerialModel
     config: SmolVLMConfig
     position_limit: int
     prefixes: PrefixCache
@@ -89,6 +91,7 @@ class NativeEngine:
     different `cache_salt` share nothing of them. `progress(done, all)` is run
     after each frame and each step of the prefill and counts image tokens made and tokens read; an exception from it, or
     Ctrl-C, ends the call there.
+    `cancellation.request()`, from any thread, ends it there too, with `CancelledCall`.
     `usages` has an entry for each prompt; `vision_seconds` and `prefill_seconds` are the durations of the two.
     Raises ValueError for prompts that the model cannot read, MemoryError for more than its cache holds.
     """
@@ -107,6 +110,7 @@ class NativeEngine:
         if unknown:
             raise TypeError(f"NativeEngine got unexpected keyword argument(s): {', '.join(sorted(unknown))}")
         self._model = model
+        self.cancellation = Cancellation()
         lookup = options.get("lookup")
         self._lookup = LOOKUP_TOKENS if lookup is None else lookup
         self._reuse = options.get("reuse", True)
@@ -334,6 +338,7 @@ class NativeEngine:
 
     def _advance(self, count: int) -> None:
         self._done += count
+        self.cancellation.check()
         if self._progress is not None:
             self._progress(self._done, self._todo)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .._rust import NativeModel
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from .reuse import FeatureCache
+from .serial import SerialModel
 
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
@@ -35,7 +35,7 @@ class Frame:
 class FrameEncoder:
     """Makes frames of pixels and image tokens of frames; `features` keeps image tokens between calls."""
 
-    rust: NativeModel
+    rust: SerialModel
     config: SmolVLMConfig
     features: FeatureCache
 

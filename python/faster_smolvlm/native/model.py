@@ -15,6 +15,7 @@ from .._rust import NativeModel
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_options
 from ..checkpoint.weights import WeightFiles
+from ..cores import usable_cores
 from ..generation.caller import warn_caller
 from ..generation.config import FILE_NAME, GenerationConfig
 from ..integers import count_of, optional_count
@@ -23,6 +24,7 @@ from ..unknown_names import check_names, parameters_of
 from .engine import NativeEngine, Progress
 from .frames import Float32, FrameEncoder
 from .reuse import FeatureCache, PrefixCache
+from .serial import SerialModel
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -108,11 +110,12 @@ class NativeSmolVLM(FrameEncoder):
         options: LoadOptions = {
             "dtype": self.dtype,
             "kv_dtype": "float32" if self.dtype == "float32" else "bfloat16",
-            "num_threads": num_threads or _cores(),
+            "num_threads": num_threads or usable_cores(),
             "cache_positions": 2 * limit if positions is None else positions,
             "packed_cache": packed_cache_dir,
         }
-        self.rust = NativeModel.from_tensors(tensors, sizes, options) if tensors else NativeModel(paths, sizes, options)
+        rust = NativeModel.from_tensors(tensors, sizes, options) if tensors else NativeModel(paths, sizes, options)
+        self.rust = SerialModel(rust)
         if self.packed in ("replaced", "failed"):
             warn_caller(f"packed weights in {packed_cache_dir}: {self.packed}, {self.rust.packed[1]}")
         self.position_limit = limit
@@ -195,10 +198,6 @@ class NativeSmolVLM(FrameEncoder):
             return engine.all_logits()
         finally:
             engine.free()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def model_sizes(config: SmolVLMConfig, *, position_limit: int | None = None) -> ModelSizes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .._rust import NativeModel
+from ..fork_lock import ForkLock
+from .serial import ENGINE_ORDER, SerialModel
 
 Salt = str | bytes | None
 """What calls have to have in common to share what is kept: for example a key per user. Those without share too."""
@@ -38,7 +38,7 @@ class FeatureCache:
         self.budget = budget
         self._kept: OrderedDict[bytes, npt.NDArray[np.float32]] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = ForkLock(ENGINE_ORDER - 1)
 
     def get(self, digest: bytes) -> npt.NDArray[np.float32] | None:
         """Return the image tokens of a frame, or None."""
@@ -78,13 +78,13 @@ class PrefixCache:
     share only with those of the same salt, see `salt_key`.
     """
 
-    def __init__(self, rust: NativeModel, budget: int) -> None:
+    def __init__(self, rust: SerialModel, budget: int) -> None:
         if budget < 0:
             raise ValueError(f"prefix_cache_bytes must not be negative, got {budget}.")
         self._rust = rust
         self._limit = budget // rust.position_bytes  # positions
         self._kept: list[_Kept] = []  # the least recently used first
-        self._lock = threading.Lock()
+        self._lock = ForkLock(ENGINE_ORDER - 1)
 
     def start(self, units: Sequence[Unit], salt: bytes = b"") -> tuple[int, int]:
         """Open a sequence on the longest known beginning of `units`: its handle, and how many positions it has.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ import numpy as np
 from .. import _rust
 from ..batch_feature import BatchFeature
 from ..checkpoint.json_files import JsonObject
+from ..cores import usable_cores
 from ..media import MediaPolicy
 from ..media.image import joined, load_frames
 from ..media.kinds import is_source
@@ -99,7 +99,7 @@ class SmolVLMVideoProcessor(SettingsFiles):
             }
         )
         check_of_caller(settings)
-        settings["threads"] = settings["threads"] or min(4, os.cpu_count() or 1)
+        settings["threads"] = settings["threads"] or min(4, usable_cores())
         del settings["default_to_square"]  # it has been applied; Transformers does not keep it either
         vars(self).update(settings)
         if sampling is not None:

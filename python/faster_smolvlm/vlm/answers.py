@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..generation.cancelling import Turn
 from ..generation.stopping import FinishReason
 from ..generation.token_bytes import IncrementalText, TokenBytes
 from ..generation.usage import Usage
@@ -108,7 +109,7 @@ class Call:
         return self.results()
 
     def close(self) -> None:
-        """End the call between two steps and free what it held."""
+        """End the call and free what it held, as `Decoding.close`."""
         self._decoding.close()
 
     def _usages(self) -> list[Usage]:
@@ -132,13 +133,16 @@ class Call:
 class Stream(Iterator[str]):
     """The pieces of one answer as they come. `close()`, or leaving the `with` block, ends the call, freeing its memory.
 
-    `result` holds the answer so far.
+    Any thread may call `close()`, and it does not wait: if another thread is in `next()`, the call ends there after the
+    frame, the part of the prompt or the token that is being made, and the iteration is over. Two threads in `next()` at
+    once are a RuntimeError. `result` holds the answer so far.
     """
 
     def __init__(self, call: Call, tokens: TokenBytes, skip_special_tokens: bool) -> None:
         self._call = call
         self._text = IncrementalText(tokens, skip_special_tokens=skip_special_tokens)
-        self._started = False
+        self._started = self._closed = False
+        self._turn = Turn()
         self._pieces = self._run()
 
     @property
@@ -152,17 +156,19 @@ class Stream(Iterator[str]):
         yield self._text.finish()
 
     def __next__(self) -> str:
-        while True:
-            piece = next(self._pieces)
-            piece = piece if self._started else piece.lstrip()
-            if piece:
-                self._started = True
-                return piece
+        with self._turn:
+            while not self._closed:
+                piece = next(self._pieces)
+                piece = piece if self._started else piece.lstrip()
+                if piece and not self._closed:
+                    self._started = True
+                    return piece
+        raise StopIteration
 
     def close(self) -> None:
         """End the call and free what it held."""
+        self._closed = True
         self._call.close()
-        self._pieces = iter(())
 
     def __enter__(self) -> Stream:
         return self

@@ -80,11 +80,12 @@ class SmolVLM:
         """Load a directory, a hub id or "demo", the small checkpoint that ships with the package.
 
         `device` "auto" is the first GPU if there is one, else the CPU. On a CPU the native engine computes, without
-        torch, on `num_threads` threads (default: the cores of this process): `dtype` "auto" stores the weights as the
-        checkpoint does, `quantization="int8"` in 8 bits; `packed_cache_dir` keeps them there as the engine packs them,
-        so that later loads are quicker (see `NativeSmolVLM`). The environment variable FASTER_SMOLVLM_ENGINE=torch
-        takes torch instead ("native" is the default); with torch, `dtype` "auto" is bfloat16 on a GPU and float32 on a
-        CPU, there is no quantization, and `torch.set_num_threads` sets the threads. `hub_options` are those of
+        torch, on `num_threads` threads (default: the cores of this process, or its CPU quota if that is less): `dtype`
+        "auto" stores the weights as the checkpoint does, `quantization="int8"` in 8 bits; `packed_cache_dir` keeps them
+        there as the engine packs them, so that later loads are quicker (see `NativeSmolVLM`). The environment variable
+        FASTER_SMOLVLM_ENGINE=torch takes torch instead ("native" is the default); with torch, `dtype` "auto" is
+        bfloat16 on a GPU and float32 on a CPU, there is no quantization, and `torch.set_num_threads` sets the threads.
+        `hub_options` are those of
         `HubOptions`: `revision`, `token`, `cache_dir`, `local_files_only`.
         Raises OSError for missing or broken files, ValueError for weights that do not fit or a `quantization` that is
         not there.

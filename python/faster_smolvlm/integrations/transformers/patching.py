@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from ...fork_lock import ForkLock
 from .classes import MODELS, PROCESSORS, check_version
 from .inplace import accelerate_if_known
 from .pipelines import gated
@@ -17,7 +17,7 @@ _NAME = "from_pretrained"
 _PIPELINE = ("ImageTextToTextPipeline", "preprocess")
 _ABSENT = object()
 _patched: dict[tuple[type, str], object] = {}  # class and name -> what its own namespace held
-_lock = threading.Lock()
+_lock = ForkLock(0)
 T = TypeVar("T")
 
 

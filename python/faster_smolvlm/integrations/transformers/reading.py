@@ -5,13 +5,16 @@ Which reader that is depends on the class and on the version of Transformers: Pi
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ...media.decode import Reading, decode_image
+from ...media.errors import MediaDecodeError
 from ...media.limits import check_bytes
 from ...media.policy import MediaPolicy
 from ...media.source import Source, read_source
@@ -32,6 +35,19 @@ def reads_tensors() -> bool:
     from transformers import image_utils
 
     return hasattr(image_utils, "load_image_as_tensor")
+
+
+@cache
+def _torchcodec() -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return torchcodec's decoder of pictures if Transformers uses it in place of torchvision's."""
+    from transformers import image_utils
+
+    since = getattr(image_utils, "is_torchcodec_greater_or_equal", None)
+    usable = getattr(image_utils, "is_torchcodec_usable", None)
+    if since is None or usable is None or not (since("0.16.0") and usable(decode="image")):
+        return None
+    codec = import_module("torchcodec.decoders")
+    return partial(codec.decode_image, mode=codec.ImageReadMode.RGB)
 
 
 def read_pillow(text: str, policy: MediaPolicy) -> PIL.Image.Image:
@@ -64,14 +80,18 @@ def read_tensor(text: str, policy: MediaPolicy, *, only_first: bool) -> torch.Te
 
 def _pixels(source: Source, policy: MediaPolicy) -> npt.NDArray[np.uint8 | np.uint16]:
     data, label = source.data or b"", source.label
-    if data.startswith(headers.PNG):
+    png, webp = data.startswith(headers.PNG), data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    gif, deep = data[:6] in (b"GIF87a", b"GIF89a"), png and data[24:25] == b"\x10"
+    if (webp or gif or deep) and (decode := _torchcodec()) is not None:
+        return _checked(source, policy, decode)
+    if png:
         plain = Source(label, data=headers.plain_png(data, label))
-        return _deep_png(plain, policy) if data[24:25] == b"\x10" else _planes(plain, policy)
+        return _deep_png(plain, policy) if deep else _planes(plain, policy)
     if data.startswith(b"\xff\xd8\xff"):
         return _planes(Source(label, data=headers.plain_jpeg(data)), policy)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+    if webp:
         return _planes(Source(label, data=headers.plain_webp(data)), policy)
-    if data[:6] in (b"GIF87a", b"GIF89a"):
+    if gif:
         return read_gif(source, policy)
     pixels = _planes(source, policy)
     say_once(
@@ -84,6 +104,23 @@ def _pixels(source: Source, policy: MediaPolicy) -> npt.NDArray[np.uint8 | np.ui
 def _planes(source: Source, policy: MediaPolicy) -> npt.NDArray[np.uint8]:
     planes: npt.NDArray[np.uint8] = np.array(decode_image(source, policy)).transpose(2, 0, 1)
     return planes
+
+
+def _checked(
+    source: Source, policy: MediaPolicy, decode: Callable[[torch.Tensor], torch.Tensor]
+) -> npt.NDArray[np.uint8]:
+    """Decode with torchcodec what the gate could decode: its animations and its 16 bits are not torchvision's."""
+    import torch
+
+    decode_image(source, policy)
+    try:
+        encoded = torch.frombuffer(bytearray(source.data or b""), dtype=torch.uint8)
+        decoded: npt.NDArray[np.uint8] = decode(encoded).numpy()
+    except RuntimeError:  # what it says may hold addresses
+        raise MediaDecodeError(
+            f"{source.label} is a picture that torchcodec, Transformers' reader, cannot read"
+        ) from None
+    return decoded
 
 
 def _deep_png(source: Source, policy: MediaPolicy) -> npt.NDArray[np.uint16]:

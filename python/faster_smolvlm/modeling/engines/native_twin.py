@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Mapping
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from ..._rust import weights_fingerprint
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
 from ...checkpoint.weights import EMBEDDING, HEAD
+from ...fork_lock import ForkLock
 from ...native.model import MemoryTensor, NativeSmolVLM
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -25,7 +25,7 @@ class NativeTwin:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkLock(0)
         self._key: tuple[object, ...] = ()
         self._model: NativeSmolVLM | None = None
 
