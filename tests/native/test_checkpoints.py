@@ -94,11 +94,11 @@ def test_bad_checkpoints_are_named(random_model: Make, tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_threads": 0}, ValueError, "num_threads must be at least 1"),
+        ({"num_threads": 0}, ValueError, "num_threads must be an integer of at least 1"),
         ({"num_threads": 5000}, ValueError, "num_threads must lie between 1 and 1024"),
         ({"dtype": "float16"}, ValueError, "dtype must be one of"),
         ({"quantization": "int3"}, ValueError, "quantization"),
-        ({"cache_positions": 0}, ValueError, "at least one position"),
+        ({"cache_positions": 0}, ValueError, "cache_positions must be an integer of at least 1"),
         ({"cache_positions": 1 << 50}, MemoryError, "bytes of memory"),
         ({"feature_cache_bytes": -1}, ValueError, "feature_cache_bytes"),
         ({"prefix_cache_bytes": -1}, ValueError, "prefix_cache_bytes"),
