@@ -15,7 +15,7 @@ PACKAGE = Path(faster_smolvlm.__file__).parent
 # From the ground up; those in one row do not import each other.
 ORDER = [
     {"_rust", "kernels", "quoting"},
-    {"batch_feature", "unknown_names"},
+    {"batch_feature", "integers", "unknown_names"},
     {"media"},
     {"checkpoint"},
     {"pixels", "text"},

@@ -13,6 +13,7 @@ from ..checkpoint.json_files import json_text, read_json
 from ..quoting import shown
 from ..unknown_names import UnknownSettingError, check_names
 from .caller import warn_caller
+from .values import Check, count, number, texts, token_id, token_ids
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -80,12 +81,12 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-def _setting(default: object = None, *, at_least: int | None = None, drawing: bool = False) -> dict[str, object]:
-    """Describe a setting: the value that a call takes if nobody sets it, and the smallest integer that is allowed.
+def _setting(default: object = None, *, check: Check | None = None, drawing: bool = False) -> dict[str, object]:
+    """Describe a setting: the value that a call takes if nobody sets it, and what checks a value.
 
     Settings for `drawing` count with `do_sample` only; `SmolVLM` draws if one of them is set.
     """
-    return {"default": default, "at_least": at_least, "drawing": drawing}
+    return {"default": default, "check": check, "drawing": drawing}
 
 
 @dataclass
@@ -97,31 +98,31 @@ class GenerationConfig:
     `extra` keeps the entries of a file that this package does not know, so that they are written back.
     """
 
-    max_length: int | None = field(default=None, metadata=_setting(at_least=0))
-    max_new_tokens: int | None = field(default=None, metadata=_setting(at_least=1))
-    min_length: int | None = field(default=None, metadata=_setting(0, at_least=0))
-    min_new_tokens: int | None = field(default=None, metadata=_setting(at_least=0))
-    max_time: float | None = None
-    stop_strings: str | list[str] | None = None
+    max_length: int | None = field(default=None, metadata=_setting(check=count(0, floats=True)))
+    max_new_tokens: int | None = field(default=None, metadata=_setting(check=count(1, floats=True)))
+    min_length: int | None = field(default=None, metadata=_setting(0, check=count(0)))
+    min_new_tokens: int | None = field(default=None, metadata=_setting(check=count(0)))
+    max_time: float | None = field(default=None, metadata=_setting(check=number))
+    stop_strings: str | list[str] | None = field(default=None, metadata=_setting(check=texts))
     do_sample: bool | None = field(default=None, metadata=_setting(False))
-    num_beams: int | None = field(default=None, metadata=_setting(1, at_least=1))
+    num_beams: int | None = field(default=None, metadata=_setting(1, check=count(1)))
     early_stopping: bool | str | None = field(default=None, metadata=_setting(False))
-    length_penalty: float | None = field(default=None, metadata=_setting(1.0))
+    length_penalty: float | None = field(default=None, metadata=_setting(1.0, check=number))
     use_cache: bool | None = field(default=None, metadata=_setting(True))
     temperature: float | None = field(default=None, metadata=_setting(1.0, drawing=True))
-    top_k: int | None = field(default=None, metadata=_setting(50, at_least=0, drawing=True))
+    top_k: int | None = field(default=None, metadata=_setting(50, check=count(0), drawing=True))
     top_p: float | None = field(default=None, metadata=_setting(1.0, drawing=True))
     min_p: float | None = field(default=None, metadata=_setting(drawing=True))
     repetition_penalty: float | None = field(default=None, metadata=_setting(1.0))
-    no_repeat_ngram_size: int | None = field(default=None, metadata=_setting(0, at_least=0))
-    prompt_lookup_num_tokens: int | None = field(default=None, metadata=_setting(at_least=0))
-    num_return_sequences: int | None = field(default=None, metadata=_setting(1, at_least=1))
+    no_repeat_ngram_size: int | None = field(default=None, metadata=_setting(0, check=count(0)))
+    prompt_lookup_num_tokens: int | None = field(default=None, metadata=_setting(check=count(0)))
+    num_return_sequences: int | None = field(default=None, metadata=_setting(1, check=count(1)))
     output_scores: bool | None = field(default=None, metadata=_setting(False))
     output_logits: bool | None = field(default=None, metadata=_setting(False))
     return_dict_in_generate: bool | None = field(default=None, metadata=_setting(False))
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = field(default=None, metadata=_setting(check=token_id))
+    bos_token_id: int | None = field(default=None, metadata=_setting(check=token_id))
+    eos_token_id: int | list[int] | None = field(default=None, metadata=_setting(check=token_ids))
     extra: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -129,8 +130,8 @@ class GenerationConfig:
         """The end-of-sequence ids as a list, empty if none is set."""
         if self.eos_token_id is None:
             return []
-        given = self.eos_token_id.tolist() if hasattr(self.eos_token_id, "tolist") else self.eos_token_id
-        return [int(token) for token in (given if isinstance(given, (list, tuple)) else [given])]
+        found = token_ids("eos_token_id", self.eos_token_id)
+        return [found] if isinstance(found, int) else found
 
     @property
     def pad_id(self) -> int | None:
@@ -185,15 +186,20 @@ class GenerationConfig:
         return replace(self, **missing, extra={**other.extra, **self.extra})
 
     def validate(self) -> None:
-        """Check the settings. Raises ValueError, or NotImplementedError for what this package does not have."""
+        """Check the settings, and make Python's own of numbers of NumPy and torch.
+
+        Raises ValueError, or NotImplementedError for what this package does not have.
+        """
         for name, value in self.extra.items():
             if name in _OFF and value not in _OFF[name]:
                 raise NotImplementedError(
                     f"generate(): {name}={shown(value)} is not supported. Leave it out, or pass a callable in "
                     "logits_processor= or stopping_criteria= that does the same."
                 )
-        for name, at_least in _AT_LEAST.items():
-            _check_count(name, getattr(self, name), at_least)
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, check(name, value))
         beams, copies = self.num_beams or 1, self.num_return_sequences or 1
         if beams == 1 and copies > 1 and not self.do_sample:
             raise ValueError(
@@ -208,7 +214,7 @@ _FIELDS = tuple(entry for entry in fields(GenerationConfig) if entry.name != "ex
 SETTINGS = frozenset(entry.name for entry in _FIELDS)
 ARGUMENTS = SETTINGS | _OFF.keys() | _WITHOUT_EFFECT
 """What a call takes: the settings, and those of Transformers that can only be off or change nothing."""
-_AT_LEAST: dict[str, int] = {e.name: e.metadata["at_least"] for e in _FIELDS if e.metadata.get("at_least") is not None}
+_CHECKS: dict[str, Check] = {e.name: e.metadata["check"] for e in _FIELDS if e.metadata.get("check") is not None}
 _DRAWING = tuple(entry.name for entry in _FIELDS if entry.metadata.get("drawing"))
 _DEFAULTS = GenerationConfig()
 for _entry in _FIELDS:
@@ -255,11 +261,6 @@ def _from_foreign(given: object) -> GenerationConfig:
     if not hasattr(given, "to_dict"):
         raise TypeError(f"generation_config has to be a GenerationConfig, not {type(given).__name__}")
     return GenerationConfig.from_dict(given.to_dict())
-
-
-def _check_count(name: str, value: object, at_least: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < at_least):
-        raise ValueError(f"`{name}` has to be an integer of at least {at_least}, but is {shown(value)}.")
 
 
 def lengths(config: GenerationConfig, *, prompt_length: int) -> tuple[int, int]:

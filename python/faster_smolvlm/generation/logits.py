@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from ..integers import as_float, as_int
 from ..quoting import shown
 from . import arrays
 from .arrays import Array
@@ -20,22 +21,25 @@ LogitsProcessor: TypeAlias = Callable[[Array, Array], Array]
 
 
 def _positive(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        hint = " For greedy decoding set do_sample=False." if name == "temperature" and value == 0 else ""
+    found = as_float(value)
+    if found is None or not 0 < found < math.inf:
+        hint = " For greedy decoding set do_sample=False." if name == "temperature" and found == 0 else ""
         raise ValueError(f"`{name}` has to be a strictly positive float, but is {shown(value)}.{hint}")
-    return float(value)
+    return found
 
 
 def _positive_int(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    found = as_int(value)
+    if found is None or found <= 0:
         raise ValueError(f"`{name}` has to be a strictly positive integer, but is {shown(value)}.")
-    return value
+    return found
 
 
 def _fraction(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    found = as_float(value)
+    if found is None or not 0 <= found <= 1:
         raise ValueError(f"`{name}` has to be a number between 0 and 1, but is {shown(value)}.")
-    return float(value)
+    return found
 
 
 def _remove(scores: Array, removed: Array) -> Array:

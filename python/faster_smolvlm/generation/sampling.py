@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..integers import as_int
+from ..quoting import shown
 from . import arrays
 from .arrays import Array
 
@@ -58,15 +61,27 @@ def make_generator(like: Array, seed: int | None, generator: object) -> object:
     """Return the source of randomness for scores of the kind of `like`.
 
     `generator` is taken as it is; `seed` starts a new one; with neither, torch's global generator serves tensors and
-    a freshly seeded one serves NumPy arrays.
+    a freshly seeded one serves NumPy arrays. Raises ValueError for a seed that is negative or no integer.
     """
     if generator is not None and seed is not None:
         raise ValueError("pass either seed or generator, not both")
     if generator is not None:
         return generator
+    if seed is not None:
+        seed = _checked_seed(seed, 2**64 if arrays.is_torch(like) else math.inf)
     if not arrays.is_torch(like):
         return np.random.default_rng(seed)
     if seed is None:
         return None
     generator = arrays.namespace(like).Generator(device=like.device).manual_seed(seed)
     return generator
+
+
+def _checked_seed(seed: object, end: float) -> int:
+    found = as_int(seed)
+    if found is None or not 0 <= found < end:
+        raise ValueError(
+            f"`seed` has to be an integer of at least 0{'' if end == math.inf else ' and below 2**64'}, but is "
+            f"{shown(seed)}. For other numbers each time, leave it out."
+        )
+    return found

@@ -57,19 +57,20 @@ def open_container(file: VideoFile) -> av.container.InputContainer:
 
     # "file:", so that no name is taken for a protocol
     opened = _Bytes(file) if file.path is None else f"file:{os.path.abspath(file.path)}"
-    options = {
-        "format_whitelist": ",".join(file.policy.containers),
-        "protocol_whitelist": "file",
-        **decoder_options(file),
-    }
     seconds = max(0.001, min(file.deadline - time.monotonic(), file.policy.max_decode_seconds))
     try:
-        return av.open(opened, options=options, timeout=seconds, metadata_errors="replace")
+        return av.open(opened, options=container_options(file), timeout=seconds, metadata_errors="replace")
     except Exception as error:  # PyAV raises anything; its words may hold addresses and pieces of the input
         found = error
     if time.monotonic() > file.deadline or isinstance(found, (TimeoutError, av.error.ExitError)):
         raise file.limit("takes too many seconds to open", "max_decode_seconds")
     raise _explained(file)
+
+
+def container_options(file: VideoFile) -> dict[str, str]:
+    """Return the options that hold FFmpeg to the policy while it opens a file."""
+    allowed = {"format_whitelist": ",".join(file.policy.containers), "protocol_whitelist": "file"}
+    return {**allowed, **decoder_options(file)}
 
 
 def decoder_options(file: VideoFile) -> dict[str, str]:

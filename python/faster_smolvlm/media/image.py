@@ -12,7 +12,7 @@ from .decode import decode_image
 from .errors import MediaDecodeError, MediaError, MediaTypeError
 from .grey import eight_bit_grey
 from .kinds import SOURCES, MediaSource, is_array, is_pil_image, is_source, is_tensor
-from .limits import check_array, check_size
+from .limits import check_array, check_clip, check_size
 from .policy import MediaPolicy
 from .rgb import rgb_of
 from .source import read_source
@@ -78,6 +78,8 @@ def load_frames(sources: Sequence[object], policy: MediaPolicy) -> list[npt.NDAr
     for index, source in enumerate(sources):
         try:
             frames.append(_frame(load_image(source, policy), index))
+            if index == 0:
+                check_clip(len(sources) * frames[0].nbytes, f"a clip of {len(sources)} such frames", policy)
         except MediaError as error:
             raise type(error)(f"frame {index}: {error}") from None
     if any(frame.shape[-1] == 3 for frame in frames):
@@ -88,6 +90,14 @@ def load_frames(sources: Sequence[object], policy: MediaPolicy) -> list[npt.NDAr
             f"the frames of a video must have one size, got (height, width, channels) {', '.join(map(str, shapes[:4]))}"
         )
     return frames
+
+
+def joined(frames: list[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
+    """Return frames of one shape as one array; the list is emptied on the way, so that none is held twice."""
+    out = np.empty((len(frames), *frames[0].shape), np.result_type(*{frame.dtype for frame in frames}))
+    for index in reversed(range(len(frames))):
+        out[index] = frames.pop()
+    return out
 
 
 def _frame(picture: Picture, index: int) -> npt.NDArray[np.generic]:

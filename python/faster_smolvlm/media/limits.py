@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..quoting import quoted
 from .errors import MediaLimitError
 from .policy import MediaPolicy
+
+if TYPE_CHECKING:
+    from .kinds import AnyArray
 
 _LONGEST_URL = 65_536
 
@@ -37,6 +42,22 @@ def check_array(shape: tuple[int, ...], policy: MediaPolicy) -> None:
     """Refuse an array whose last three dimensions hold more pixels than allowed, whatever the layout."""
     sides = sorted(int(side) for side in shape[-3:])
     check_size(sides[-2], sides[-1], f"array of shape {tuple(shape)}", policy)
+
+
+def check_clip(size: int, label: str, policy: MediaPolicy) -> None:
+    """Refuse frames that hold more bytes than one clip may; raises MediaLimitError."""
+    if size > policy.max_clip_bytes:
+        raise MediaLimitError(
+            f"{label} holds {size} bytes, allowed are {policy.max_clip_bytes}; raise MediaPolicy.max_clip_bytes "
+            "to allow it"
+        )
+
+
+def check_decoded_clip(clip: AnyArray, policy: MediaPolicy) -> None:
+    """Refuse an array or tensor of frames that are too large, or too many."""
+    check_array(tuple(clip.shape), policy)
+    size = math.prod(clip.shape) * clip.dtype.itemsize
+    check_clip(size, f"a clip of shape {tuple(clip.shape)}", policy)
 
 
 def url_label(url: str) -> str:

@@ -25,7 +25,8 @@ _H264_DROPPABLE = {1, 2, 3, 4, 6, 9, 12}
 _HEVC_DROPPABLE = {*range(0, 15, 2), 35, 38, 39, 40}
 
 # NAL units of one packet that are looked at. Each takes a microsecond: a packet of millions of empty ones, seconds.
-_MOST_UNITS = 4096
+MOST_UNITS = 4096
+_SMALL = 64 << 10  # bytes of a packet that cannot hold enough units to matter
 _UNREAD = b"\xff\xff"  # of no type that may be left out
 
 # Emptying the decoder and starting anew costs about as much as decoding this many packets.
@@ -133,6 +134,14 @@ def skippable(codec: str, extradata: bytes | None) -> Callable[[av.Packet], bool
     return lambda packet: one_layer and all(h[0] >> 1 & 63 in _HEVC_DROPPABLE for h in nal(packet))
 
 
+def has_too_many_units(codec: str, extradata: bytes | None, packet: av.Packet) -> bool:
+    """Whether a packet holds more NAL units than the slices of a picture; no decoder is to read them."""
+    if packet.size <= _SMALL:
+        return False
+    nal = _nal_reader(codec, extradata)
+    return nal is not None and len(nal(packet)) > MOST_UNITS
+
+
 def _is_reset(codec: str, nal: Callable[[av.Packet], list[bytes]] | None, packet: av.Packet) -> bool:
     if codec not in _RESETS:
         return False
@@ -158,7 +167,7 @@ def _length_headers(packet: av.Packet, size: int) -> list[bytes]:
     headers: list[bytes] = []
     position = 0
     while position + size + 2 <= len(data):
-        if len(headers) == _MOST_UNITS:
+        if len(headers) == MOST_UNITS:
             return [*headers, _UNREAD]
         start = position + size
         headers.append(bytes(data[start : start + 2]))
@@ -171,7 +180,7 @@ def _start_code_headers(packet: av.Packet) -> list[bytes]:
     headers: list[bytes] = []
     position = data.find(b"\0\0\1")
     while 0 <= position <= len(data) - 5:
-        if len(headers) == _MOST_UNITS:
+        if len(headers) == MOST_UNITS:
             return [*headers, _UNREAD]
         headers.append(data[position + 3 : position + 5])
         position = data.find(b"\0\0\1", position + 3)

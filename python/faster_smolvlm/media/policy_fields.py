@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import numbers
 import re
 from collections.abc import Callable, Collection
 
+from ..integers import as_float, as_int
 from ..quoting import shown, type_name
 
 _DOMAIN = re.compile(r"[^\s/:@?#*%\\\[\]]+")
@@ -26,20 +26,18 @@ def checked(name: str, declared: str, value: object, least: int) -> object:
 
 
 def _whole(name: str, value: object, least: int) -> int:
-    if isinstance(value, float) and value.is_integer():  # 1e9
-        value = int(value)
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    number = as_int(value, floats=True)  # 1e9 is one
+    if number is None:
         raise _wrong_type(name, "a whole number", value)
-    number = int(value)
     if number < least:
         raise ValueError(f"{name} must be {'positive' if least == 1 else 'not negative'}, got {number}")
     return number
 
 
 def _seconds(name: str, value: object, _least: int) -> float:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    number = as_float(value)
+    if number is None:
         raise _wrong_type(name, "a number", value)
-    number = float(value)
     if math.isnan(number) or number <= 0:
         raise ValueError(f"{name} must be positive, got {number}")
     return number

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _rust
+from ..integers import as_float, as_int
 from ..quoting import shown
 from .video_metadata import VideoMetadata
 
@@ -38,12 +39,13 @@ class FrameSampling:
     @classmethod
     def uniform(cls, max_frames: int) -> FrameSampling:
         """Take `max_frames` frames at equal distance, or all if there are fewer."""
-        return cls(_positive("max_frames", max_frames))
+        return cls(_positive("max_frames", as_int(max_frames), max_frames))
 
     @classmethod
     def rate(cls, fps: float, max_frames: int = 64) -> FrameSampling:
         """Take what is on the screen `fps` times a second, by time stamps; at most `max_frames`, spread evenly."""
-        return cls(_positive("max_frames", max_frames), fps=_positive("fps", fps))
+        most = _positive("max_frames", as_int(max_frames), max_frames)
+        return cls(most, fps=_positive("fps", as_float(fps), fps))
 
     @classmethod
     def at(cls, indices: Sequence[int]) -> FrameSampling:
@@ -55,7 +57,7 @@ class FrameSampling:
     @classmethod
     def key_frames(cls, max_frames: int = 64) -> FrameSampling:
         """Take key frames, which decode quickest; at most `max_frames`, spread evenly over them."""
-        return cls(_positive("max_frames", max_frames), keys_only=True)
+        return cls(_positive("max_frames", as_int(max_frames), max_frames), keys_only=True)
 
     def choose(self, times: Sequence[float], key_frames: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
         """Return ascending frame indices, int64, for frames shown at `times` (ascending seconds).
@@ -103,7 +105,8 @@ class FrameSampling:
         return [held[index] for index in indices.tolist()], metadata
 
 
-def _positive(name: str, value: N) -> N:
-    if not value > 0:
-        raise ValueError(f"{name} has to be above 0, got {shown(value)}")
+def _positive(name: str, value: N | None, given: object) -> N:
+    if value is None or not value > 0:
+        kind = "an integer" if name == "max_frames" else "a number"
+        raise ValueError(f"{name} has to be {kind} above 0, got {shown(given)}")
     return value

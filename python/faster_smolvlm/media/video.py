@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from .. import _rust
 from ..unknown_names import check_names, parameters_of
-from .image import load_frames
+from .image import joined, load_frames
 from .kinds import MediaSource, is_source
-from .limits import check_array
+from .limits import check_decoded_clip
 from .nesting import flatten_videos, metadata_of
 from .policy import MediaPolicy
 from .sampling import FrameSampling
@@ -110,8 +110,8 @@ def _choose(
     clip: AnyArray | list[object], sampler: Sampler, rule: FrameSampling | None, policy: MediaPolicy
 ) -> tuple[AnyArray, VideoMetadata]:
     """Return the frames of a decoded clip that are asked for."""
-    frames = np.stack(load_frames(clip, policy)) if isinstance(clip, list) else clip
-    check_array(frames.shape, policy)
+    frames = joined(load_frames(clip, policy)) if isinstance(clip, list) else clip
+    check_decoded_clip(frames, policy)
     (metadata,) = metadata_of([frames], None)
     if rule is None:
         indices = np.asarray(sampler(metadata=metadata))

@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..quoting import shown
+from .clip_container import container_options
 from .clip_memory import threads_within
+from .clip_probe import check_opening
 from .color import FrameConverter, warn_of_color
 from .kinds import MediaSource
 from .policy import MediaPolicy
@@ -82,10 +84,14 @@ class VideoReader:
         self._converter = FrameConverter(tone_map=policy.tone_map)
         self.file = file = VideoFile.find(source, policy)
         start = time.monotonic()
+        check_opening(file, container_options(file))
         with open_stream(file, threads=1) as stream:
             height, width, rate = stream.height, stream.width, stream.rate
             if width < 1 or height < 1:
-                raise file.broken("has a video stream without a picture size")
+                raise file.broken(
+                    "has a video stream without a picture size, or with pictures larger than MediaPolicy.max_pixels or "
+                    "max_clip_bytes allows"
+                )
             self.form = stream.form
             self.table = stream.packet_table()
             if len(self.table.order) == 0:
@@ -107,6 +113,10 @@ class VideoReader:
         if self.metadata.duration is not None and self.metadata.duration > file.policy.max_duration:
             raise file.limit(f"lasts {self.metadata.duration:.0f} seconds", "max_duration")
         warn_of_color(file.name, stream.transfer, stream.matrix, tone_map=policy.tone_map)
+
+    def peak_bytes(self, frames: int) -> int:
+        """Return the most bytes that decoding takes beside the encoded file, if so many RGB frames are kept."""
+        return self.form.decoder_bytes(self.threads) + self.form.rgb_bytes(frames)
 
     @property
     def times(self) -> list[float]:

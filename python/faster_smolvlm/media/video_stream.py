@@ -13,7 +13,15 @@ import numpy as np
 from .clip_container import clip_stream, decoder_options, open_container
 from .clip_memory import PictureForm, check_held, threads_within
 from .limits import check_size
-from .packets import JUMP_PACKETS, SEEK_PACKETS, PacketTable, read_table, skippable
+from .packets import (
+    JUMP_PACKETS,
+    MOST_UNITS,
+    SEEK_PACKETS,
+    PacketTable,
+    has_too_many_units,
+    read_table,
+    skippable,
+)
 from .video_file import BrokenStreamError, ShortStreamError, StoppedError, VideoFile
 
 if TYPE_CHECKING:
@@ -174,6 +182,8 @@ class VideoStream:
         file, context = self._file, self.stream.codec_context
         if packet is not None and packet.size > _RAW * self.form.height * self.form.width + _EXTRAS:
             raise file.broken(f"holds a picture of {packet.size} bytes, more than its pixels")
+        if packet is not None and has_too_many_units(self.codec, context.extradata, packet):
+            raise file.broken(f"holds a picture of more than {MOST_UNITS} units")
         failure: Exception | None = None
         try:
             frames: list[av.VideoFrame] = context.decode(packet)

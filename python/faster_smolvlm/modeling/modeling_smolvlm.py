@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from ..generation import GenerationConfig
+from ..integers import count_of, optional_count
 from . import ops
 from .attention_mask import is_surely
 from .engines.known_modules import known_to_native
@@ -251,10 +252,10 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
 
         New rows are the mean of the old ones, so that a new token begins as an average one. Returns the embeddings.
         """
-        if pad_to_multiple_of is not None:
-            new_num_tokens = -(-new_num_tokens // pad_to_multiple_of) * pad_to_multiple_of
-        if new_num_tokens < 1:
-            raise ValueError(f"a vocabulary needs at least one token, got {new_num_tokens}.")
+        new_num_tokens = count_of("new_num_tokens", new_num_tokens, 1)
+        multiple = optional_count("pad_to_multiple_of", pad_to_multiple_of, 1)
+        if multiple is not None:
+            new_num_tokens = -(-new_num_tokens // multiple) * multiple
         embeddings, head = self.get_input_embeddings(), self.lm_head
         embeddings.weight = _resized(embeddings.weight, new_num_tokens)
         embeddings.num_embeddings = new_num_tokens

@@ -16,6 +16,7 @@ from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_option
 from ..checkpoint.weights import WeightFiles
 from ..generation.caller import warn_caller
 from ..generation.config import FILE_NAME, GenerationConfig
+from ..integers import count_of, optional_count
 from ..quoting import shown
 from ..unknown_names import check_names, parameters_of
 from .engine import NativeEngine, Progress
@@ -90,8 +91,8 @@ class NativeSmolVLM(FrameEncoder):
             raise ValueError(f"quantization must be None or 'int8', got {shown(quantization)}.")
         if packed_cache_dir is not None and any(isinstance(part, tuple) for part in weights):
             raise ValueError("packed_cache_dir is for weights in files: leave it out for tensors in memory.")
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads must be at least 1, got {num_threads}.")
+        num_threads = optional_count("num_threads", num_threads, 1)
+        position_limit = optional_count("position_limit", position_limit, 1)
         self.config = config
         self.dtype = quantization or dtype
         limit = position_limit or config.text_config.max_position_embeddings
@@ -100,7 +101,9 @@ class NativeSmolVLM(FrameEncoder):
         paths = [os.fspath(part) for part in weights if not isinstance(part, tuple)]
         if tensors and paths:
             raise ValueError("weights has to be either paths or tensors, got both.")
-        positions, prefix_bytes = cache_limits.get("cache_positions"), cache_limits.get("prefix_cache_bytes")
+        positions = optional_count("cache_positions", cache_limits.get("cache_positions"), 1)
+        prefix_bytes = optional_count("prefix_cache_bytes", cache_limits.get("prefix_cache_bytes"), 0)
+        feature_bytes = count_of("feature_cache_bytes", cache_limits.get("feature_cache_bytes", FEATURE_CACHE_BYTES), 0)
         options: LoadOptions = {
             "dtype": self.dtype,
             "kv_dtype": "float32" if self.dtype == "float32" else "bfloat16",
@@ -113,7 +116,7 @@ class NativeSmolVLM(FrameEncoder):
             warn_caller(f"packed weights in {packed_cache_dir}: {self.packed}, {self.rust.packed[1]}")
         self.position_limit = limit
         self.generation_config = GenerationConfig.from_model_config(config)
-        self.features = FeatureCache(cache_limits.get("feature_cache_bytes", FEATURE_CACHE_BYTES))
+        self.features = FeatureCache(feature_bytes)
         if prefix_bytes is None:
             prefix_bytes = limit * self.rust.position_bytes
         self.prefixes = PrefixCache(self.rust, prefix_bytes)

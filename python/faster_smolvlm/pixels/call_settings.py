@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypedDict
 
+from ..integers import as_float, as_int
 from ..quoting import shown
 from ..unknown_names import check_names
 from .setting_checks import is_of_torch
@@ -39,6 +40,7 @@ def call_settings(processor: object, given: Mapping[str, object], reader: Reader
     """
     names = call_names(reader)
     check_names(given, names)
+    given = _of_python(given)
     for name, value in given.items():
         check_value(name, value)
     settings = {name: given[name] if name in given else getattr(processor, name, None) for name in names}
@@ -72,6 +74,24 @@ def check_value(name: str, value: object) -> None:
         raise ValueError(f"{name} must be one of {setting.choices}, got {shown(value)}")
 
 
+def _of_python(settings: Mapping[str, object]) -> Settings:
+    """Return settings with Python's own numbers in place of those of NumPy and torch; metadata stay as they are."""
+    return {name: value if name == "video_metadata" else _number(value) for name, value in settings.items()}
+
+
+def _number(value: object) -> object:
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return type(value)(map(_number, value))
+    if isinstance(value, dict) and type(value) is dict:
+        return {name: _number(entry) for name, entry in value.items()}
+    if isinstance(value, (int, float)) or not hasattr(value, "dtype"):
+        return value
+    for number in (as_int(value), as_float(value)):
+        if number is not None:
+            return number
+    return value
+
+
 def plain(value: object) -> object:
     """The value of an enum's member, the name of a torch dtype; anything else as it is."""
     if is_of_torch(value):
@@ -87,7 +107,7 @@ def tensor_type(settings: Settings) -> str | None:
 
 def standardize(settings: Settings) -> Settings:
     """Bring sizes into `SizeDict`s and lists of numbers into tuples."""
-    settings = dict(settings)
+    settings = _of_python(settings)
     if settings.get("size") is not None:
         settings["size"] = size_dict(settings["size"], default_to_square=settings.get("default_to_square"))
     for name in ("crop_size", "pad_size"):

@@ -16,9 +16,9 @@ from .. import _rust
 from ..batch_feature import BatchFeature
 from ..checkpoint.json_files import JsonObject
 from ..media import MediaPolicy
-from ..media.image import load_frames
+from ..media.image import joined, load_frames
 from ..media.kinds import is_source
-from ..media.limits import check_array
+from ..media.limits import check_decoded_clip
 from ..media.nesting import clip_layout, flatten_videos, metadata_of
 from ..media.sampling import FrameSampling
 from ..media.video import Sampler, VideoReader
@@ -167,8 +167,8 @@ class SmolVLMVideoProcessor(SettingsFiles):
             frames = load_frames(clip, policy)
             if encoded:
                 return to_pixels.of_array(frames, "channels_last", pool), metadata
-            clip = np.stack(frames)
-        check_array(clip.shape, policy)
+            clip = joined(frames)
+        check_decoded_clip(clip, policy)
         if sample:
             metadata.frames_indices = self._sampled(clip, metadata, settings)
             clip = clip[metadata.frames_indices]

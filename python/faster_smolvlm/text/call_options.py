@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TypedDict, TypeVar
 
+from ..integers import as_int
 from ..quoting import shown
 
 UNLIMITED = int(1e30)
@@ -73,15 +74,16 @@ def _member(kind: type[StrategyT], value: object) -> StrategyT:
         raise ValueError(f"{shown(name)} is not a valid {kind.__name__}, please select one of {names}") from None
 
 
-def check_lengths(max_length: object, pad_to_multiple_of: object) -> None:
-    """Raise TypeError for a length that is no int, ValueError for a negative one; None is no length."""
-    for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer, got {type(value).__name__}: {shown(value)}")
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
+def checked_length(name: str, value: object) -> int | None:
+    """Return a length as an int, None for none; TypeError for what is no integer, ValueError for a negative one."""
+    if value is None:
+        return None
+    length = as_int(value)
+    if length is None:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}: {shown(value)}")
+    if length < 0:
+        raise ValueError(f"{name} must not be negative, got {shown(length)}")
+    return length
 
 
 def truncation_limit(

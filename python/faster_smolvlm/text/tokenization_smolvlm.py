@@ -13,7 +13,7 @@ from tokenizers import Encoding, Tokenizer
 from ..batch_feature import BatchFeature
 from ..checkpoint.hub import Checkpoint, checkpoint, split_hub_options
 from ..checkpoint.json_files import JsonObject
-from .call_options import UNLIMITED, PaddingStrategy, TextOptions, TruncationStrategy, check_lengths, truncation_limit
+from .call_options import UNLIMITED, PaddingStrategy, TextOptions, TruncationStrategy, checked_length, truncation_limit
 from .control_tokens import encode_marked
 from .fragments import FragmentCache
 from .padding import Columns, Padding, as_tensors, encoded_columns
@@ -152,7 +152,8 @@ class SmolVLMTokenizer(SpecialTokens):
         if not all(isinstance(item, str) for item in texts):
             raise ValueError("text input must be of type `str` (single example) or `list[str]` (batch).")
         _check_texts(texts)
-        check_lengths(max_length, pad_to_multiple_of)
+        max_length = checked_length("max_length", max_length)
+        pad_to_multiple_of = checked_length("pad_to_multiple_of", pad_to_multiple_of)
         strategy = PaddingStrategy.of(padding)
         limit = truncation_limit(
             truncation,
@@ -262,7 +263,8 @@ class SmolVLMTokenizer(SpecialTokens):
             given = encoded_inputs
         else:
             given = {key: [item[key] for item in encoded_inputs] for key in encoded_inputs[0]}
-        check_lengths(max_length, pad_to_multiple_of)
+        max_length = checked_length("max_length", max_length)
+        pad_to_multiple_of = checked_length("pad_to_multiple_of", pad_to_multiple_of)
         columns, single = encoded_columns(given, return_attention_mask)
         self._pad_columns(columns, PaddingStrategy.of(padding), max_length, pad_to_multiple_of, padding_side)
         values = {key: rows[0] for key, rows in columns.items()} if single else columns

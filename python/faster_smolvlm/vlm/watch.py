@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _rust
+from ..integers import as_float, as_int
 from ..media import MediaPolicy
 from ..media.kinds import is_source
 from ..media.video import VideoReader
+from ..quoting import shown
 from ..text.placeholders import Clip
 from .answers import Observation, Result
 
@@ -59,15 +61,18 @@ def watch(
 
     See `SmolVLM.watch`.
     """
-    if not (math.isfinite(every) and every > 0):
-        raise ValueError(f"every has to be a number of seconds above 0, got {every}")
-    if window < 1:
-        raise ValueError(f"window has to be 1 frame or more, got {window}")
+    seconds, frames = as_float(every), as_int(window)
+    if seconds is None or not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"every has to be a number of seconds above 0, got {shown(every)}")
+    if frames is None or frames < 1:
+        raise ValueError(f"window has to be 1 frame or more, got {shown(window)}")
     unread = [name for name in _WITHOUT_EFFECT if name in options]
     if unread:
         raise TypeError(f"watch() has no {unread[0]!r}: it shows whole frames, and keeps what is in the window")
-    timed = frames_of_file(source, every, vlm.policy) if is_source(source) else _timed(cast("Iterable[object]", source))
-    return _observe(vlm, _spaced(timed, every), prompt, window, options)
+    timed = (
+        frames_of_file(source, seconds, vlm.policy) if is_source(source) else _timed(cast("Iterable[object]", source))
+    )
+    return _observe(vlm, _spaced(timed, seconds), prompt, frames, options)
 
 
 def frames_of_file(
@@ -107,6 +112,6 @@ def _observe(
         kept.append((seconds, vlm.encode_frame(frame)))
         times = [taken for taken, _ in kept]
         # Times count from the first frame of the window: the prompt looks the same however long the source runs.
-        shown = [round(1000 * (taken - times[0])) for taken in times]
-        clip = Clip(fps=1000.0, duration=shown[-1] / 1000, frames_indices=shown, padded_frames=len(shown))
+        stamps = [round(1000 * (taken - times[0])) for taken in times]
+        clip = Clip(fps=1000.0, duration=stamps[-1] / 1000, frames_indices=stamps, padded_frames=len(stamps))
         yield Observation(times, vlm.answer_encoded(prompt, clip, [features for _, features in kept], options))

@@ -129,8 +129,6 @@ fn time(mut work: impl FnMut() -> Outcome<()>) -> Outcome<Seconds> {
     Ok(Seconds { median: seconds[seconds.len() / 2], best: seconds[0] })
 }
 
-const FORMATS: [WeightFormat; 3] = [WeightFormat::Float32, WeightFormat::Bfloat16, WeightFormat::Int8];
-
 /// Operations per second of the numbers that a storage multiplies, and what these are; integers beside float32.
 fn peak(limits: &Limits, storage: Storage) -> (f64, &'static str) {
     match (storage.input(), limits.bfloat16_flops) {
@@ -212,7 +210,7 @@ fn load(path: &Path, threads: usize, format: WeightFormat) -> Outcome<Engine> {
     let options = LoadOptions {
         isa: Isa::of_environment()?,
         dtype: format,
-        kv_dtype: KvFormat::try_from(format).unwrap_or(KvFormat::Bfloat16),
+        kv_dtype: KvFormat::named(format.name()).unwrap_or(KvFormat::Bfloat16),
         threads,
         cache_positions: 16_384,
         packed_cache: None,
@@ -302,11 +300,9 @@ fn model(
 fn main() -> Outcome<()> {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wants = |what: &str| chosen.is_empty() || chosen.iter().any(|w| w == what);
-    let formats = FORMATS.into_iter().filter(|d| {
-        let names = FORMATS.map(|d| format!("{d:?}").to_lowercase());
-        let name = format!("{d:?}").to_lowercase();
-        chosen.contains(&name) || !chosen.iter().any(|w| names.contains(w))
-    });
+    let is_chosen = |format: &WeightFormat| chosen.iter().any(|w| w == format.name());
+    let all = !WeightFormat::ALL.iter().any(is_chosen);
+    let formats = WeightFormat::ALL.into_iter().filter(|format| all || is_chosen(format));
     let threads = number("ENGINE_THREADS", 2);
     let path = checkpoint(&config())?;
     let limits = measure_limits(threads, Isa::of_environment()?)?;

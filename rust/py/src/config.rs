@@ -102,10 +102,11 @@ impl From<ModelSizes> for ModelConfig {
 impl LoadSettings {
     /// The options for the core; the instruction set is the one that the environment names.
     pub(crate) fn options(self) -> PyResult<LoadOptions> {
+        let (dtype, kv_dtype) = (&self.dtype, &self.kv_dtype);
         Ok(LoadOptions {
             isa: Isa::of_environment().map_err(to_python)?,
-            dtype: weight_format(&self.dtype)?,
-            kv_dtype: KvFormat::try_from(weight_format(&self.kv_dtype)?).map_err(to_python)?,
+            dtype: one_of("dtype", dtype, WeightFormat::named(dtype), &WeightFormat::ALL.map(WeightFormat::name))?,
+            kv_dtype: one_of("kv_dtype", kv_dtype, KvFormat::named(kv_dtype), &KvFormat::ALL.map(KvFormat::name))?,
             threads: self.num_threads,
             cache_positions: self.cache_positions,
             packed_cache: self.packed_cache,
@@ -113,11 +114,7 @@ impl LoadSettings {
     }
 }
 
-fn weight_format(name: &str) -> PyResult<WeightFormat> {
-    match name {
-        "float32" => Ok(WeightFormat::Float32),
-        "bfloat16" => Ok(WeightFormat::Bfloat16),
-        "int8" => Ok(WeightFormat::Int8),
-        _ => Err(PyValueError::new_err(format!("dtype must be float32, bfloat16 or int8, got {name:?}"))),
-    }
+/// What has this name, or a ValueError with all names.
+fn one_of<T>(what: &str, name: &str, found: Option<T>, names: &[&str]) -> PyResult<T> {
+    found.ok_or_else(|| PyValueError::new_err(format!("{what} must be one of {}, got {name:?}", names.join(", "))))
 }

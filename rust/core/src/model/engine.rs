@@ -47,18 +47,6 @@ pub struct StepInput<'a> {
     pub outputs: &'a [usize],
 }
 
-impl TryFrom<WeightFormat> for KvFormat {
-    type Error = Error;
-
-    fn try_from(format: WeightFormat) -> Result<Self> {
-        match format {
-            WeightFormat::Float32 => Ok(Self::Float32),
-            WeightFormat::Bfloat16 => Ok(Self::Bfloat16),
-            WeightFormat::Int8 => Err(Error::config("keys and values are stored as float32 or bfloat16")),
-        }
-    }
-}
-
 /// The weights of a model, and what became of the file in which they are kept packed.
 type Loaded = (VisionModel, TextModel, Outcome);
 

@@ -36,6 +36,22 @@ pub enum FloatFormat {
 }
 
 impl FloatFormat {
+    /// All formats.
+    pub const ALL: [Self; 2] = [Self::Float32, Self::Bfloat16];
+
+    /// Its name as users give it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Bfloat16 => "bfloat16",
+        }
+    }
+
+    /// The format of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
     /// Bytes of one element.
     pub(crate) const fn size(self) -> usize {
         match self {

@@ -273,8 +273,9 @@ impl Linear {
         mut input: PhaseInput<'_, '_, '_>,
         mut epilogue: Epilogue<'_, '_>,
     ) {
+        let kind = self.storage.kind();
         let task_panels = self.task_panels.unwrap_or_else(|| schedule::task_panels(input.rows));
-        let schedule = Schedule::new(self.storage, input.rows, self.panels, task_panels, worker.threads());
+        let schedule = Schedule::new(kind.division(), input.rows, self.panels, task_panels, worker.threads());
         let weights = self.weights();
         let mut first = true;
         worker.for_each(schedule.tasks(), |task| {
@@ -282,13 +283,13 @@ impl Linear {
                 self.prepare(&mut scratch.row, &Part::exclusive(task), &mut input);
             }
             let cell = schedule.cell(task);
-            self.storage.prepare(&weights, &cell.panels, &mut scratch.product);
+            kind.prepare(&weights, &cell.panels, &mut scratch.product);
             let values = input.values.activations();
             let x = Prepared { task, values, quantized: &input.quantized, blocks: input.blocks };
             for start in cell.rows.clone().step_by(schedule.product_rows) {
                 let end = cell.rows.end.min(start + schedule.product_rows);
                 let block = ProductBlock { rows: start..end, panels: cell.panels.clone() };
-                self.storage.multiply(&weights, &x, &block, &mut scratch.product);
+                kind.multiply(&weights, &x, &block, &mut scratch.product);
                 self.finish(&cell, &block, scratch, &mut epilogue);
             }
         });

@@ -35,7 +35,7 @@ impl Linear {
         let placement = Placement::new(weights, order);
         let panels = placement.panels;
         let too_large = || Error::no_memory(usize::MAX);
-        let panel_bytes = storage.panel_bytes(inputs).ok_or_else(too_large)?;
+        let panel_bytes = storage.kind().panel_bytes(inputs).ok_or_else(too_large)?;
         let size = panel_bytes
             .checked_mul(panels)
             .and_then(|bytes| bytes.checked_add(storage.tail_bytes(inputs)))
@@ -70,9 +70,10 @@ impl Linear {
     /// Packs the matrices that the layer was made for.
     pub(crate) fn pack_weights(&mut self, weights: &[Tensor<'_>], order: Order, team: &mut Team) -> Result<()> {
         let source = Matrices { weights, placement: Placement::new(weights, order) };
-        let scales = if self.storage.scales_inputs() { input_scales(weights, self.inputs, team)? } else { Vec::new() };
+        let scales =
+            if self.storage.kind().scales_inputs() { input_scales(weights, self.inputs, team)? } else { Vec::new() };
         let inverses: Vec<_> = scales.iter().map(|scale| 1.0 / scale).collect(); // exact: powers of two
-        let (storage, inputs, bytes) = (self.storage, self.inputs, self.panel_bytes);
+        let (kind, inputs, bytes) = (self.storage.kind(), self.inputs, self.panel_bytes);
         let (panels, tail) = self.data.split_at_mut(self.panels * bytes);
         for (to, scale) in tail.chunks_exact_mut(4).zip(&scales) {
             to.copy_from_slice(&scale.to_le_bytes());
@@ -85,7 +86,7 @@ impl Linear {
                 // SAFETY: each page is one task's.
                 unsafe { data.part_mut(part, start..start + 1) }.fill(0);
             });
-            let mut rows = vec![0.0; PANEL * storage.padded(inputs)];
+            let mut rows = vec![0.0; PANEL * inputs.next_multiple_of(kind.step_multiple())];
             worker.for_each_part(self.panels, 1, |part| {
                 let panel = part.rows().start;
                 if let Err(e) = source.read(panel, inputs, &inverses, &mut rows) {
@@ -93,7 +94,7 @@ impl Linear {
                     return;
                 }
                 // SAFETY: each panel is one task's.
-                storage.pack_panel(unsafe { data.part_mut(part, panel * bytes..(panel + 1) * bytes) }, &rows);
+                kind.pack_panel(unsafe { data.part_mut(part, panel * bytes..(panel + 1) * bytes) }, &rows);
             });
         })?;
         match failure.into_inner().unwrap_or_else(|e| e.into_inner()) {

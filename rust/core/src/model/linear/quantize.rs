@@ -70,7 +70,7 @@ pub(super) struct RowScratch {
 impl Blocks {
     /// `None` for a layer that does not multiply integers.
     pub(super) fn new(storage: Storage, inputs: usize) -> Option<Self> {
-        storage.quantized_input().map(|layout| Self { layout, inputs })
+        storage.kind().quantized_input().map(|layout| Self { layout, inputs })
     }
 
     /// Number of blocks that hold `rows` rows.

@@ -1,7 +1,6 @@
 //! How a phase is divided into tasks: each multiplies some rows by some panels.
 use std::ops::Range;
 
-use super::storage::{InputFormat, Storage};
 use crate::machine::shared::Part;
 use crate::machine::team::Task;
 use crate::model::kernels::{PANEL, ROW_BLOCK};
@@ -14,8 +13,8 @@ pub(super) const ROW_CHUNK: usize = 192;
 const TILE_CHUNK: usize = 32;
 /// Most rows of one task that takes them product by product: weights are read once for all.
 const TASK_ROWS: usize = 1024;
-/// Fewest rows of a task that makes bfloat16 of integer weights first, if there are that many.
-const WIDENED_ROWS: usize = 256;
+/// Fewest rows of a task that prepares its panels first, if there are that many.
+const PREPARED_ROWS: usize = 256;
 /// Fewest tasks for each thread, so that all end together.
 const TASKS_PER_THREAD: usize = 4;
 /// Most panels of one task.
@@ -30,6 +29,17 @@ pub(super) fn task_panels(rows: usize) -> usize {
     if rows <= FEW_ROWS { FEW_ROWS_PANELS } else { TASK_PANELS }
 }
 
+/// How the rows of a phase are divided.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Division {
+    /// Into products of [`ROW_CHUNK`] rows, each a task.
+    Chunks,
+    /// Into products of [`TILE_CHUNK`] rows, of which a task takes many.
+    Tiles,
+    /// The same for panels that each task prepares anew: fewer tasks of more rows.
+    PreparedTiles,
+}
+
 /// The tasks of one phase: a grid of rows and panels.
 pub(super) struct Schedule {
     rows: usize,
@@ -42,11 +52,11 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// For `rows` rows and `panels` panels of this storage, `task_panels` a task, on `threads` threads.
-    pub(super) fn new(storage: Storage, rows: usize, panels: usize, task_panels: usize, threads: usize) -> Self {
+    /// For `rows` rows and `panels` panels, `task_panels` a task, on `threads` threads.
+    pub(super) fn new(division: Division, rows: usize, panels: usize, task_panels: usize, threads: usize) -> Self {
         assert!(task_panels <= TASK_PANELS);
         let units = panels.div_ceil(task_panels);
-        let (task_rows, product_rows) = task_rows(storage, rows, units, threads);
+        let (task_rows, product_rows) = task_rows(division, rows, units, threads);
         Self { rows, panels, task_panels, task_rows, product_rows }
     }
 
@@ -74,18 +84,15 @@ impl Schedule {
 }
 
 /// Rows of one task and of one product in it: tasks of equal size, of whole register blocks.
-fn task_rows(storage: Storage, rows: usize, units: usize, threads: usize) -> (usize, usize) {
+fn task_rows(division: Division, rows: usize, units: usize, threads: usize) -> (usize, usize) {
     let whole = |tasks: usize, block: usize| {
         let rows = rows.div_ceil(tasks.max(1));
         rows.next_multiple_of(block).max(1)
     };
-    if storage.input() != InputFormat::Bfloat16 && storage != Storage::Int8Tiles {
-        return (whole(rows.div_ceil(ROW_CHUNK), ROW_BLOCK), ROW_CHUNK);
-    }
-    // What is made of integers is made anew for each task.
-    let (tasks, fewest) = match storage {
-        Storage::Int8Widened => (threads, WIDENED_ROWS),
-        _ => (TASKS_PER_THREAD * threads, TILE_CHUNK),
+    let (tasks, fewest) = match division {
+        Division::Chunks => return (whole(rows.div_ceil(ROW_CHUNK), ROW_BLOCK), ROW_CHUNK),
+        Division::Tiles => (TASKS_PER_THREAD * threads, TILE_CHUNK),
+        Division::PreparedTiles => (threads, PREPARED_ROWS),
     };
     let few = tasks.div_ceil(units).min(rows.div_ceil(fewest));
     (whole(rows.div_ceil(TASK_ROWS).max(few), TILE_CHUNK), TILE_CHUNK)

@@ -107,22 +107,29 @@ fn sets() -> Vec<&'static Kernels> {
 
 /// All storages that a set chooses.
 fn storages(kernels: &Kernels) -> Vec<Storage> {
-    let formats = [WeightFormat::Float32, WeightFormat::Bfloat16, WeightFormat::Int8];
-    let mut all: Vec<_> =
-        formats.iter().flat_map(|&f| [false, true].map(|many_rows| kernels.storage(f, many_rows))).collect();
+    let chosen = |format| [false, true].map(|many_rows| kernels.storage(format, many_rows));
+    let mut all: Vec<_> = WeightFormat::ALL.into_iter().flat_map(chosen).collect();
     all.dedup();
     all
 }
 
-/// Error of a product as a share of the sum of the magnitudes of its terms.
-fn tolerance(storage: Storage) -> f64 {
-    match storage {
-        Storage::Float32 => 1e-6,
-        Storage::Bfloat16 => 1.0 / 256.0,
-        Storage::Bfloat16Dot => 2.0 / 256.0,
-        Storage::Int8Pairs | Storage::Int8Tiles => 2.5 / 254.0,
-        Storage::Int8Widened => 2.5 / 254.0 + 2.0 / 256.0,
+#[test]
+fn every_storage_is_chosen_by_a_set_and_says_what_its_input_is() {
+    let sets = [definition::KERNELS, definition::TILES];
+    let chosen: Vec<_> = sets.into_iter().flat_map(storages).collect();
+    for storage in Storage::ALL {
+        assert!(chosen.contains(storage), "{storage:?}");
+        let quantized = storage.input() == InputFormat::Quantized;
+        assert_eq!(storage.kind().quantized_input().is_some(), quantized, "{storage:?}");
     }
+}
+
+#[test]
+fn formats_are_found_by_name() {
+    for format in WeightFormat::ALL {
+        assert_eq!(WeightFormat::named(format.name()), Some(format));
+    }
+    assert_eq!(WeightFormat::named("int7"), None);
 }
 
 #[test]
@@ -142,7 +149,7 @@ fn every_storage_multiplies_as_float64_does() {
                     let terms = terms.map(|(x, w)| f64::from(*x) * f64::from(*w));
                     let (sum, size) = terms.fold((0.0, 1.0), |(sum, size), t| (sum + t, size + t.abs()));
                     let error = (f64::from(*given) - sum - f64::from(bias[column])).abs();
-                    assert!(error <= tolerance(storage) * size, "{what}: {given} at {row}, {column}");
+                    assert!(error <= storage.kind().tolerance() * size, "{what}: {given} at {row}, {column}");
                 }
                 // A row depends neither on the threads nor on the rows beside it.
                 for (threads, count) in [(1, rows), (3, rows), (2, 1), (2, rows.min(4))] {
@@ -228,7 +235,7 @@ fn integers_lie_where_the_kernels_look_for_them() {
         let value = |column: usize, step: usize| ((column * 89 + step * 37) % 251) as f32 - 125.0;
         let rows: Vec<_> = (0..PANEL * k).map(|i| value(i / k, i % k)).collect();
         let mut panel = vec![0; int8_panel_bytes(k).expect("a small number")];
-        storage.pack_panel(&mut panel, &rows);
+        storage.kind().pack_panel(&mut panel, &rows);
         for (column, step) in (0..PANEL).flat_map(|c| (0..k).map(move |s| (c, s))) {
             let group = &panel[step / GROUP * GROUP_BYTES..];
             let scale: [u8; 4] = group.as_chunks().0[column];
