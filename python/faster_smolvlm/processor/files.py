@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_options
-from ..checkpoint.json_files import JsonObject, json_text, read_optional_json
+from ..checkpoint.json_files import JsonObject, json_text, read_optional_json, read_text
 from ..pixels.backends import image_processor_class
 from ..pixels.call_settings import Settings
 from ..pixels.protocols import VideoProcessor
 from ..pixels.settings import IGNORED, Reader, names
 from ..quoting import shown
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
+from ..text.tokenizer_config import MAX_TEMPLATE
 from ..unknown_names import check_names
 
 _TOKENIZER = frozenset(
@@ -104,7 +105,7 @@ def _chat_template(source: Checkpoint) -> ChatTemplates:
     single = source.find("chat_template.jinja")
     if single is not None:
         more["default"] = single
-    templates = {name: path.read_text(encoding="utf-8") for name, path in more.items()}
+    templates = {name: read_text(path, MAX_TEMPLATE) for name, path in more.items()}
     return templates["default"] if list(templates) == ["default"] else templates or None
 
 

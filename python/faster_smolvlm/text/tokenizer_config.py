@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
 from ..checkpoint.hub import HUB_NAMES, Checkpoint
-from ..checkpoint.json_files import JsonObject, read_optional_json
+from ..checkpoint.json_files import MAX_BYTES, JsonObject, read_optional_json, read_text
 from ..quoting import shown
 from ..unknown_names import is_misspelt, unknown_name
 from .special_tokens import NAMED_TOKENS
+from .tokenizer_checks import check_backend
 
 # Entries about where a tokenizer was loaded from: they are not written.
 _PRIVATE_KEYS = frozenset({"name_or_path", "vocab_file", "tokenizer_file", "is_local", "local_files_only", "backend"})
+
+MAX_TEMPLATE = 1 << 20
+"""The largest chat template in bytes."""
 
 CONFIG_NAMES = frozenset(
     {
@@ -49,16 +54,20 @@ def read_config(files: Checkpoint) -> JsonObject:
         config.update(read_optional_json(files.find("special_tokens_map.json")))
     template = files.find("chat_template.jinja")
     if template is not None:
-        config["chat_template"] = template.read_text(encoding="utf-8")
+        config["chat_template"] = read_text(template, MAX_TEMPLATE)
     return config
 
 
 def read_backend(path: Path) -> Tokenizer:
-    """Return the tokenizer in a tokenizer.json; a broken one is an OSError that names it."""
-    with path.open("rb"):
-        pass  # a file that may not be read is a PermissionError, not a broken tokenizer
+    """Return the tokenizer in a tokenizer.json; a broken one, or one without bounds, is an OSError that names it."""
+    with path.open("rb") as file:  # one that may not be read is a PermissionError, not a broken tokenizer
+        size = file.seek(0, os.SEEK_END)
+    if size > MAX_BYTES:
+        raise OSError(f"{path} has {size} bytes, a tokenizer may have {MAX_BYTES}.")
     try:
-        return Tokenizer.from_file(str(path))
+        backend = Tokenizer.from_file(str(path))
+        check_backend(backend)
+        return backend
     except Exception as error:  # the library raises a plain Exception
         raise OSError(f"{path} is not a tokenizer of the tokenizers library: {error}") from error
 
