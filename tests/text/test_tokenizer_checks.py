@@ -53,7 +53,9 @@ HOSTILE: dict[str, dict[str, Any]] = {
         "added_tokens": [], "pre_tokenizer": None, "decoder": None,
     },
     "long pieces": {
-        "model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a" * 5000, -1.0]], "byte_fallback": False},
+        "model": {
+            "type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a" * 5000, -1.0]], "byte_fallback": False,
+        },
         "added_tokens": [], "pre_tokenizer": None, "decoder": None,
     },
 }  # fmt: skip
