@@ -143,6 +143,7 @@ def engine() -> Calls:
                 else:
                     changed[part] = number
                 yield f"{part}.{name}={number}", lambda c=changed: real(paths, c, options)
+                yield f"checkpoint_tensors, {part}.{name}={number}", lambda c=changed: _rust.checkpoint_tensors(c)
     for name, number in itertools.product(options, NUMBERS):
         other = {**options, name: number}
         yield f"{name}={number}", lambda o=other: real(paths, sizes, o)
