@@ -165,7 +165,7 @@ def test_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         start = time.monotonic()
         with pytest.raises(MediaFetchError, match="in time"):
             fetched("https://pictures.example/a.png", OPEN)
-        assert time.monotonic() - start < 1.1
+        assert time.monotonic() - start < 3
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_tls(certified: ssl.SSLContext) -> None:
             start = time.monotonic()
             with pytest.raises(MediaFetchError, match="in time"):
                 fetched(f"https://localhost:{server.rpartition(':')[2]}/a.png", OPEN)
-            assert time.monotonic() - start < 1.1
+            assert time.monotonic() - start < 3
     finally:
         transport.shared_transport.cache_clear()
 

@@ -132,7 +132,7 @@ def test_sizes_beyond_memory_are_errors() -> None:
         _rust.resize_float32(image.astype(np.float32), 1, 1 << 60, resample=2)
     with pytest.raises(ValueError, match="the longest is"):
         _rust.layout(4, 4, sizes=_rust.ImageSizes(longest_edge=None, exact=(1 << 40, 4), tile=4, split=True))
-    with pytest.raises(MemoryError):
+    with pytest.raises(ValueError, match="at most 4194304"):
         _rust.uniform_frames(1 << 60, 1 << 60)
-    with pytest.raises(MemoryError):
+    with pytest.raises(ValueError, match="at most 4194304"):
         _rust.sample_frames(1 << 60, 30.0, 1e300, 1 << 60, 1.0)
