@@ -32,61 +32,21 @@ fn pack_pairs(panel: &mut [u8], rows: &[f32]) {
     pack_integers(panel, rows, |out, pairs| interleave(out, pairs, u16::to_le_bytes));
 }
 
-pub(super) struct Int8Pairs;
-
-impl StorageKind for Int8Pairs {
-    fn layout(&self) -> &'static str {
-        PAIRS
-    }
-
-    fn input(&self) -> InputFormat {
-        InputFormat::Quantized
-    }
-
-    fn quantized_input(&self) -> Option<IntegerLayout> {
-        Some(IntegerLayout::Pairs)
-    }
-
-    fn division(&self) -> Division {
-        Division::Chunks
-    }
-
-    fn scales_inputs(&self) -> bool {
-        true
-    }
-
-    fn step_multiple(&self) -> usize {
-        STEPS
-    }
-
-    fn panel_bytes(&self, k: usize) -> Option<usize> {
-        int8_panel_bytes(k)
-    }
-
-    fn pack_panel(&self, panel: &mut [u8], rows: &[f32]) {
-        pack_pairs(panel, rows);
-    }
-
-    fn multiply(&self, w: &Weights<'_>, x: &Prepared<'_>, block: &ProductBlock, s: &mut ProductScratch) {
-        products::integers(w, x, block, s);
-    }
-
-    #[cfg(test)]
-    fn tolerance(&self) -> f64 {
-        TOLERANCE
-    }
-
-    #[cfg(test)]
-    fn golden_hash(&self) -> u64 {
-        GOLDEN_PAIRS
-    }
+fn pack_tiles(panel: &mut [u8], rows: &[f32]) {
+    pack_integers(panel, rows, |out, pairs| {
+        interleave(out, pairs.as_chunks::<2>().0, |[a, b]| (u32::from(a) | u32::from(b) << 16).to_le_bytes());
+    });
 }
 
-pub(super) struct Int8Tiles;
+/// Integers times integers; the layouts differ in how panels are packed and in how rows are divided.
+pub(super) struct Integers<const TILES: bool>;
 
-impl StorageKind for Int8Tiles {
+pub(super) type Int8Pairs = Integers<false>;
+pub(super) type Int8Tiles = Integers<true>;
+
+impl<const TILES: bool> StorageKind for Integers<TILES> {
     fn layout(&self) -> &'static str {
-        "int8 in tiles"
+        if TILES { "int8 in tiles" } else { PAIRS }
     }
 
     fn input(&self) -> InputFormat {
@@ -94,11 +54,11 @@ impl StorageKind for Int8Tiles {
     }
 
     fn quantized_input(&self) -> Option<IntegerLayout> {
-        Some(IntegerLayout::Tiles)
+        Some(if TILES { IntegerLayout::Tiles } else { IntegerLayout::Pairs })
     }
 
     fn division(&self) -> Division {
-        Division::Tiles
+        if TILES { Division::Tiles } else { Division::Chunks }
     }
 
     fn scales_inputs(&self) -> bool {
@@ -114,9 +74,7 @@ impl StorageKind for Int8Tiles {
     }
 
     fn pack_panel(&self, panel: &mut [u8], rows: &[f32]) {
-        pack_integers(panel, rows, |out, pairs| {
-            interleave(out, pairs.as_chunks::<2>().0, |[a, b]| (u32::from(a) | u32::from(b) << 16).to_le_bytes());
-        });
+        if TILES { pack_tiles(panel, rows) } else { pack_pairs(panel, rows) }
     }
 
     fn multiply(&self, w: &Weights<'_>, x: &Prepared<'_>, block: &ProductBlock, s: &mut ProductScratch) {
@@ -130,7 +88,7 @@ impl StorageKind for Int8Tiles {
 
     #[cfg(test)]
     fn golden_hash(&self) -> u64 {
-        2942859182555314707
+        if TILES { 2942859182555314707 } else { GOLDEN_PAIRS }
     }
 }
 

@@ -55,7 +55,7 @@ macro_rules! formats {
             /// What is particular to it.
             pub(super) fn kind(self) -> &'static dyn StorageKind {
                 match self {
-                    $($(Self::$storage => &$module::$storage,)+)+
+                    $($(Self::$storage => &$module::$storage {},)+)+
                 }
             }
         }
