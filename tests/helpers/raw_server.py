@@ -11,6 +11,9 @@ from contextlib import contextmanager
 
 from faster_smolvlm.media import MediaPolicy, read_source
 
+OPEN = MediaPolicy(total_timeout=0.6, connect_timeout=0.6)
+"""A policy that waits little."""
+
 Answer = Callable[[socket.socket], None]
 
 

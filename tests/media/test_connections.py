@@ -24,16 +24,7 @@ from faster_smolvlm.media import (
     transport,
 )
 
-from tests.helpers.raw_server import EVERY_PORT, HEAD, answer_with, body, drip, fetched, raw_server, request
-
-OPEN = MediaPolicy(total_timeout=0.6, connect_timeout=0.6)
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+from tests.helpers.raw_server import EVERY_PORT, HEAD, OPEN, answer_with, body, drip, fetched, raw_server, request
 
 
 def test_connections_are_used_again() -> None:

@@ -24,17 +24,7 @@ from faster_smolvlm.media import (
     network,
 )
 
-from tests.helpers.raw_server import HEAD, Answer, answer_with, body, drip, fetched, raw_server, request
-
-OPEN = MediaPolicy(total_timeout=0.6, connect_timeout=0.6)
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-
+from tests.helpers.raw_server import HEAD, OPEN, Answer, answer_with, body, drip, fetched, raw_server, request
 
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 SLOW: dict[str, Answer] = {
