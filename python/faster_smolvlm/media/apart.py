@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from typing import IO, TYPE_CHECKING
 
 from . import errors
+from .child import child_command
+from .limits import out_of_time
 from .policy import MediaPolicy
 from .source import Source
 
 if TYPE_CHECKING:
     import PIL.Image
 
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from faster_smolvlm.media.apart_child import main; main()"
-)
+_START = "from faster_smolvlm.media.apart_child import main; main()"
 # What the child has to know of the policy.
 _FIELDS = ("max_bytes", "max_pixels", "max_side", "max_scans", "max_decode_bytes", "decode_timeout", "reduced_edge")
 _LONGEST = 1e6  # seconds, which timers can count
@@ -44,10 +43,7 @@ def decode_apart(
             if isinstance(error, errors.MediaError):
                 raise
             if time.monotonic() >= deadline:
-                raise errors.MediaLimitError(
-                    f"{source.label} takes more than {policy.decode_timeout} seconds to decode; raise "
-                    "MediaPolicy.decode_timeout to allow it"
-                ) from None
+                raise out_of_time(source.label, policy) from None
             raise errors.MediaDecodeError(
                 f"{source.label}: the process that decodes it ended without an answer, for want of memory or by a "
                 "broken file"
@@ -59,10 +55,9 @@ def decode_apart(
 
 def _start(label: str) -> subprocess.Popen[bytes]:
     try:
-        if getattr(sys, "frozen", False) or not sys.executable:
-            raise OSError
-        command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path)]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            child_command(_START), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
     except OSError:
         raise errors.MediaDecodeError(
             f"{label} is so large that its decoder needs a process of its own, and none can be started "

@@ -10,10 +10,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import zlib
 
+from .child import child_command
 from .video_file import VideoFile
 
 _HARMLESS = 1 << 20  # bytes that cannot hold units for seconds
@@ -24,8 +24,7 @@ _MEMORY = 1 << 30  # bytes of address space for the child, beside the file
 _OUT_OF_TIME = {getattr(signal, name, None) for name in ("SIGXCPU", "SIGKILL")}
 _OPEN = """
 import io, json, resource, sys
-sys.path[:] = json.loads(sys.argv[1])
-options, path, seconds, memory = json.loads(sys.argv[2])
+options, path, seconds, memory = json.loads(sys.argv[1])
 data = sys.stdin.buffer.read()
 import av
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
@@ -45,8 +44,8 @@ def check_opening(file: VideoFile, options: dict[str, str]) -> None:
     seconds = max(0.0, file.deadline - time.monotonic())
     path = None if file.path is None else f"file:{os.path.abspath(file.path)}"
     request = json.dumps([options, path, int(seconds) + 1, _MEMORY + 2 * size])
-    command = [sys.executable, "-I", "-c", _OPEN, json.dumps(sys.path), request]
     try:
+        command = child_command(_OPEN, request)
         child = subprocess.run(command, input=file.data or b"", capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         raise file.limit("takes too many seconds to open", "max_decode_seconds") from None

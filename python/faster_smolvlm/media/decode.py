@@ -10,7 +10,7 @@ from . import picture_cost as cost
 from .clocked import ClockedFile, OutOfTimeError
 from .errors import MediaDecodeError, MediaError, MediaLimitError
 from .grey import eight_bit_grey
-from .limits import check_size
+from .limits import check_size, out_of_time
 from .policy import MediaPolicy
 from .source import Source
 
@@ -81,18 +81,11 @@ def decode_image(
             raise MediaLimitError(f"{job.label} needs more memory than there is") from None
         except BaseException:
             if file.expired:  # a decoder in C may have put an error of its own in its place
-                raise _out_of_time(job.label, policy) from None
+                raise out_of_time(job.label, policy) from None
             raise
     from .apart import decode_apart  # processes only for those who need them
 
     return decode_apart(source, policy, deadline, reading)
-
-
-def _out_of_time(label: str, policy: MediaPolicy) -> MediaLimitError:
-    return MediaLimitError(
-        f"{label} takes more than {policy.decode_timeout} seconds to decode; raise MediaPolicy.decode_timeout to "
-        "allow it"
-    )
 
 
 def _decode(file: ClockedFile, job: _Job) -> PIL.Image.Image:

@@ -9,7 +9,8 @@ import stat
 from typing import BinaryIO
 
 from ..quoting import quoted
-from .errors import MediaDecodeError, MediaError, MediaNotFoundError, MediaRefusedError
+from .errors import MediaDecodeError, MediaError, MediaNotFoundError, MediaRefusedError, MediaTypeError
+from .kinds import BinaryFile
 from .limits import check_bytes
 from .policy import MediaPolicy
 
@@ -73,14 +74,24 @@ def read_sizeless(path: str, limit: int) -> bytes:
     """Return at most about `limit` bytes of a file whose size the system gives as 0, as it does of those in /proc."""
     try:
         with open_file(path) as file:
-            content = io.BytesIO()
-            while content.tell() < limit and (piece := file.read(_PIECE)):  # None: nothing for now
-                content.write(piece)
-            return content.getvalue()
+            return read_pieces(file, limit)
     except OSError as error:
         if isinstance(error, MediaError):
             raise
         raise _cannot_be_read(path, error) from None
+
+
+def read_pieces(file: BinaryFile, limit: int) -> bytes:
+    """Return the next `limit` bytes of a file object, or what it has; memory follows what it holds, not the limit."""
+    content = io.BytesIO()
+    while content.tell() < limit:
+        piece: object = file.read(min(_PIECE, limit - content.tell()))
+        if isinstance(piece, str):
+            raise MediaTypeError("a picture or a clip is no text: open the file in binary mode ('rb')")
+        if not isinstance(piece, (bytes, bytearray, memoryview)) or not piece:  # None: nothing for now
+            break
+        content.write(piece)
+    return content.getvalue()
 
 
 def _cannot_be_read(path: str, error: OSError) -> MediaError:

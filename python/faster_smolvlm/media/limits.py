@@ -38,6 +38,14 @@ def check_size(height: int, width: int, label: str, policy: MediaPolicy) -> None
         )
 
 
+def out_of_time(label: str, policy: MediaPolicy) -> MediaLimitError:
+    """Return the error for a picture whose time to be decoded is over."""
+    return MediaLimitError(
+        f"{label} takes more than {policy.decode_timeout} seconds to decode; raise MediaPolicy.decode_timeout to "
+        "allow it"
+    )
+
+
 def check_array(shape: tuple[int, ...], policy: MediaPolicy) -> None:
     """Refuse an array whose last three dimensions hold more pixels than allowed, whatever the layout."""
     sides = sorted(int(side) for side in shape[-3:])

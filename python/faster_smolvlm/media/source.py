@@ -10,14 +10,12 @@ from typing import BinaryIO
 
 from ..quoting import quoted, shown
 from .errors import MediaDecodeError, MediaNotFoundError, MediaRefusedError, MediaTypeError
-from .files import check_file, open_file, read_sizeless, stat_of
+from .files import check_file, open_file, read_pieces, read_sizeless, stat_of
 from .inline import data_of_uri, decode_base64, is_data_uri
 from .kinds import SOURCES, BinaryFile, MediaSource, is_file, is_record
 from .limits import check_bytes, url_label
 from .policy import MediaPolicy
 from .urls import is_url
-
-_CHUNK = 1 << 20  # bytes of one read of a file object: memory follows what it holds, not what is allowed
 
 
 @dataclass(frozen=True)
@@ -141,12 +139,4 @@ def _read_from_start(file: BinaryFile, limit: int) -> bytes:
     seek = getattr(file, "seek", None)
     if seek is not None and getattr(file, "seekable", lambda: True)():  # a pipe is not
         seek(0)
-    content = io.BytesIO()
-    while content.tell() < limit:
-        chunk: object = file.read(min(_CHUNK, limit - content.tell()))
-        if isinstance(chunk, str):
-            raise MediaTypeError("a picture or a clip is no text: open the file in binary mode ('rb')")
-        if not isinstance(chunk, (bytes, bytearray, memoryview)) or not chunk:
-            break
-        content.write(chunk)
-    return content.getvalue()
+    return read_pieces(file, limit)

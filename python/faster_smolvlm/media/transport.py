@@ -107,8 +107,3 @@ def _tls() -> ssl.SSLContext:
 def shared_transport(public_only: bool) -> Transport:
     """Return the transport of this process."""
     return Transport(public_only)
-
-
-# A forked child must not write to its parent's connections, nor wait for a lock that a thread of the parent holds.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=shared_transport.cache_clear)

@@ -9,6 +9,7 @@ from typing import Any
 from ..generation.config import ARGUMENTS, asks_to_draw
 from ..generation.plan import REQUEST_NAMES
 from ..integers import as_int
+from ..native.reuse import salt_key
 from ..quoting import shown
 from ..unknown_names import UnknownSettingError, check_names
 
@@ -43,9 +44,7 @@ class Ask:
         check_names(options, known, also_named=also_named, error=UnknownSettingError)
         if options.get("on_error", "raise") not in ("raise", "return"):
             raise ValueError(f"on_error has to be 'raise' or 'return', got {shown(options['on_error'])}")
-        salt = options.get("cache_salt")
-        if salt is not None and not isinstance(salt, (str, bytes)):
-            raise TypeError(f"cache_salt has to be a str, bytes or None, got {type(salt).__name__}")
+        salt_key(options.get("cache_salt"))
         return cls(
             **{name: value for name, value in options.items() if name in own},
             sampling={name: value for name, value in options.items() if name not in own},
