@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::Error;
-use crate::machine::vectors::{Zero, zeros};
+use crate::machine::vectors::{Zero, collected, zeros};
 
 /// A view on interleaved pixels, rows one after the other.
 #[derive(Clone, Copy, Debug)]
@@ -250,8 +250,9 @@ impl<T: Copy> Image<T> {
 
 impl<T: Copy> ImageView<'_, T> {
     /// Copy the pixels.
-    pub(crate) fn to_image(self) -> Image<T> {
-        Image { data: self.data.to_vec(), height: self.height, width: self.width, channels: self.channels }
+    pub(crate) fn to_image(self) -> Result<Image<T>, Error> {
+        let data = collected(self.data.len(), self.data.iter().copied())?;
+        Ok(Image { data, height: self.height, width: self.width, channels: self.channels })
     }
 }
 

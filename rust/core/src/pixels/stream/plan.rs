@@ -85,7 +85,7 @@ fn passes(from: (usize, usize), to: (usize, usize), key: &Key) -> Result<Vec<Pas
     let taps = |inputs, outputs| Taps::new(inputs, outputs, key.filter, key.arithmetic);
     let mut passes = Vec::new();
     if from.1 != to.1 {
-        passes.push(Pass::Horizontal(Columns::new(&taps(from.1, to.1)?)));
+        passes.push(Pass::Horizontal(Columns::new(&taps(from.1, to.1)?)?));
     }
     if from.0 != to.0 {
         passes.push(Pass::Vertical(taps(from.0, to.0)?));
