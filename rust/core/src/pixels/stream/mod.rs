@@ -8,6 +8,7 @@ mod chain;
 mod columns;
 pub(crate) mod plan;
 mod rows;
+pub mod stages;
 #[cfg(test)]
 mod tests;
 mod transposed;
