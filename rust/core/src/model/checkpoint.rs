@@ -109,7 +109,7 @@ pub struct Tensor<'a> {
     /// First dimension.
     pub rows: usize,
     /// Product of the other dimensions.
-    pub columns: usize,
+    pub(crate) columns: usize,
 }
 
 impl Checkpoint {

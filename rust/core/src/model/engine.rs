@@ -138,11 +138,6 @@ impl Engine {
         })
     }
 
-    /// Sizes of the model.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
     /// Name of the instruction set in use.
     pub fn isa(&self) -> &'static str {
         self.kernels.name

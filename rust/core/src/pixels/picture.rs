@@ -43,7 +43,7 @@ impl<'a, T> StridedView<'a, T> {
     }
 
     /// From the first value to the end; what lies between the rows too.
-    pub fn data(&self) -> &'a [T] {
+    pub(crate) fn data(&self) -> &'a [T] {
         self.data
     }
 }
@@ -74,7 +74,7 @@ impl<'a> StridedView<'a> {
     }
 
     /// Where the values lie.
-    pub fn strides(&self) -> Strides {
+    pub(crate) fn strides(&self) -> Strides {
         self.strides
     }
 
@@ -175,7 +175,7 @@ impl Picture<'_> {
     }
 
     /// Values in a pixel.
-    pub fn channels(&self) -> usize {
+    pub(crate) fn channels(&self) -> usize {
         match self {
             Self::View(view) => view.channels,
             Self::Bands(_) => 3,
@@ -202,7 +202,7 @@ pub struct Image<T = u8> {
 
 impl<T: Zero> Image<T> {
     /// A picture of zeros.
-    pub fn zeros(height: usize, width: usize, channels: usize) -> Result<Self, Error> {
+    pub(crate) fn zeros(height: usize, width: usize, channels: usize) -> Result<Self, Error> {
         if height == 0 || width == 0 {
             return Err(Error::empty_target(height, width));
         }
@@ -212,7 +212,7 @@ impl<T: Zero> Image<T> {
 
 impl<T: Copy> Image<T> {
     /// Borrow the whole picture.
-    pub fn view(&self) -> ImageView<'_, T> {
+    pub(crate) fn view(&self) -> ImageView<'_, T> {
         let Self { ref data, height, width, channels } = *self;
         let strides = Strides { row: width * channels, pixel: channels, channel: 1 };
         ImageView(StridedView { data, height, width, channels, strides })

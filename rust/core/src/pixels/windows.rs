@@ -63,9 +63,9 @@ impl<T> Windows<T> {
 #[derive(Clone, Debug)]
 pub(crate) struct WindowPass {
     /// Fixed-point weights for each output.
-    pub windows: Windows<i32>,
+    pub(crate) windows: Windows<i32>,
     /// Fractional bits of the weights.
-    pub precision: u32,
+    pub(crate) precision: u32,
 }
 
 impl WindowPass {

@@ -100,7 +100,7 @@ pub struct Input<'i, 'a> {
     /// Number of rows.
     pub rows: usize,
     /// Where a layer that multiplies integers puts its quantized input.
-    pub quantized: QuantizedRows<'i>,
+    pub(crate) quantized: QuantizedRows<'i>,
 }
 
 impl<'i, 'a> Input<'i, 'a> {

@@ -54,9 +54,9 @@ pub(crate) struct TextModel {
 /// A run of consecutive tokens of one sequence in a step.
 pub(crate) struct Segment {
     /// Pages of the sequence.
-    pub pages: Vec<u32>,
+    pub(crate) pages: Vec<u32>,
     /// Position of the first token.
-    pub position: usize,
+    pub(crate) position: usize,
     /// Row of the first token in the step.
     pub row: usize,
     /// Number of tokens.

@@ -7,7 +7,7 @@ use crate::pixels::taps::{LANES, Taps};
 /// cache where the scale allows.
 pub(crate) struct Columns {
     /// From left to right.
-    pub pieces: Vec<Piece>,
+    pub(crate) pieces: Vec<Piece>,
     /// Outputs of all pieces.
     pub outputs: usize,
 }
@@ -15,11 +15,11 @@ pub(crate) struct Columns {
 /// Some neighbouring outputs of a pass over columns.
 pub(crate) struct Piece {
     /// The first input of the piece.
-    pub first: usize,
+    pub(crate) first: usize,
     /// Inputs of the piece.
-    pub inputs: usize,
+    pub(crate) inputs: usize,
     /// The weights, their inputs counted from the first of the piece.
-    pub taps: Taps,
+    pub(crate) taps: Taps,
 }
 
 /// Inputs of a piece, more only where one strip of outputs needs more.
