@@ -153,8 +153,9 @@ fn linear(benchmarks: &mut Benchmarks, machine: &Machine, format: WeightFormat) 
             let mut quantized = Quantized::new(&[(rows, inputs)])?;
             let mut input = Activations::buffer(rows, inputs)?;
             let mut output = Mapped::<f32>::zeroed(rows * outputs)?;
-            let scratches =
-                (0..machine.threads).map(|_| Ok(Mutex::new(LinearScratch::new()?))).collect::<Outcome<Vec<_>>>()?;
+            let scratches = (0..machine.threads)
+                .map(|_| Ok(Mutex::new(LinearScratch::new(inputs)?)))
+                .collect::<Outcome<Vec<_>>>()?;
             let mut filled = false;
             Ok(Box::new(move || {
                 let mut shared = Product {

@@ -103,7 +103,7 @@ impl TextBuffers {
         let inputs = c.hidden_size.max(c.intermediate_size).max(attended);
         let scratch = || {
             Ok(Mutex::new(TextScratch {
-                linear: LinearScratch::new()?,
+                linear: LinearScratch::new(inputs)?,
                 attention: AttentionScratch::new(layout, query_rows(c))?,
                 row: Vec::new(),
                 normed: Activations::buffer(OWN_ROWS, c.hidden_size)?,
