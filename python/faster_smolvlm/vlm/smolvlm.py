@@ -87,8 +87,8 @@ class SmolVLM:
         bfloat16 on a GPU and float32 on a CPU, there is no quantization, and `torch.set_num_threads` sets the threads.
         `hub_options` are those of
         `HubOptions`: `revision`, `token`, `cache_dir`, `local_files_only`.
-        Raises OSError for missing or broken files, ValueError for weights that do not fit or a `quantization` that is
-        not there.
+        Raises OSError for missing or broken files, RuntimeError for weights that do not fit, ValueError for a
+        `quantization` that is not there.
         """
         start = time.perf_counter()
         name = pretrained_model_name_or_path
