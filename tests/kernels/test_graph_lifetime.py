@@ -261,15 +261,15 @@ def test_the_next_call_waits_for_what_the_last_one_left_running(as_on_a_gpu, mon
 
 def test_warm_up_captures_what_calls_replay(as_on_a_gpu):
     model = tiny_model()
-    assert model.warm_up([1, 2, 3], tokens=16) == ""
+    assert model.warm_up([1, 2], tokens=16) == ""
     (capture,) = as_on_a_gpu
-    assert capture.captures == 6
+    assert capture.captures == 4
     expected = with_modules(model)
-    for rows in (1, 3, 2):
+    for rows in (1, 2):
         ids, engine = served(model, prompts(rows))
         assert engine == "graph"
         assert torch.equal(ids[:1], expected)
-    assert capture.captures == 6
+    assert capture.captures == 4
     model.train()
     assert "training mode" in model.warm_up()
     with pytest.raises(ValueError, match="at most 16 rows, got 17"):
