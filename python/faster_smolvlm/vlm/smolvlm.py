@@ -78,9 +78,9 @@ class SmolVLM:
 
         `device` "auto" is the first GPU if there is one, else the CPU. On a CPU the native engine computes, without
         torch: `dtype` "auto" stores the weights as the checkpoint does, `quantization="int8"` in 8 bits. The
-        environment variable FASTER_SMOLVLM_ENGINE=torch takes torch instead ("native" is the default); with torch, `dtype` "auto"
-        is bfloat16 on a GPU and float32 on a CPU, there is no quantization, and `torch.set_num_threads` sets the
-        threads. `options` are `num_threads`, `packed_cache_dir`, `cache_positions`, `feature_cache_bytes` and
+        environment variable FASTER_SMOLVLM_ENGINE=torch takes torch instead ("native" is the default); with torch,
+        `dtype` "auto" is bfloat16 on a GPU and float32 on a CPU, there is no quantization, and `torch.set_num_threads`
+        sets the threads. `options` are `num_threads`, `packed_cache_dir`, `cache_positions`, `feature_cache_bytes` and
         `prefix_cache_bytes` for the native engine, see `LoadOptions`; and those of `HubOptions`: `revision`, `token`,
         `cache_dir`, `local_files_only`. `cache_positions` bounds the tokens of all requests at a time (default: twice
         the longest sequence).
