@@ -78,7 +78,7 @@ class WeightFiles:
         self._check(expected, found, unexpected, optional={HEAD} if tied else set())
         if unexpected:
             logger.warning(
-                "%s holds tensors that the model does not have:%s", shown(self.name), _listed("", unexpected)
+                "%s holds tensors that the model has not:%s", shown(self.name), _listed("unused", unexpected)
             )
         return found
 
