@@ -50,9 +50,11 @@ if TYPE_CHECKING:  # for type checkers, which do not run `__getattr__`; a test c
     from .pixels.video_processing_smolvlm import SmolVLMVideoProcessor as SmolVLMVideoProcessor
     from .processor.processing_idefics3 import Idefics3Processor as Idefics3Processor
     from .processor.processing_smolvlm import SmolVLMProcessor as SmolVLMProcessor
+    from .unknown_names import UnknownSettingError as UnknownSettingError
     from .vlm.answers import Result as Result
     from .vlm.answers import Stream as Stream
     from .vlm.answers import Timings as Timings
+    from .vlm.parts import MessageError as MessageError
     from .vlm.smolvlm import SmolVLM as SmolVLM
 
 # Public name -> module that defines it. `SmolVLMImageProcessorFast` is an alias that warns, as in Transformers.
@@ -78,6 +80,7 @@ _HOME = {
     "MediaPolicy": "media",
     "MediaRefusedError": "media",
     "MediaTypeError": "media",
+    "MessageError": "vlm.parts",
     "NativeSmolVLM": "native",
     "Result": "vlm.answers",
     "SmolVLM": "vlm.smolvlm",
@@ -96,6 +99,7 @@ _HOME = {
     "Stream": "vlm.answers",
     "TextIteratorStreamer": "generation",
     "Timings": "vlm.answers",
+    "UnknownSettingError": "unknown_names",
     "Usage": "generation.usage",
     "load_image": "media",
     "load_video": "media.video",

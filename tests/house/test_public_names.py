@@ -15,10 +15,11 @@ _NAMES = """
     AutoImageProcessor AutoModelForImageTextToText AutoProcessor BatchFeature FrameSampling GenerationConfig
     Idefics3Config Idefics3ForConditionalGeneration Idefics3ImageProcessor Idefics3ImageProcessorPil Idefics3Model
     Idefics3Processor Idefics3VisionConfig MediaDecodeError MediaError MediaFetchError MediaLimitError
-    MediaNotFoundError MediaPolicy MediaRefusedError MediaTypeError NativeSmolVLM Result SmolVLM SmolVLMConfig
-    SmolVLMForConditionalGeneration SmolVLMImageProcessor SmolVLMImageProcessorFast SmolVLMImageProcessorPil
-    SmolVLMModel SmolVLMPreTrainedModel SmolVLMProcessor SmolVLMTextConfig SmolVLMVideoProcessor SmolVLMVisionConfig
-    SmolVLMVisionTransformer Stream TextIteratorStreamer Timings Usage __version__ load_image load_video
+    MediaNotFoundError MediaPolicy MediaRefusedError MediaTypeError MessageError NativeSmolVLM Result SmolVLM
+    SmolVLMConfig SmolVLMForConditionalGeneration SmolVLMImageProcessor SmolVLMImageProcessorFast
+    SmolVLMImageProcessorPil SmolVLMModel SmolVLMPreTrainedModel SmolVLMProcessor SmolVLMTextConfig
+    SmolVLMVideoProcessor SmolVLMVisionConfig SmolVLMVisionTransformer Stream TextIteratorStreamer Timings
+    UnknownSettingError Usage load_image load_video __version__
 """
 NAMES = set(_NAMES.split())
 # Module -> what it offers beside the names above.
@@ -26,7 +27,14 @@ MODULES = {
     "faster_smolvlm": NAMES,
     "faster_smolvlm.cli": {"main"},
     "faster_smolvlm.generation": {"Decoding", "Engine", "GenerationConfig", "TextIteratorStreamer"},
-    "faster_smolvlm.integrations.transformers": {"accelerate", "disable", "enable", "is_enabled"},
+    "faster_smolvlm.integrations.transformers": {
+        "NotAcceleratedError",
+        "UnsupportedTransformersError",
+        "accelerate",
+        "disable",
+        "enable",
+        "is_enabled",
+    },
     "faster_smolvlm.kernels": set[str](),
     "faster_smolvlm.media": {name for name in NAMES if name.startswith("Media")}
     | {"FrameSampling", "Source", "load_image", "read_source"},

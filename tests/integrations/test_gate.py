@@ -243,29 +243,58 @@ def test_frames_of_a_clip_by_path(tmp_path: Path) -> None:
 
 
 def test_pictures_that_a_pipeline_reads_itself(tmp_path: Path, data_dir: Path) -> None:
-    """They pass the gate while `enable` is in force; the inputs of the model are those without it."""
+    """They pass the gate if the processor is accelerated; the inputs of the model are those without it."""
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     good.write_bytes(FILES["PNG, RGBA"]())
     bad.write_bytes(good.read_bytes()[:200])
     pipe = object.__new__(transformers.ImageTextToTextPipeline)
     pipe.processor = transformers.AutoProcessor.from_pretrained(data_dir / "smolvlm2-256m-config")
     pipe.model = SimpleNamespace(dtype=torch.float32)
-    before = transformers.ImageTextToTextPipeline.preprocess
     plain = pipe.preprocess({"images": str(good), "text": "<image>What?"})
-    enable()
+    accelerate(pipe.processor)
+    fast = pipe.preprocess({"images": [str(good)], "text": "<image>What?"})
+    torch.testing.assert_close(fast["pixel_values"], plain["pixel_values"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(fast["input_ids"], plain["input_ids"], rtol=0, atol=0)
+    with pytest.raises(MediaDecodeError, match=r"image 1: .*bad\.png"):
+        pipe.preprocess({"images": [str(good), str(bad)], "text": "<image><image>What?"})
+    accelerate(pipe.processor, policy=MediaPolicy.strict())
+    with pytest.raises(MediaRefusedError):
+        pipe.preprocess({"images": str(good), "text": "<image>What?"})
+    # A processor of Transformers itself keeps its own reader.
+    pipe.processor = transformers.AutoProcessor.from_pretrained(data_dir / "smolvlm2-256m-config")
+    again = pipe.preprocess({"images": str(good), "text": "<image>What?"})
+    torch.testing.assert_close(again["pixel_values"], plain["pixel_values"], rtol=0, atol=0)
+
+
+def test_a_policy_for_all_that_is_read(tmp_path: Path, data_dir: Path) -> None:
+    """By a path, a data URI and a URL; pictures and clips; of one processor, and of all that are loaded."""
+    picture, clip = tmp_path / "picture.png", tmp_path / "clip.mp4"
+    picture.write_bytes(FILES["PNG, RGBA"]())
+    write_clip(clip)
+    strict, checkpoint = MediaPolicy.strict(), data_dir / "smolvlm2-256m-config"
+    ours = accelerate(transformers.AutoProcessor.from_pretrained(checkpoint), policy=strict)
+    enable(policy=strict)
     try:
-        pipe.processor = transformers.AutoProcessor.from_pretrained(data_dir / "smolvlm2-256m-config")
-        fast = pipe.preprocess({"images": [str(good)], "text": "<image>What?"})
-        torch.testing.assert_close(fast["pixel_values"], plain["pixel_values"], rtol=0, atol=1e-6)
-        torch.testing.assert_close(fast["input_ids"], plain["input_ids"], rtol=0, atol=0)
-        with pytest.raises(MediaDecodeError, match=r"image 1: .*bad\.png"):
-            pipe.preprocess({"images": [str(good), str(bad)], "text": "<image><image>What?"})
-        pipe.processor.image_processor.media_policy = MediaPolicy.strict()
-        with pytest.raises(MediaRefusedError):
-            pipe.preprocess({"images": str(good), "text": "<image>What?"})
+        loaded = transformers.AutoProcessor.from_pretrained(checkpoint)
+        enable()
+        later = transformers.AutoProcessor.from_pretrained(checkpoint)
     finally:
         disable()
-    assert transformers.ImageTextToTextPipeline.preprocess is before
+    for processor in (ours, loaded):
+        for source in (str(picture), "http://127.0.0.1:9/picture.png"):
+            with pytest.raises(MediaRefusedError):
+                processor.image_processor(source)
+            with pytest.raises(MediaRefusedError):
+                processor.video_processor(source)
+        processor.image_processor(f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}")
+        with pytest.raises(MediaRefusedError):
+            processor.video_processor(str(clip))
+    assert later.image_processor.media_policy == later.video_processor.media_policy == MediaPolicy()
+    accelerate(ours)  # changes nothing
+    assert ours.image_processor.media_policy is ours.video_processor.media_policy is strict
+    for call in (lambda: accelerate(ours, policy="strict"), lambda: enable(policy="strict")):
+        with pytest.raises(TypeError, match="policy has to be a MediaPolicy or None, got 'strict'"):
+            call()
 
 
 def test_torchcodec_reads_what_the_gate_could_decode(

@@ -93,7 +93,7 @@ class Checkpoint:
             return None
         except RevisionNotFoundError:
             raise OSError(
-                f"The hub repository {shown(self.name)} has no revision {self.options.get('revision')!r}."
+                f"The hub repository {shown(self.name)} has no revision {shown(self.options.get('revision'))}."
             ) from None
         except RepositoryNotFoundError:
             raise OSError(

@@ -49,7 +49,7 @@ class WeightFiles:
             for tensor, shape, dtype in _header(path):
                 if tensor in self.entries:
                     raise OSError(
-                        f"The tensor {tensor!r} is in two files of {shown(self.name)}: {path.name!r} is one of them."
+                        f"The tensor {shown(tensor)} is in two files of {shown(self.name)}: {shown(path.name)} is one of them."
                     )
                 self.entries[tensor] = (path, shape, dtype)
 
@@ -70,7 +70,9 @@ class WeightFiles:
                 if not (_TABLES.search(name) or (prefix and _is_elsewhere(name, prefix))):
                     unexpected.append(name)
             elif target in found:
-                raise RuntimeError(f"{shown(self.name)} holds {target!r} twice: as {found[target]!r} and as {name!r}.")
+                raise RuntimeError(
+                    f"{shown(self.name)} holds {shown(target)} twice: as {shown(found[target])} and as {shown(name)}."
+                )
             else:
                 found[target] = name
         if tied and HEAD in found and EMBEDDING not in found:
@@ -203,14 +205,16 @@ def _paths(files: Checkpoint) -> list[Path]:
     index = files.find(INDEX)
     if index is None:
         files.refuse_adapter()
-        raise OSError(f"{shown(files.name)} has neither {SINGLE!r} nor {INDEX!r}. Only safetensors files are read.")
+        raise OSError(
+            f"{shown(files.name)} has neither {shown(SINGLE)} nor {shown(INDEX)}. Only safetensors files are read."
+        )
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise OSError(f"{str(index)!r} has no 'weight_map' from tensor names to file names.")
+        raise OSError(f"{shown(str(index))} has no 'weight_map' from tensor names to file names.")
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise OSError(f"{str(index)!r} names the shard {shown(name)}, which is no safetensors file beside it.")
+            raise OSError(f"{shown(str(index))} names the shard {shown(name)}, which is no safetensors file beside it.")
     return [files.require(name) for name in names]
 
 
@@ -225,7 +229,7 @@ def _header(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
             return [(name, tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices]
     except SafetensorError as error:
         raise OSError(
-            f"{str(path)!r} is not a whole safetensors file ({path.stat().st_size} bytes): {error}. "
+            f"{shown(str(path))} is not a whole safetensors file ({path.stat().st_size} bytes): {error}. "
             "It may be truncated: fetch it again."
         ) from error
 

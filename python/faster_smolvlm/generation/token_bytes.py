@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Protocol, cast
 
+from ..quoting import shown
+
 
 @cache
 def _byte_of_character() -> dict[str, int]:
@@ -51,7 +53,7 @@ class TokenBytes:
             )
         if "ByteLevel" not in repr(getattr(backend, "decoder", None)):
             raise TypeError(
-                f"expected a byte-level tokenizer, as SmolVLM's is; this one decodes by {backend.decoder!r}"
+                f"expected a byte-level tokenizer, as SmolVLM's is; this one decodes by {shown(backend.decoder)}"
             )
         self._backend = backend
         self._bytes: dict[int, bytes] = {}

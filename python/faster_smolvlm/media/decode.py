@@ -6,6 +6,7 @@ import io
 import time
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
+from ..quoting import shown
 from . import picture_cost as cost
 from .clocked import ClockedFile, OutOfTimeError
 from .errors import MediaDecodeError, MediaError, MediaLimitError
@@ -209,7 +210,7 @@ def _why_not_opened(file: ClockedFile, formats: list[str]) -> str:
     if cut:
         return f"begins as a {cut[0]} file, but its header is broken or cut off"
     if known:
-        return f"is a {known[0]} file, which is {allowed}; add {known[0]!r} to MediaPolicy.formats to allow it"
+        return f"is a {known[0]} file, which is {allowed}; add {shown(known[0])} to MediaPolicy.formats to allow it"
     return f"is not a picture, or {allowed}"
 
 

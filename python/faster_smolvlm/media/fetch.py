@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import httpcore2
 import httpx2
 
+from ..quoting import shown
 from .body import read_body
 from .errors import MediaError, MediaFetchError, MediaLimitError, MediaRefusedError
 from .lookup import UnknownHostError
@@ -77,7 +78,7 @@ def _check_target(url: httpx2.URL, label: str, policy: MediaPolicy) -> None:
     """Refuse hosts and ports that the policy does not allow; the address is checked when it is connected to."""
     host = url.raw_host.decode("ascii")
     if policy.allowed_domains is not None and not any(_inside(host, domain) for domain in policy.allowed_domains):
-        raise MediaRefusedError(f"{label}: the domain {host!r} is not in MediaPolicy.allowed_domains")
+        raise MediaRefusedError(f"{label}: the domain {shown(host)} is not in MediaPolicy.allowed_domains")
     port = url.port or (443 if url.scheme == "https" else 80)
     ports = policy.allowed_ports
     if ports is None and not policy.allow_private_addresses:

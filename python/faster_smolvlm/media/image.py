@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from ..quoting import type_name
 from .decode import decode_image
 from .errors import MediaDecodeError, MediaError, MediaTypeError
 from .grey import eight_bit_grey
@@ -62,7 +63,7 @@ def load_image(source: object, policy: MediaPolicy | None = None) -> object:
             check_array(source.shape, policy)
         return source
     raise MediaTypeError(
-        f"only a single or a list of entries is supported but got type={type(source)!r}; "
+        f"only a single or a list of entries is supported but got type={type_name(source)}; "
         f"a picture may be a PIL image, NumPy array, torch tensor, {SOURCES}"
     )
 

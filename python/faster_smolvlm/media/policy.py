@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ..quoting import shown
 from .policy_fields import checked
 
 # Not in the list although Pillow knows them: formats that start another program (EPS) or hold no picture of their own.
@@ -150,7 +151,9 @@ class MediaPolicy:
             object.__setattr__(self, field.name, value)
         never = sorted(NEVER_CONTAINERS.intersection(self.containers))
         if never:
-            raise ValueError(f"MediaPolicy.containers cannot hold {never[0]!r}: such a file makes FFmpeg open others")
+            raise ValueError(
+                f"MediaPolicy.containers cannot hold {shown(never[0])}: such a file makes FFmpeg open others"
+            )
 
     @classmethod
     def strict(cls, **changes: Any) -> MediaPolicy:

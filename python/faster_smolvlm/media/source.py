@@ -105,7 +105,7 @@ def _path_object(source: os.PathLike[str], policy: MediaPolicy, kind: str) -> So
     try:
         path = os.fsdecode(source)
     except Exception:  # of a class that is not from here
-        raise MediaTypeError(f"a path of type {type(source).__name__!r} gives no path as text") from None
+        raise MediaTypeError(f"a path of type {shown(type(source).__name__)} gives no path as text") from None
     if not policy.allow_files:
         raise MediaRefusedError(
             f"{quoted(path)}: local files are not allowed; set MediaPolicy.allow_files=True to read them"

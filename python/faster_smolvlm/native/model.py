@@ -222,7 +222,7 @@ def model_sizes(config: SmolVLMConfig, *, position_limit: int | None = None) -> 
     for name, given, expected in supported:
         if given != expected:
             raise ValueError(
-                f"The native engine has {name} = {expected!r} only, the config says {shown(given)}. "
+                f"The native engine has {name} = {shown(expected)} only, the config says {shown(given)}. "
                 "Use SmolVLMForConditionalGeneration, which needs torch, for this checkpoint."
             )
     # What may have another type was looked at above, or filled in by the configuration itself.

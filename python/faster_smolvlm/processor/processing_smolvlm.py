@@ -61,7 +61,7 @@ class SmolVLMProcessor(ChatProcessor):
             unknown = next(iter(kwargs))
             nearest = nearest_name(unknown, parameters_of(SmolVLMProcessor))
             raise TypeError(
-                f"Unexpected keyword argument {shown(unknown)[1:-1]}. The nearest known one is {nearest!r}."
+                f"Unexpected keyword argument {shown(unknown)[1:-1]}. The nearest known one is {shown(nearest)}."
             )
         _check_part("image_processor", image_processor)
         if video_processor is not None:

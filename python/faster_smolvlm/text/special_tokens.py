@@ -165,7 +165,7 @@ class SpecialTokens:
         index = self.backend_tokenizer.token_to_id(token)
         if index is None:
             raise ValueError(
-                f"the tokenizer {getattr(self, 'name_or_path', '')!r} has no token {shown(token)}: is it that of a "
+                f"the tokenizer {shown(getattr(self, 'name_or_path', ''))} has no token {shown(token)}: is it that of a "
                 "SmolVLM checkpoint?"
             )
         return int(index)

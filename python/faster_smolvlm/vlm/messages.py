@@ -74,7 +74,9 @@ def _message(message: object, where: str) -> tuple[str, list[object], dict[str, 
     role = _role(fields, where)
     for field in _TOOLS:
         if not is_absent(fields.get(field)):
-            raise MessageError(f"{where} has the field {field!r}: this model calls no tools, and nothing shows it them")
+            raise MessageError(
+                f"{where} has the field {shown(field)}: this model calls no tools, and nothing shows it them"
+            )
     refuse_unknown(fields, _WITHOUT_EFFECT, where)
     name = fields.get("name")
     if isinstance(name, str) and name:

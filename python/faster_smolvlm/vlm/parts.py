@@ -89,11 +89,11 @@ def read_part(value: object, where: str) -> Part:
     if is_absent(kind):
         raise MessageError(f"{where} has no 'type'; known types are {_KNOWN}")
     if isinstance(kind, str) and kind in TEXTS:
-        return Part("text", _text(fields, TEXTS[kind], f"{where} of type {kind!r}"))
+        return Part("text", _text(fields, TEXTS[kind], f"{where} of type {shown(kind)}"))
     if isinstance(kind, str) and kind in MEDIA:
-        return Part(MEDIA[kind], _source(fields, MEDIA[kind], f"{where} of type {kind!r}"))
+        return Part(MEDIA[kind], _source(fields, MEDIA[kind], f"{where} of type {shown(kind)}"))
     if isinstance(kind, str) and kind in FILES:
-        return _file(fields, f"{where} of type {kind!r}")
+        return _file(fields, f"{where} of type {shown(kind)}")
     raise MessageError(f"{where} is of the type {shown(kind)}, which is not understood; known types are {_KNOWN}")
 
 
@@ -108,7 +108,7 @@ def _text(fields: Fields, name: str, where: str) -> str:
     refuse_unknown(fields, _WITHOUT_EFFECT | {name}, where)
     text = fields.get(name)
     if not isinstance(text, str):
-        raise MessageError(f"{where}: {name!r} has to be a text, got {shown(text)}")
+        raise MessageError(f"{where}: {shown(name)} has to be a text, got {shown(text)}")
     check_text(text, where)
     return text
 
@@ -132,11 +132,11 @@ def _source(fields: Fields, kind: str, where: str) -> object:
     if name == "source":
         return _nested(value, kind, where)
     if name in ("base64", "data"):
-        return _data_uri(value, mime, f"{where}: {name!r}")
+        return _data_uri(value, mime, f"{where}: {shown(name)}")
     if name.endswith("url"):
-        return _url(value, f"{where}: {name!r}")
+        return _url(value, f"{where}: {shown(name)}")
     if isinstance(value, Mapping) and not is_record(value):
-        return _url(value, f"{where}: {name!r}")
+        return _url(value, f"{where}: {shown(name)}")
     return value
 
 
@@ -148,7 +148,7 @@ def _check_method(fields: Fields, given: str, where: str) -> None:
     if method not in ("base64", "url"):
         raise MessageError(f"{where}: the 'source_type' {shown(method)} is not understood; known are base64 and url")
     if (method == "url") != (given == "url"):
-        raise MessageError(f"{where} is of the 'source_type' {method!r}, but its source is in {given!r}")
+        raise MessageError(f"{where} is of the 'source_type' {shown(method)}, but its source is in {shown(given)}")
 
 
 def _mime(fields: Fields, kind: str, where: str) -> str:
@@ -158,7 +158,7 @@ def _mime(fields: Fields, kind: str, where: str) -> str:
         if is_absent(stated):
             continue
         if not isinstance(stated, str) or not _MIME.fullmatch(stated):
-            raise MessageError(f"{where}: {name!r} has to be of the form '{kind}/…', got {shown(stated)}")
+            raise MessageError(f"{where}: {shown(name)} has to be of the form '{kind}/…', got {shown(stated)}")
         if not stated.lower().startswith((f"{kind}/", "application/octet-stream")):
             raise MessageError(f"{where} states the media type {quoted(stated)}; it has to be of the form '{kind}/…'")
         return stated
@@ -175,7 +175,7 @@ def _nested(value: object, kind: str, where: str) -> object:
     name = "data" if method == "base64" else "url"
     refuse_unknown(fields, frozenset({"type", "media_type", name}), f"{where}: 'source'")
     mime = _mime(fields, kind, where)
-    at = f"{where}: {name!r} of its 'source'"
+    at = f"{where}: {shown(name)} of its 'source'"
     return _data_uri(fields.get(name), mime, at) if method == "base64" else _url(fields.get(name), at)
 
 

@@ -68,7 +68,7 @@ def watch(
         raise ValueError(f"window has to be 1 frame or more, got {shown(window)}")
     unread = [name for name in _WITHOUT_EFFECT if name in options]
     if unread:
-        raise TypeError(f"watch() has no {unread[0]!r}: it shows whole frames, and keeps what is in the window")
+        raise TypeError(f"watch() has no {shown(unread[0])}: it shows whole frames, and keeps what is in the window")
     timed = (
         frames_of_file(source, seconds, vlm.policy) if is_source(source) else _timed(cast("Iterable[object]", source))
     )

@@ -17,10 +17,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .inplace import accelerate
     from .patching import disable, enable, is_enabled
+    from .versions import NotAcceleratedError, UnsupportedTransformersError
 
-_HOME = {"accelerate": "inplace", "disable": "patching", "enable": "patching", "is_enabled": "patching"}
+_HOME = {
+    "NotAcceleratedError": "versions",
+    "UnsupportedTransformersError": "versions",
+    "accelerate": "inplace",
+    "disable": "patching",
+    "enable": "patching",
+    "is_enabled": "patching",
+}
 
-__all__ = ["accelerate", "disable", "enable", "is_enabled"]
+__all__ = ["NotAcceleratedError", "UnsupportedTransformersError", "accelerate", "disable", "enable", "is_enabled"]
 
 
 def __getattr__(name: str) -> object:

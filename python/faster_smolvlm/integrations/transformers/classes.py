@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, wraps
+from typing import TYPE_CHECKING
 
 from ...families import FAMILIES
 from .notes import say_once
+from .pipelines import gate_pipeline
 from .versions import NotAcceleratedError, UnsupportedTransformersError, get, is_listed, is_tested
+
+if TYPE_CHECKING:
+    from .gate import GateMixin
 
 IMAGE_PROCESSORS = tuple(f"{row.prefix}ImageProcessor{end}" for row in FAMILIES for end in ("", "Pil", "Fast"))
 VIDEO_PROCESSORS = tuple(f"{row.prefix}VideoProcessor" for row in FAMILIES if row.has_video)
@@ -30,6 +35,8 @@ def accelerated_class(name: str) -> type:
         raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}")
     if base.__name__ != name:  # "…Fast" is another name of the same class in newer versions
         return accelerated_class(base.__name__)
+    if name in IMAGE_PROCESSORS:
+        gate_pipeline()
     members = {"__module__": _PACKAGE, "__qualname__": name, "__doc__": f"Transformers' `{name}`, accelerated."}
     if name in PROCESSORS:
         made = type(name, (base,), {**members, "__init__": _constructor(base)})
@@ -67,6 +74,14 @@ def accelerate_parts(processor: object) -> None:
                 swap_class(part)
             else:
                 say_once(f"{type(part).__name__} is not of the SmolVLM family and stays as it is")
+
+
+def readers_of(target: object) -> list[GateMixin]:
+    """Return what is accelerated of a processor, its parts included, and reads pictures or clips."""
+    from .gate import GateMixin
+
+    parts = (target, getattr(target, "image_processor", None), getattr(target, "video_processor", None))
+    return [part for part in parts if isinstance(part, GateMixin)]
 
 
 def swap_class(target: object) -> None:

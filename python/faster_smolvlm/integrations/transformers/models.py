@@ -14,6 +14,7 @@ from ...generation.choice import ServedBy
 from ...generation.streamers import ended
 from ...modeling import ops
 from ...modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
+from ...quoting import shown
 from .notes import say_once
 from .positions import same_positions
 from .versions import version
@@ -138,7 +139,9 @@ def _share(config: SmolVLMConfig, state: dict[str, Any]) -> SmolVLMForConditiona
     found = {name: tuple(value.shape) for name, value in state.items()}
     if expected != found:
         odd = sorted({*expected.items()} ^ {*found.items()})[0][0]
-        raise ValueError(f"the tensor {odd!r} is {found.get(odd)} in the model, {expected.get(odd)} to the engines")
+        raise ValueError(
+            f"the tensor {shown(odd)} is {found.get(odd)} in the model, {expected.get(odd)} to the engines"
+        )
     for name, parameter in ours.named_parameters():
         parameter.requires_grad_(state[name].requires_grad)  # assigning would set the model's own flags
     ours.load_state_dict(state, assign=True)
@@ -152,16 +155,16 @@ def _why_not_model(model: Any) -> str:
         return f"the parameters are on several devices ({', '.join(sorted(map(str, devices)))})"
     for name, parameter in model.named_parameters():
         if type(parameter.data) is not torch.Tensor:
-            return f"{name!r} is a {type(parameter.data).__name__}"
+            return f"{shown(name)} is a {type(parameter.data).__name__}"
     implementation = getattr(model.config, "_attn_implementation", "sdpa")
     if implementation not in _ATTENTION:
-        return f"attn_implementation is {implementation!r}"
+        return f"attn_implementation is {shown(implementation)}"
     embeddings = model.model.vision_model.embeddings
     if not same_positions(embeddings.__class__, embeddings.num_patches_per_side):
         return f"Transformers {version()} gives the patches of pictures other positions than later versions"
     for name, module in model.named_modules():
         kind = type(module)
-        which = f"module {name!r}" if name else "the model"
+        which = f"module {shown(name)}" if name else "the model"
         if name and kind not in _LAYERS and not _is_known(kind):
             return f"{which} is a {kind.__module__}.{kind.__name__}"
         if module._forward_hooks or module._forward_pre_hooks:

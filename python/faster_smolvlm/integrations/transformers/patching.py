@@ -4,40 +4,43 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ...fork_lock import ForkLock
 from .classes import MODELS, PROCESSORS, check_version
-from .inplace import accelerate_if_known
-from .pipelines import gated
+from .inplace import accelerate_if_known, check_policy
 from .versions import need
+
+if TYPE_CHECKING:
+    from ...media.policy import MediaPolicy
 
 _AUTO = ("AutoProcessor", "AutoImageProcessor", "AutoVideoProcessor", "AutoModelForImageTextToText")
 _NAME = "from_pretrained"
-_PIPELINE = ("ImageTextToTextPipeline", "preprocess")
 _ABSENT = object()
 _patched: dict[tuple[type, str], object] = {}  # class and name -> what its own namespace held
+_policy: MediaPolicy | None = None
 _lock = ForkLock(0)
 T = TypeVar("T")
 
 
-def enable() -> None:
+def enable(*, policy: MediaPolicy | None = None) -> None:
     """Accelerate what the auto classes of Transformers, and its SmolVLM and Idefics3 classes, load from now on.
 
-    Subclasses that inherit `from_pretrained` are included; objects of other families pass through untouched. The
-    pictures that the image-text-to-text pipeline reads for these processors itself pass the gate as theirs do. A second
-    call changes nothing. Raises `UnsupportedTransformersError`, before anything is changed, if the installed version
+    Subclasses that inherit `from_pretrained` are included; objects of other families pass through untouched.
+    `policy` is that of the processors that are loaded from now on, see `accelerate`. A second call changes nothing but
+    that. Raises TypeError for a policy of another kind, `UnsupportedTransformersError`, before anything is changed, if the installed version
     does not fit.
     """
+    global _policy
+    check_policy(policy)
     with _lock:
+        _policy = policy
         if _patched:
             return
         classes = [need(name) for name in (*_AUTO, *PROCESSORS, *MODELS)]
-        pipeline, step = need(_PIPELINE[0]), _PIPELINE[1]
         check_version()
         for patched in classes:
             _set(patched, _NAME, classmethod(_accelerating(getattr(patched, _NAME).__func__)))
-        _set(pipeline, step, gated(getattr(pipeline, step)))
 
 
 def disable() -> None:
@@ -66,7 +69,7 @@ def _accelerating(load: Callable[..., T]) -> Callable[..., T]:
     def from_pretrained(cls: type, *args: object, **kwargs: object) -> T:
         loaded = load(cls, *args, **kwargs)
         # With return_unused_kwargs there are two.
-        accelerate_if_known(loaded[0] if isinstance(loaded, tuple) else loaded)
+        accelerate_if_known(loaded[0] if isinstance(loaded, tuple) else loaded, _policy)
         return loaded
 
     return from_pretrained

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from .classes import is_accelerated
+from .versions import get
 
 if TYPE_CHECKING:
     from ...media.policy import MediaPolicy
@@ -14,6 +14,22 @@ if TYPE_CHECKING:
 
 class _Pipeline(Protocol):
     processor: object
+
+
+_MARK = "_reads_at_the_gate"
+
+
+def gate_pipeline() -> None:
+    """Let the image-text-to-text pipeline read the pictures of accelerated processors at the gate, from now on.
+
+    For all other processors it stays as it is, so there is nothing to undo.
+    """
+    pipeline = get("ImageTextToTextPipeline")
+    if pipeline is None or hasattr(pipeline.preprocess, _MARK):
+        return
+    preprocess = gated(pipeline.preprocess)
+    setattr(preprocess, _MARK, True)
+    pipeline.preprocess = preprocess
 
 
 def gated(preprocess: Callable[..., object]) -> Callable[..., object]:
@@ -24,9 +40,11 @@ def gated(preprocess: Callable[..., object]) -> Callable[..., object]:
 
     @functools.wraps(preprocess)
     def reads_at_the_gate(self: _Pipeline, inputs: object = None, *args: object, **kwargs: object) -> object:
+        from .gate import GateMixin  # what makes pixels is imported when a class is made
+
         part = getattr(self.processor, "image_processor", None)
-        if is_accelerated(part) and isinstance(inputs, dict) and "images" in inputs:
-            inputs = {**inputs, "images": _read(inputs["images"], part.media_policy)}  # type: ignore[union-attr]
+        if isinstance(part, GateMixin) and isinstance(inputs, dict) and "images" in inputs:
+            inputs = {**inputs, "images": _read(inputs["images"], part.media_policy)}
         return preprocess(self, inputs, *args, **kwargs)
 
     return reads_at_the_gate

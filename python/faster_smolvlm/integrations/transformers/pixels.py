@@ -8,6 +8,8 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ...quoting import shown
+
 if TYPE_CHECKING:
     from transformers.image_processing_utils import BatchFeature
 
@@ -62,13 +64,13 @@ def settings_for(
     """Translate the settings of a call of Transformers; the second is why ours cannot serve them, "" if it can."""
     unknown = sorted(name for name, value in kwargs.items() if name not in _KNOWN and value is not None)
     if unknown:
-        return {}, f"the setting {unknown[0]!r} is not known here"
+        return {}, f"the setting {shown(unknown[0])} is not known here"
     for name, value in kwargs.items():
         if name.startswith("do_") and value is not None and not isinstance(value, bool):
-            return {}, f"{name} is {value!r}, neither True nor False"
+            return {}, f"{name} is {shown(value)}, neither True nor False"
     device = kwargs.get("device")
     if device is not None and str(device) != "cpu":
-        return {}, f"device={str(device)!r} was asked for, and the Rust core works on the CPU"
+        return {}, f"device={shown(device)} was asked for, and the Rust core works on the CPU"
     resample = _resample(kwargs)
     if resample is None:
         return {}, "the resampling filter is not one of Pillow's"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from ...quoting import shown
 from .arena import Arena, StaticCache
 from .capture import Capture, CaptureError, CudaCapture, failures, mark, persistent
 from .decode_weights import UnsupportedModelError, fingerprint, gather, refresh
@@ -377,7 +378,7 @@ def decode_graph(model: GenerativeModel) -> DecodeGraph:
         CaptureError: there is no memory for its buffers.
     """
     if model.device.type != "cuda":
-        raise UnsupportedModelError(f"a decode graph needs a CUDA or ROCm device, not {model.device.type!r}")
+        raise UnsupportedModelError(f"a decode graph needs a CUDA or ROCm device, not {shown(model.device.type)}")
     holder = model._decode_graph
     assert isinstance(holder, GraphHolder)
     return holder.of(model)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...quoting import shown
 from .. import ops
 from .model import GenerativeModel
 
@@ -84,7 +85,7 @@ def gather(model: GenerativeModel, *, int8: bool = False) -> DecodeWeights:
     if dim & (dim - 1) or not 16 <= dim <= 128:
         raise UnsupportedModelError(f"head_dim {dim} is not a power of two from 16 to 128")
     if config.hidden_act != "silu":
-        raise UnsupportedModelError(f"hidden_act {config.hidden_act!r} is not 'silu'")
+        raise UnsupportedModelError(f"hidden_act {shown(config.hidden_act)} is not 'silu'")
 
     def matrix(module: nn.Module) -> Matrix:
         if not ops.is_plain_linear(module):

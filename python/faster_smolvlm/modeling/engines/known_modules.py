@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from ...quoting import shown
+
 ModuleT = TypeVar("ModuleT", bound=type[nn.Module])
 
 _FORWARDS: dict[type[nn.Module], Callable[..., object]] = {
@@ -69,7 +71,7 @@ def why_not_as_built(model: Modules, device: str, attention: Collection[str]) ->
 
 def _why_not_modules(model: Modules, attention: Collection[str]) -> str:
     for name, module in model.named_modules():
-        which = f"module {name!r}" if name else "the model"
+        which = f"module {shown(name)}" if name else "the model"
         kind = type(module)
         if not is_known(kind):
             return f"{which} is a {kind.__name__}, which only torch can call"
@@ -81,5 +83,5 @@ def _why_not_modules(model: Modules, attention: Collection[str]) -> str:
             return f"{which} is compiled"
         implementation = getattr(getattr(module, "config", None), "_attn_implementation", "auto")
         if implementation not in attention:
-            return f"attn_implementation is {implementation!r}"
+            return f"attn_implementation is {shown(implementation)}"
     return ""
