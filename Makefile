@@ -82,7 +82,7 @@ gate: build/test.stamp $(OLD_TRITON) ## compile every kernel for every GPU targe
 MEMCHECK := valgrind --quiet --error-exitcode=1 --fair-sched=yes --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
 VALGRIND = cargo test --quiet --locked -p faster-smolvlm-core --lib --config "target.'cfg(unix)'.runner = '$(MEMCHECK)'" -- --test-threads=1
 
-valgrind: ## the tests of the Rust core under valgrind's memcheck, AVX2 and plain code (a minute)
+valgrind: ## the tests of the Rust core under valgrind's memcheck, AVX2 and plain code (two minutes)
 	@command -v valgrind >/dev/null || { echo "make valgrind needs valgrind: apt-get install valgrind, or as your system has it"; exit 1; }
 	$(VALGRIND)
 	FASTER_SMOLVLM_ISA=scalar $(VALGRIND) model::tests  # the others run every set that they find

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from faster_smolvlm import SmolVLMImageProcessor, SmolVLMImageProcessorPil
+from faster_smolvlm._rust import ImageSettings, ImageSizes, kernel_names, preprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -116,6 +117,32 @@ def test_a_picture_that_breaks_while_it_is_read(small_blocks: None) -> None:
     image.__class__ = Breaks
     with pytest.raises(ValueError, match=r"rows of the picture cannot be read.*no more rows"):
         frames(SmolVLMImageProcessor, image)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_is_not_about_the_picture_is_raised_as_it_is(small_blocks: None, error: type[BaseException]) -> None:
+    image = Image.fromarray(noise(900, 300))
+
+    class Ends(Image.Image):
+        def crop(self, box: Any = None) -> Any:
+            raise error("now")
+
+    image.__class__ = Ends
+    with pytest.raises(error, match="now"):
+        frames(SmolVLMImageProcessor, image)
+
+
+@pytest.mark.parametrize("kernels", kernel_names())
+@pytest.mark.parametrize("repeated", [(1, 2, 3), (1, 1, 3)], ids=["one row", "one pixel"])
+def test_an_array_that_repeats_its_values_without_end_is_a_memory_error(
+    kernels: str, repeated: tuple[int, int, int]
+) -> None:
+    sizes = ImageSizes(longest_edge=64, exact=None, tile=64, split=False)
+    table = np.zeros((3, 256), np.float32)
+    settings = ImageSettings(sizes, resample=2, arithmetic="torch", table=table, formula=[], kernels=kernels)
+    picture = np.broadcast_to(np.zeros(repeated, np.uint8), (1 << 55, 2, 3))
+    with pytest.raises(MemoryError):
+        preprocess([picture], [0], np.zeros((1, 3, 64, 64), np.float32), settings)
 
 
 @pytest.mark.parametrize("kind", CLASSES)

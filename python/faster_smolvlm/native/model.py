@@ -6,21 +6,22 @@ import copy
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from .._rust import NativeModel
+from .._rust import NativeModel, checkpoint_tensors
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_options
-from ..checkpoint.weights import WeightFiles
+from ..checkpoint.weights import EMBEDDING, HEAD, WeightFiles
 from ..cores import usable_cores
 from ..generation.caller import warn_caller
 from ..generation.config import FILE_NAME, GenerationConfig
 from ..integers import count_of, optional_count
 from ..quoting import shown
 from ..unknown_names import check_names, parameters_of
+from .cache_limits import CacheLimits
 from .engine import NativeEngine, Progress
 from .frames import Float32, FrameEncoder
 from .reuse import FeatureCache, PrefixCache
@@ -37,19 +38,6 @@ MemoryTensor = tuple[str, str, Sequence[int], npt.NDArray[np.uint8]]
 DTYPES = ("auto", "float32", "bfloat16")
 FEATURE_CACHE_BYTES = 64 << 20
 """Default budget for the image tokens that are kept between calls: some 440 frames of the 256M model."""
-
-
-class CacheLimits(TypedDict, total=False):
-    """Keyword arguments of a `NativeSmolVLM`: the sizes of what it keeps in memory.
-
-    `cache_positions` bounds the tokens in flight and kept for reuse, all sequences together (default: twice the
-    position limit). Between calls, image tokens are kept in `feature_cache_bytes`, and keys and values of past prompts
-    in `prefix_cache_bytes` of that (default: one sequence of full length); the least recently used go first.
-    """
-
-    cache_positions: int | None
-    feature_cache_bytes: int
-    prefix_cache_bytes: int | None
 
 
 class NativeSmolVLM(FrameEncoder):
@@ -136,7 +124,8 @@ class NativeSmolVLM(FrameEncoder):
     ) -> NativeSmolVLM:
         """Load a directory, a hub repository or "demo"; `options` are those of the constructor and of `HubOptions`.
 
-        `dtype="auto"` stores the weights as the checkpoint does (float16 as float32).
+        `dtype="auto"` stores the weights as the checkpoint does (float16 and float64 as float32). Raises RuntimeError
+        that names the tensors if the weights do not fit the config, and as the constructor.
         """
         hub_options, options = split_hub_options(options)
         check_names(options, {*CacheLimits.__annotations__, *parameters_of(NativeSmolVLM)}, also_named=HUB_NAMES)
@@ -149,13 +138,21 @@ class NativeSmolVLM(FrameEncoder):
         """As `from_pretrained`, for a checkpoint that is resolved already, and whose `config` may be read already."""
         config = config or SmolVLMConfig.from_checkpoint(files)
         weights = WeightFiles(files)
-        if config.tie_word_embeddings and weights.has_own_head():
+        found = weights.match(_expected(config), tied=config.tie_word_embeddings)
+        if config.tie_word_embeddings and weights.has_own_head(found):
             config = copy.copy(config)
             config.tie_word_embeddings = False
         if dtype == "auto":
             dtype = "bfloat16" if weights.float_dtype() == "bfloat16" else "float32"
-        paths = sorted({path for path, _, _ in weights.entries.values()})
-        model = cls(paths, config, dtype=dtype, **options)
+        if weights.is_as_named(found):
+            paths = sorted({path for path, _, _ in weights.entries.values()})
+            model = cls(paths, config, dtype=dtype, **options)
+        else:
+            if options.pop("packed_cache_dir", None) is not None:
+                warn_caller(f"the tensors of {shown(files.name)} are renamed or converted: packed weights are not kept")
+            tied = config.tie_word_embeddings
+            tensors = weights.mapped({target: name for target, name in found.items() if not (tied and target == HEAD)})
+            model = cls(tensors, config, dtype=dtype, **options)
         settings = files.find(FILE_NAME)
         if settings is not None:
             model.generation_config = GenerationConfig.from_file(settings)
@@ -198,6 +195,12 @@ class NativeSmolVLM(FrameEncoder):
             return engine.all_logits()
         finally:
             engine.free()
+
+
+def _expected(config: SmolVLMConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all tensors of a checkpoint by their names, the language head included."""
+    expected = {name: tuple(shape) for name, shape in checkpoint_tensors(model_sizes(config))}
+    return {HEAD: expected[EMBEDDING], **expected}
 
 
 def model_sizes(config: SmolVLMConfig, *, position_limit: int | None = None) -> ModelSizes:

@@ -1,13 +1,13 @@
 //! Figures of the native engine for the 256M configuration with random weights, beside the machine's measured limits:
-//! `cargo bench -p faster-smolvlm-core --bench engine -- [limits|linear|vision|prefill|decode|batch|load]…`
+//! `cargo bench -p faster-smolvlm-core --bench engine -- [linear|load|vision|prefill|decode|int8|…]`
 //!
-//! `ENGINE_THREADS` (default 2) and `ENGINE_ROUNDS` (default 5) say how; every figure is the
-//! median of the rounds, with the best of them in brackets.
+//! `ENGINE_THREADS` (default 2) says on how many threads. The figure beside a time is the rate, as a share of the peak or
+//! of the bandwidth that the same threads reach.
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Mutex;
-use std::time::Instant;
 
 use faster_smolvlm_core::bench::{
     Activations, Epilogue, Input, InputFormat, Linear, LinearScratch, Mapped, Order, Quantized, QuantizedRows, Rows,
@@ -17,9 +17,13 @@ use faster_smolvlm_core::{
     Checkpoint, Engine, Frame, Isa, KvFormat, Limits, LoadOptions, ModelConfig, Output, STEP_ROWS, StepInput,
     TextConfig, VisionConfig, WeightFormat, measure_limits,
 };
+use meter::{Benchmarks, Outcome};
 use safetensors::tensor::TensorView;
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+mod meter;
+
+/// Operations of one tile of 512 × 512 pixels through the vision tower.
+const VISION_FLOPS: f64 = 214.7e9;
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -94,46 +98,11 @@ fn checkpoint(c: &ModelConfig) -> Outcome<PathBuf> {
     Ok(path)
 }
 
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-
-/// Seconds of some rounds after a warm-up.
-struct Seconds {
-    median: f64,
-    best: f64,
-}
-
-impl Seconds {
-    /// `amount` per second, with its unit.
-    fn rate(&self, amount: f64, unit: &str) -> String {
-        format!("{:.1} ({:.1}) {unit}", amount / self.median, amount / self.best)
-    }
-
-    /// `amount` per second as a share of `limit`.
-    fn share(&self, amount: f64, limit: f64) -> String {
-        let percent = 100.0 * amount / limit;
-        format!("{:.0} % ({:.0} %)", percent / self.median, percent / self.best)
-    }
-}
-
-fn time(mut work: impl FnMut() -> Outcome<()>) -> Outcome<Seconds> {
-    work()?;
-    let mut seconds = Vec::new();
-    for _ in 0..number("ENGINE_ROUNDS", 5) {
-        let start = Instant::now();
-        work()?;
-        seconds.push(start.elapsed().as_secs_f64());
-    }
-    seconds.sort_by(f64::total_cmp);
-    Ok(Seconds { median: seconds[seconds.len() / 2], best: seconds[0] })
-}
-
 /// Operations per second of the numbers that a storage multiplies, and what these are; integers beside float32.
 fn peak(limits: &Limits, storage: Storage) -> (f64, &'static str) {
     match (storage.input(), limits.bfloat16_flops) {
-        (InputFormat::Bfloat16, Some(flops)) => (flops, "bfloat16"),
-        _ => (limits.flops, "float32"),
+        (InputFormat::Bfloat16, Some(flops)) => (flops, "of the bfloat16 peak"),
+        _ => (limits.flops, "of the float32 peak"),
     }
 }
 
@@ -151,12 +120,18 @@ impl Share for Product<'_> {
     }
 }
 
+/// `amount` per second, and as a share of `limit`.
+fn figure(amount: f64, scale: f64, unit: &'static str, (limit, what): (f64, &'static str)) -> impl Fn(f64) -> String {
+    move |seconds| {
+        let rate = amount / seconds;
+        format!("{:.1} {unit}, {:.0} % {what}", rate / scale, 100.0 * rate / limit)
+    }
+}
+
 /// The matrix products of the model alone.
-fn linear(path: &Path, threads: usize, format: WeightFormat, limits: &Limits) -> Outcome<()> {
+fn linear(benchmarks: &mut Benchmarks, machine: &Machine, format: WeightFormat) -> Outcome<()> {
     let kernels = select(Isa::of_environment()?)?;
-    let (peak, numbers_of_peak) = peak(limits, kernels.storage(format, false));
-    let mut team = Team::new(threads)?;
-    let checkpoint = Checkpoint::open(&[path.to_string_lossy().into_owned()])?;
+    let storage = kernels.storage(format, false);
     let cases = [
         ("vision_model.encoder.layers.0.self_attn.q_proj", 768, 768, 1024),
         ("vision_model.encoder.layers.0.mlp.fc1", 3072, 768, 1024),
@@ -164,58 +139,70 @@ fn linear(path: &Path, threads: usize, format: WeightFormat, limits: &Limits) ->
         ("text_model.layers.0.mlp.up_proj", 1536, 576, 256),
         ("text_model.layers.0.mlp.down_proj", 576, 1536, 256),
     ];
-    for (name, outputs, inputs, rows) in cases {
-        let weight = checkpoint.tensor(&format!("model.{name}.weight"), &[outputs, inputs])?;
-        let storage = kernels.storage(format, false);
-        let linear = Linear::pack(&[weight], Order::Concatenated, Vec::new(), (kernels, storage), &mut team)?;
-        let mut random = Random(3);
-        let numbers: Vec<f32> = (0..rows * inputs).map(|_| random.unit()).collect();
-        let mut quantized = Quantized::new(&[(rows, inputs)])?;
-        let mut input = Activations::buffer(rows, inputs)?;
-        let mut output = Mapped::<f32>::zeroed(rows * outputs)?;
-        let mut shared = Product {
-            input: Activations::new(&mut input, inputs, linear.input(), kernels),
-            quantized: quantized.rows(),
-            output: Rows::new(&mut output, outputs),
-        };
-        team.run_shared(&mut shared, |worker, shared| {
-            let mut scratch = Vec::new();
-            worker.for_each_part(rows, 1, |part| {
-                let row = part.rows().start;
-                let numbers = &numbers[row * inputs..(row + 1) * inputs];
-                shared.input.write_with(part, row, 0..inputs, &mut scratch, |x| x.copy_from_slice(numbers));
-            });
-        })?;
-        let scratches = (0..threads).map(|_| Ok(Mutex::new(LinearScratch::new()?))).collect::<Outcome<Vec<_>>>()?;
-        let seconds = time(|| {
-            team.run_shared(&mut shared, |worker, shared| {
-                let mut scratch = scratches[worker.index].lock().expect("no panic");
-                let input = Input::made(&shared.input, rows, &mut shared.quantized);
-                linear.phase(worker, &mut scratch, input, Epilogue::Write(&mut shared.output));
-            })?;
-            Ok(())
-        })?;
+    for (tensor, outputs, inputs, rows) in cases {
         let flops = 2.0 * (rows * inputs * outputs) as f64;
-        println!(
-            "linear {format:?} {rows} x {inputs} x {outputs}: {}, {} of the {numbers_of_peak} peak",
-            seconds.rate(flops / 1e9, "GFLOP/s"),
-            seconds.share(flops, peak)
-        );
+        let figure = figure(flops, 1e9, "GFLOP/s", peak(&machine.limits, storage));
+        let name = format!("{}/{rows} x {inputs} x {outputs}", format.name());
+        benchmarks.run("linear", &name, figure, || {
+            let mut team = Team::new(machine.threads)?;
+            let checkpoint = Checkpoint::open(&[machine.path.to_string_lossy().into_owned()])?;
+            let weight = checkpoint.tensor(&format!("model.{tensor}.weight"), &[outputs, inputs])?;
+            let linear = Linear::pack(&[weight], Order::Concatenated, Vec::new(), (kernels, storage), &mut team)?;
+            let mut random = Random(3);
+            let numbers: Vec<f32> = (0..rows * inputs).map(|_| random.unit()).collect();
+            let mut quantized = Quantized::new(&[(rows, inputs)])?;
+            let mut input = Activations::buffer(rows, inputs)?;
+            let mut output = Mapped::<f32>::zeroed(rows * outputs)?;
+            let scratches = (0..machine.threads)
+                .map(|_| Ok(Mutex::new(LinearScratch::new(inputs)?)))
+                .collect::<Outcome<Vec<_>>>()?;
+            let mut filled = false;
+            Ok(Box::new(move || {
+                let mut shared = Product {
+                    input: Activations::new(&mut input, inputs, linear.input(), kernels),
+                    quantized: quantized.rows(),
+                    output: Rows::new(&mut output, outputs),
+                };
+                team.run_shared(&mut shared, |worker, shared| {
+                    if !filled {
+                        let mut scratch = Vec::new();
+                        worker.for_each_part(rows, 1, |part| {
+                            let row = part.rows().start;
+                            let numbers = &numbers[row * inputs..(row + 1) * inputs];
+                            shared.input.write_with(part, row, 0..inputs, &mut scratch, |x| x.copy_from_slice(numbers));
+                        });
+                    }
+                    let mut scratch = scratches[worker.index].lock().expect("no panic");
+                    let input = Input::made(&shared.input, rows, &mut shared.quantized);
+                    linear.phase(worker, &mut scratch, input, Epilogue::Write(&mut shared.output));
+                })?;
+                filled = true;
+                Ok(())
+            }))
+        });
     }
-
     Ok(())
 }
 
-fn load(path: &Path, threads: usize, format: WeightFormat) -> Outcome<Engine> {
-    let options = LoadOptions {
-        isa: Isa::of_environment()?,
-        dtype: format,
-        kv_dtype: KvFormat::named(format.name()).unwrap_or(KvFormat::Bfloat16),
-        threads,
-        cache_positions: 16_384,
-        packed_cache: None,
-    };
-    Ok(Engine::load(&[path.to_string_lossy().into_owned()], config(), &options)?)
+/// What the benchmarks are measured on.
+struct Machine {
+    path: PathBuf,
+    threads: usize,
+    limits: Limits,
+}
+
+impl Machine {
+    fn load(&self, format: WeightFormat) -> Outcome<Engine> {
+        let options = LoadOptions {
+            isa: Isa::of_environment()?,
+            dtype: format,
+            kv_dtype: KvFormat::named(format.name()).unwrap_or(KvFormat::Bfloat16),
+            threads: self.threads,
+            cache_positions: 16_384,
+            packed_cache: None,
+        };
+        Ok(Engine::load(&[self.path.to_string_lossy().into_owned()], config(), &options)?)
+    }
 }
 
 /// Takes `count` tokens of each sequence through the text stack.
@@ -237,74 +224,70 @@ fn fill(engine: &mut Engine, sequence: u64, count: usize) -> Outcome<()> {
     Ok(())
 }
 
-fn model(
-    path: &Path,
-    threads: usize,
+/// The engine of a format, loaded when the first benchmark asks for it.
+type Shared<'e> = &'e RefCell<Option<Engine>>;
+
+fn with<T>(
+    engine: Shared<'_>,
+    machine: &Machine,
     format: WeightFormat,
-    wants: &dyn Fn(&str) -> bool,
-    limits: &Limits,
-) -> Outcome<()> {
-    let storage = select(Isa::of_environment()?)?.storage(format, true);
-    let (peak, numbers_of_peak) = peak(limits, storage);
-    let start = Instant::now();
-    let mut engine = load(path, threads, format)?;
-    if wants("load") {
-        println!("load {format:?}: {:.2} s", start.elapsed().as_secs_f64());
+    work: impl FnOnce(&mut Engine) -> Outcome<T>,
+) -> Outcome<T> {
+    let mut engine = engine.borrow_mut();
+    if engine.is_none() {
+        *engine = Some(machine.load(format)?);
     }
-    if wants("vision") {
+    work(engine.as_mut().expect("just loaded"))
+}
+
+/// The whole model.
+fn model(benchmarks: &mut Benchmarks, machine: &Machine, format: WeightFormat) -> Outcome<()> {
+    let (name, engine) = (format.name(), RefCell::new(None));
+    let storage = select(Isa::of_environment()?)?.storage(format, true);
+    let engine = &engine;
+    benchmarks.run("load", name, |_| String::new(), || Ok(Box::new(|| machine.load(format).map(drop))));
+    let tile = figure(VISION_FLOPS, 1e9, "GFLOP/s", peak(&machine.limits, storage));
+    benchmarks.run("vision", name, tile, || {
         let mut random = Random(5);
         let pixels: Vec<f32> = (0..3 * 512 * 512).map(|_| random.unit()).collect();
-        let frame = Frame { pixels: &pixels, height: 512, width: 512, patch_mask: &[true; 1024] };
         let mut out = vec![0.0; 64 * 576];
-        let seconds = time(|| Ok(engine.encode(&frame, &mut out)?))?;
-        println!(
-            "vision {format:?}, one 512 x 512 tile: {:.1} ({:.1}) ms, {} of the {numbers_of_peak} peak",
-            1e3 * seconds.median,
-            1e3 * seconds.best,
-            seconds.share(214.7e9, peak)
-        );
-    }
-    if wants("prefill") {
-        let sequence = engine.cache().open();
-        let seconds = time(|| fill(&mut engine, sequence, 512))?;
-        println!("prefill {format:?}, 512 tokens: {}", seconds.rate(512.0, "tokens/s"));
-        engine.cache().close(sequence)?;
-    }
-    for (name, batch, context) in [("decode", 1, 8), ("decode", 1, 1000), ("batch", 8, 8), ("batch", 8, 1000)] {
-        if !wants(name) {
-            continue;
-        }
-        const TOKENS: usize = 24;
-        let sequences: Vec<u64> = (0..batch).map(|_| engine.cache().open()).collect();
-        for &sequence in &sequences {
-            fill(&mut engine, sequence, context)?;
-        }
-        let seconds = time(|| {
-            for &sequence in &sequences {
-                engine.cache().truncate(sequence, context)?;
-            }
-            (0..TOKENS).try_for_each(|_| step(&mut engine, &sequences, 1))
-        })?;
-        println!(
-            "decode {format:?}, {batch} sequences at {context}: {}, weights at {} of the bandwidth",
-            seconds.rate((TOKENS * batch) as f64, "tokens/s"),
-            seconds.share((TOKENS * engine.text_bytes()) as f64, limits.read_bytes)
-        );
-        for sequence in sequences {
-            engine.cache().close(sequence)?;
-        }
+        Ok(Box::new(move || {
+            let frame = Frame { pixels: &pixels, height: 512, width: 512, patch_mask: &[true; 1024] };
+            with(engine, machine, format, |engine| Ok(engine.encode(&frame, &mut out)?))
+        }))
+    });
+    let tokens = |count: f64| move |seconds: f64| format!("{:.1} tokens/s", count / seconds);
+    benchmarks.run("prefill", &format!("{name}/512 tokens"), tokens(512.0), || {
+        let sequence = with(engine, machine, format, |engine| Ok(engine.cache().open()))?;
+        Ok(Box::new(move || with(engine, machine, format, |engine| fill(engine, sequence, 512))))
+    });
+    for (batch, context) in [(1, 8), (1, 1000), (8, 8), (8, 1000)] {
+        // A step reads all weights of the text stack.
+        let bytes = Rc::new(Cell::new(0.0));
+        let (read, limit, tokens) = (Rc::clone(&bytes), machine.limits.read_bytes, tokens(batch as f64));
+        let figure = move |seconds| {
+            format!("{}, weights at {:.0} % memory", tokens(seconds), 100.0 * read.get() / seconds / limit)
+        };
+        benchmarks.run("decode", &format!("{name}/{batch} at {context}"), figure, || {
+            let sequences = with(engine, machine, format, |engine| {
+                bytes.set(engine.text_bytes() as f64);
+                let sequences: Vec<u64> = (0..batch).map(|_| engine.cache().open()).collect();
+                sequences.iter().try_for_each(|&sequence| fill(engine, sequence, context))?;
+                Ok(sequences)
+            })?;
+            Ok(Box::new(move || {
+                with(engine, machine, format, |engine| {
+                    sequences.iter().try_for_each(|&sequence| engine.cache().truncate(sequence, context))?;
+                    step(engine, &sequences, 1)
+                })
+            }))
+        });
     }
     Ok(())
 }
 
 fn main() -> Outcome<()> {
-    let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let wants = |what: &str| chosen.is_empty() || chosen.iter().any(|w| w == what);
-    let is_chosen = |format: &WeightFormat| chosen.iter().any(|w| w == format.name());
-    let all = !WeightFormat::ALL.iter().any(is_chosen);
-    let formats = WeightFormat::ALL.into_iter().filter(|format| all || is_chosen(format));
-    let threads = number("ENGINE_THREADS", 2);
-    let path = checkpoint(&config())?;
+    let threads = std::env::var("ENGINE_THREADS").ok().and_then(|count| count.parse().ok()).unwrap_or(2);
     let limits = measure_limits(threads, Isa::of_environment()?)?;
     println!(
         "{threads} threads: {:.1} GB/s read, {:.1} GFLOP/s float32, {:.1} bfloat16",
@@ -312,13 +295,12 @@ fn main() -> Outcome<()> {
         limits.flops / 1e9,
         limits.bfloat16_flops.unwrap_or(0.0) / 1e9
     );
-    for format in formats {
-        if wants("linear") {
-            linear(&path, threads, format, &limits)?;
-        }
-        if ["load", "vision", "prefill", "decode", "batch"].iter().any(|w| wants(w)) {
-            model(&path, threads, format, &wants, &limits)?;
-        }
+    let machine = Machine { path: checkpoint(&config())?, threads, limits };
+    let mut benchmarks = Benchmarks::new(10, 3.0);
+    for format in WeightFormat::ALL {
+        linear(&mut benchmarks, &machine, format)?;
+        model(&mut benchmarks, &machine, format)?;
     }
+    benchmarks.end();
     Ok(())
 }

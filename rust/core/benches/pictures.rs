@@ -1,101 +1,115 @@
-//! Speed of pictures on their way to frames, for every way that this machine has:
-//! `cargo bench -p faster-smolvlm-core --bench pictures -- [preprocess|resize]…`
+//! Speed of pictures on their way to frames, for every set of inner loops that this machine has:
+//! `cargo bench -p faster-smolvlm-core --bench pictures -- [kernel|pass|preprocess|resize|…]`
 //!
-//! `FASTER_SMOLVLM_NUM_THREADS` says on how many threads a picture is spread, `PICTURE_ROUNDS` (default 15) how often each
-//! way is timed; the ways alternate. Every figure is the median of the rounds in milliseconds, with the best of them in
-//! brackets.
-use std::error::Error;
-use std::time::Instant;
+//! `kernel` and `pass` are the parts of the way on one thread, `preprocess` is the whole on as many as
+//! `FASTER_SMOLVLM_NUM_THREADS` says, `resize` the plain definition, which tensors of torch and single steps take. The
+//! figure beside a time is the time of a pixel of the result, and how much of that the bytes that are read and written
+//! would take alone at the speed of this machine's memory. Kernels work in the caches, so theirs may be above 100 %.
+use std::hint::black_box;
 
+use faster_smolvlm_core::bench::stages::{self, Stage};
 use faster_smolvlm_core::{
-    Arithmetic, Conversion, Filter, Formula, ImageView, Layout, Loops, Picture, Pixels, Settings, Target,
-    picture_threads, preprocess, resize,
+    Arithmetic, Conversion, Filter, Formula, ImageView, Isa, Layout, Loops, Picture, Pixels, Settings, Target,
+    measure_limits, picture_threads, preprocess, resize,
 };
+use meter::{Benchmarks, Outcome};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+mod meter;
 
 /// Height and width: full HD, a small photograph, a page.
 const SIZES: [(usize, usize); 3] = [(1080, 1920), (480, 640), (3508, 2480)];
+const ARITHMETICS: [Arithmetic; 2] = [Arithmetic::Pillow, Arithmetic::Torch];
 
 fn picture(height: usize, width: usize) -> Vec<u8> {
     (0..height * width * 3).map(|i| ((i * 2_654_435_761) >> 13) as u8).collect()
 }
 
-/// Times each of the works in turn, some rounds long: (median, best) in milliseconds of each.
-fn alternating(works: &mut [Box<dyn FnMut() -> Outcome<()> + '_>]) -> Outcome<Vec<(f64, f64)>> {
-    let rounds = std::env::var("PICTURE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(15);
-    let mut times = vec![Vec::new(); works.len()];
-    for work in works.iter_mut() {
-        work()?;
+/// Time of a pixel, and what share of it memory would take that gives `speed` bytes per second.
+fn figure(pixels: usize, bytes: usize, speed: f64) -> impl Fn(f64) -> String {
+    move |seconds| {
+        let share = 100.0 * bytes as f64 / speed / seconds;
+        format!("{:.3} ns/pixel, {share:.0} % memory", 1e9 * seconds / pixels as f64)
     }
-    for _ in 0..rounds {
-        for (work, times) in works.iter_mut().zip(&mut times) {
-            let start = Instant::now();
-            work()?;
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-    }
-    let sorted = times.into_iter().map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        (times[times.len() / 2], times[0])
-    });
-    Ok(sorted.collect())
 }
 
-/// Each way to the frames of the default settings, float32.
-fn frames(arithmetic: Arithmetic) -> Outcome<()> {
-    let formula = Formula::new(1.0 / 255.0, 0.5, 0.5);
-    let table = std::array::from_fn(|byte| formula.at(byte as u8));
-    let conversions = vec![Conversion::new(table, Some(formula)); 3];
-    let settings =
-        Settings { target: Target::LongestEdge(2048), tile: 512, split: true, upscale: true, max_tiles: None };
-    let threads = picture_threads::count();
-    for (height, width) in SIZES {
-        let data = picture(height, width);
-        let view = ImageView::new(&data, height, width, 3)?;
-        let frames = Layout::new(height, width, &settings)?.frames();
-        let mut outs = vec![vec![0_f32; frames * 3 * 512 * 512]; Loops::available().len()];
-        let mut works: Vec<Box<dyn FnMut() -> Outcome<()> + '_>> = Vec::new();
-        for (loops, out) in Loops::available().into_iter().zip(&mut outs) {
-            let filter = Filter::from_code(1)?;
-            let pixels = Pixels { settings, filter, arithmetic, conversions: &conversions, loops };
-            works.push(Box::new(move || Ok(preprocess(Picture::View(view.into()), &pixels, out, threads)?)));
-        }
-        for (loops, (median, best)) in Loops::available().into_iter().zip(alternating(&mut works)?) {
-            let name = loops.name();
-            println!(
-                "preprocess {height}×{width}, {frames} frames, {arithmetic:?}, {name}: {median:.2} ({best:.2}) ms"
-            );
+/// Every kernel and every pass of every set, on one thread.
+fn parts(benchmarks: &mut Benchmarks, speed: f64) -> Outcome<()> {
+    for loops in Loops::available() {
+        let Loops::Stream(kernels) = loops else { continue };
+        for arithmetic in ARITHMETICS {
+            let groups =
+                [("kernel", stages::kernels(kernels, arithmetic)?), ("pass", stages::passes(kernels, arithmetic)?)];
+            for (group, stages) in groups {
+                for mut stage in stages {
+                    let Stage { name, pixels, bytes, .. } = stage;
+                    let name = format!("{name}/{arithmetic:?}/{}", loops.name());
+                    benchmarks
+                        .run(group, &name, figure(pixels, bytes, speed), || Ok(Box::new(move || Ok(stage.run()?))));
+                }
+            }
         }
     }
     Ok(())
 }
 
-/// The plain resize alone, which tensors of torch and single steps take.
-fn plain() -> Outcome<()> {
+/// Each set's way to the frames of the default settings, float32.
+fn frames(benchmarks: &mut Benchmarks, threads: usize, speed: f64) -> Outcome<()> {
+    let formula = Formula::new(1.0 / 255.0, 0.5, 0.5);
+    let conversions = vec![Conversion::new(std::array::from_fn(|byte| formula.at(byte as u8)), Some(formula)); 3];
+    let settings =
+        Settings { target: Target::LongestEdge(2048), tile: 512, split: true, upscale: true, max_tiles: None };
+    let filter = Filter::from_code(1)?;
     for (height, width) in SIZES {
-        let data = picture(height, width);
-        let view = ImageView::new(&data, height, width, 3)?;
-        for code in [1, 2, 3] {
-            let filter = Filter::from_code(code)?;
-            let work = || resize(view, 1152, 2048, filter, Arithmetic::Torch).map(drop).map_err(Into::into);
-            let (median, best) = alternating(&mut [Box::new(work)])?[0];
-            println!("resize {height}×{width} to 1152×2048, {filter:?}: {median:.2} ({best:.2}) ms");
+        let frames = Layout::new(height, width, &settings)?.frames();
+        let pixels = frames * 512 * 512;
+        // The definition takes seconds, and nobody waits for it.
+        let sets = Loops::available().into_iter().filter(|loops| matches!(loops, Loops::Stream(_)));
+        let ways = sets.flat_map(|loops| ARITHMETICS.map(|arithmetic| (arithmetic, loops)));
+        for (arithmetic, loops) in ways {
+            let name = format!("{height}×{width} to {frames} frames/{arithmetic:?}/{}", loops.name());
+            let conversions = &conversions;
+            let how = Pixels { settings, filter, arithmetic, conversions, loops };
+            let figure = figure(pixels, 3 * height * width + 12 * pixels, speed);
+            benchmarks.run("preprocess", &name, figure, || {
+                let (data, mut out) = (picture(height, width), vec![0_f32; 3 * pixels]);
+                Ok(Box::new(move || {
+                    let view = ImageView::new(&data, height, width, 3)?;
+                    Ok(preprocess(Picture::View(view.into()), &how, &mut out, threads)?)
+                }))
+            });
         }
+    }
+    Ok(())
+}
+
+/// The plain resize alone.
+fn plain(benchmarks: &mut Benchmarks, speed: f64) -> Outcome<()> {
+    const TO: (usize, usize) = (1152, 2048);
+    for ((height, width), code) in SIZES.into_iter().flat_map(|size| [1, 2, 3].map(|code| (size, code))) {
+        let filter = Filter::from_code(code)?;
+        let figure = figure(TO.0 * TO.1, 3 * (height * width + TO.0 * TO.1), speed);
+        benchmarks.run("resize", &format!("{height}×{width} to {}×{}/{filter:?}", TO.0, TO.1), figure, || {
+            let data = picture(height, width);
+            Ok(Box::new(move || {
+                let view = ImageView::new(&data, height, width, 3)?;
+                black_box(resize(view, TO.0, TO.1, filter, Arithmetic::Torch)?);
+                Ok(())
+            }))
+        });
     }
     Ok(())
 }
 
 fn main() -> Outcome<()> {
-    let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let wants = |what: &str| chosen.is_empty() || chosen.iter().any(|w| w == what);
-    println!("{} threads", picture_threads::count());
-    if wants("preprocess") {
-        frames(Arithmetic::Pillow)?;
-        frames(Arithmetic::Torch)?;
-    }
-    if wants("resize") {
-        plain()?;
-    }
+    let threads = picture_threads::count();
+    let speed =
+        |threads| Ok::<_, faster_smolvlm_core::Error>(measure_limits(threads, Isa::of_environment()?)?.read_bytes);
+    let (one, all) = (speed(1)?, speed(threads)?);
+    println!("memory: {:.1} GB/s read by one thread, {:.1} by {threads}", one / 1e9, all / 1e9);
+    let mut benchmarks = Benchmarks::new(20, 1.0);
+    parts(&mut benchmarks, one)?;
+    frames(&mut benchmarks, threads, all)?;
+    plain(&mut benchmarks, one)?;
+    benchmarks.end();
     Ok(())
 }

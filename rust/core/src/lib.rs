@@ -43,4 +43,5 @@ pub mod bench {
         Storage,
     };
     pub use crate::model::names;
+    pub use crate::pixels::stream::stages;
 }

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::gate::{detach, to_python};
-use crate::pixels::PythonPicture;
+use crate::pixels::{PythonPicture, read};
 
 fn arithmetic(name: &str) -> PyResult<Arithmetic> {
     match name {
@@ -208,10 +208,11 @@ fn write<'py, V: StreamValue + Element>(
     let given = images.iter().map(PythonPicture::new).collect::<PyResult<Vec<_>>>()?;
     let pictures = given.iter().map(PythonPicture::picture).collect::<PyResult<Vec<_>>>()?;
     let (out, pixels) = (out.as_slice_mut()?, settings.pixels());
-    detach(py, || {
+    let work = || {
         let jobs = jobs(&pictures, places, channels * tile * tile, &pixels.settings, out)?;
         preprocess_batch(jobs, &pixels)
-    })
+    };
+    read(&given, || detach(py, work))
 }
 
 /// Give each picture its part of the output. Places ascend, as the parts must not overlap.
@@ -237,9 +238,10 @@ fn jobs<'a, 'o, V>(
         let overrun = || Error::output_length(given, place.saturating_add(frames).saturating_mul(frame));
         let skipped = place.checked_sub(passed).and_then(|frames| frames.checked_mul(frame));
         let (_, after) = skipped.and_then(|skipped| rest.split_at_mut_checked(skipped)).ok_or_else(overrun)?;
-        let (mine, after) = after.split_at_mut_checked(frames * frame).ok_or_else(overrun)?;
+        let length = frames.checked_mul(frame).ok_or_else(overrun)?;
+        let (mine, after) = after.split_at_mut_checked(length).ok_or_else(overrun)?;
         jobs.push((picture, mine));
-        (rest, passed) = (after, place + frames);
+        (rest, passed) = (after, place.checked_add(frames).ok_or_else(overrun)?);
     }
     Ok(jobs)
 }

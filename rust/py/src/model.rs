@@ -237,5 +237,5 @@ pub(crate) fn weights_fingerprint(
 ) -> PyResult<u64> {
     let arrays = arrays.iter().map(PythonBytes::new).collect::<PyResult<Vec<_>>>()?;
     let slices: Vec<&[u8]> = arrays.iter().map(AsRef::as_ref).collect();
-    detach(py, || Ok(fingerprint(&slices, num_threads)))
+    detach(py, || fingerprint(&slices, num_threads))
 }

@@ -2,10 +2,11 @@
 
 use std::ffi::{CStr, c_void};
 use std::ops::Range;
+use std::sync::Mutex;
 
 use faster_smolvlm_core::{Error, ImageView, Picture, RowBlock, RowSource, StridedView, Strides};
 use numpy::{PyReadonlyArray3, PyUntypedArrayMethods};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyException, PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
 
@@ -32,8 +33,13 @@ impl<'py> PythonPicture<'py> {
         if array_view(&array).is_ok() {
             return Ok(Self::Array(array));
         }
-        let shape = [array.shape()[0], array.shape()[1], array.shape()[2]];
-        Ok(Self::Copy(array.as_array().iter().copied().collect(), shape))
+        let shape @ [height, width, channels] = [array.shape()[0], array.shape()[1], array.shape()[2]];
+        let mut copy = Vec::new();
+        // An array may repeat its values, so that it is larger than any memory.
+        let given = copy.try_reserve_exact(array.len());
+        given.map_err(|_| to_python(Error::too_large(height, width, channels)))?;
+        copy.extend(array.as_array().iter().copied());
+        Ok(Self::Copy(copy, shape))
     }
 
     fn of_pillow(image: &Bound<'py, PyAny>) -> PyResult<Self> {
@@ -44,7 +50,7 @@ impl<'py> PythonPicture<'py> {
                 Ok(pixels) => Ok(Self::Whole(pixels)),
                 // Pillow's word for pixels in more than one block.
                 Err(error) if error.is_instance_of::<PyValueError>(image.py()) => {
-                    Ok(Self::Blocks(Blocks { image: image.clone().unbind(), width, height }))
+                    Ok(Self::Blocks(Blocks { image: image.clone().unbind(), width, height, failure: Mutex::default() }))
                 }
                 Err(error) => Err(error),
             };
@@ -66,6 +72,17 @@ impl<'py> PythonPicture<'py> {
             Self::Blocks(blocks) => Picture::Bands(blocks),
         })
     }
+}
+
+/// Runs what reads pictures; where it ended because Python was told to end, or had no memory, that is what is raised.
+pub(crate) fn read<T>(pictures: &[PythonPicture<'_>], work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    work().map_err(|error| {
+        let failure = |picture: &PythonPicture<'_>| match picture {
+            PythonPicture::Blocks(blocks) => blocks.failure.lock().unwrap_or_else(|e| e.into_inner()).take(),
+            _ => None,
+        };
+        pictures.iter().find_map(failure).unwrap_or(error)
+    })
 }
 
 fn array_view<'a>(array: &'a PyReadonlyArray3<'_, u8>) -> Result<StridedView<'a>, Error> {
@@ -162,7 +179,7 @@ impl Pixels {
 }
 
 fn whole_rows(data: &[u8], height: usize, width: usize) -> Result<StridedView<'_>, Error> {
-    let strides = Strides { row: width * PIXEL, pixel: PIXEL, channel: 1 };
+    let strides = Strides { row: width.saturating_mul(PIXEL), pixel: PIXEL, channel: 1 };
     StridedView::new(data, (height, width, 3), strides)
 }
 
@@ -184,6 +201,8 @@ pub(crate) struct Blocks {
     image: Py<PyAny>,
     width: usize,
     height: usize,
+    /// What Pillow raised, unless it is about the picture.
+    failure: Mutex<Option<PyErr>>,
 }
 
 impl RowSource for Blocks {
@@ -196,22 +215,33 @@ impl RowSource for Blocks {
     }
 
     fn block<'a>(&'a self, rows: Range<usize>) -> Result<Box<dyn RowBlock + 'a>, Error> {
-        let height = rows.len();
         Python::attach(|py| {
-            let corners = (0, rows.start, self.width, rows.end);
-            let band = self.image.bind(py).call_method1("crop", (corners,))?;
-            Ok(match Pixels::export(&band, self.width, height) {
-                Ok(pixels) => Box::new(pixels) as Box<dyn RowBlock>,
-                // The blocks are smaller than a band.
-                Err(error) if error.is_instance_of::<PyValueError>(py) => Box::new(Copied {
-                    pixels: band.call_method1("tobytes", ("raw", "RGBX"))?.extract()?,
-                    width: self.width,
-                    height,
-                }),
-                Err(error) => return Err(error),
+            self.read(py, rows).map_err(|error| {
+                let refused = Error::value(format!("the rows of the picture cannot be read: {error}"));
+                if !error.is_instance_of::<PyException>(py) || error.is_instance_of::<PyMemoryError>(py) {
+                    *self.failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+                }
+                refused
             })
         })
-        .map_err(|error: PyErr| Error::value(format!("the rows of the picture cannot be read: {error}")))
+    }
+}
+
+impl Blocks {
+    fn read(&self, py: Python<'_>, rows: Range<usize>) -> PyResult<Box<dyn RowBlock>> {
+        let height = rows.len();
+        let corners = (0, rows.start, self.width, rows.end);
+        let band = self.image.bind(py).call_method1("crop", (corners,))?;
+        match Pixels::export(&band, self.width, height) {
+            Ok(pixels) => Ok(Box::new(pixels)),
+            // The blocks are smaller than a band.
+            Err(error) if error.is_instance_of::<PyValueError>(py) => Ok(Box::new(Copied {
+                pixels: band.call_method1("tobytes", ("raw", "RGBX"))?.extract()?,
+                width: self.width,
+                height,
+            })),
+            Err(error) => Err(error),
+        }
     }
 }
 

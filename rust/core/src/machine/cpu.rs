@@ -41,7 +41,7 @@ macro_rules! instruction_sets {
             }
 
             /// Whether this machine has it.
-            pub fn available(self) -> bool {
+            pub(crate) fn available(self) -> bool {
                 match self {
                     $(Self::$name => $name::detect().is_some(),)*
                     Self::Portable => true,
@@ -118,7 +118,7 @@ pub(crate) use {tables, x86_64};
 
 impl Isa {
     /// The instruction set of this name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|isa| isa.name() == name)
     }
 

@@ -24,7 +24,7 @@ pub fn count() -> usize {
 }
 
 /// Run tasks on the pool and wait for them; on the calling thread where there is no pool.
-pub fn scope<'s, R: Send>(work: impl FnOnce(&Scope<'s>) -> R + Send) -> R {
+pub(crate) fn scope<'s, R: Send>(work: impl FnOnce(&Scope<'s>) -> R + Send) -> R {
     match &pool().workers {
         Some(workers) => workers.scope(work),
         None => rayon::in_place_scope(work),
@@ -32,7 +32,7 @@ pub fn scope<'s, R: Send>(work: impl FnOnce(&Scope<'s>) -> R + Send) -> R {
 }
 
 /// Run work on the pool, so that what it splits is spread over the threads of the pool.
-pub fn install<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn install<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     match &pool().workers {
         Some(workers) => workers.install(work),
         None => work(),

@@ -190,7 +190,7 @@ impl Team {
     }
 
     /// Runs `work` on every thread; a thread that wakes late joins in, or misses the job if it is over.
-    pub fn run(&mut self, work: impl Fn(&mut Worker<'_>) + Sync) -> Result<()> {
+    pub(crate) fn run(&mut self, work: impl Fn(&mut Worker<'_>) + Sync) -> Result<()> {
         let s = &*self.state;
         let mut job = Job { work: &work, phase: self.phase, done: self.done };
         // The threads do not exist in a forked child: there the caller works alone.

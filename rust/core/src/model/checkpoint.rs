@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::error::{Error, Result};
 use crate::machine::numbers::{from_bfloat16, from_float16};
 use crate::machine::private_files::open_regular;
+use crate::machine::vectors::zeros;
 
 /// Seconds after which what programs changed in a mapped file has been noted, too.
 #[cfg(unix)]
@@ -108,7 +109,7 @@ pub struct Tensor<'a> {
     /// First dimension.
     pub rows: usize,
     /// Product of the other dimensions.
-    pub columns: usize,
+    pub(crate) columns: usize,
 }
 
 impl Checkpoint {
@@ -228,13 +229,18 @@ impl Checkpoint {
 
     /// The tensor called `name`, or an error that names it.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
-        self.find(name, shape)?.ok_or_else(|| { Error::value(format!("the checkpoint has no tensor {name}; expected a SmolVLM or Idefics3 checkpoint with the tensor names of Transformers"))})
+        self.find(name, shape)?.ok_or_else(|| {
+            Error::value(format!(
+                "the checkpoint has no tensor {name}; expected a SmolVLM or Idefics3 checkpoint with the tensor names of \
+                 Transformers"
+            ))
+        })
     }
 
     /// A small tensor as float32, all values finite.
     pub(crate) fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let tensor = self.tensor(name, shape)?;
-        let mut values = vec![0.0; tensor.rows * tensor.columns];
+        let mut values = zeros(tensor.rows * tensor.columns)?;
         for (row, out) in values.chunks_exact_mut(tensor.columns).enumerate() {
             tensor.read_finite(row, out)?;
         }

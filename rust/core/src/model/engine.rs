@@ -138,11 +138,6 @@ impl Engine {
         })
     }
 
-    /// Sizes of the model.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
     /// Name of the instruction set in use.
     pub fn isa(&self) -> &'static str {
         self.kernels.name
@@ -247,11 +242,15 @@ impl Engine {
         if let Some(token) = input.outputs.iter().find(|token| **token >= rows) {
             return refuse(format!("output of token {token} is wanted, the step has {rows}"));
         }
+        let wanted = input.outputs.len();
+        if wanted > STEP_ROWS {
+            return refuse(format!("{wanted} outputs are wanted, a step has at most {STEP_ROWS}"));
+        }
         let (given, expected) = match output {
-            Output::Logits(logits) => (logits.len(), input.outputs.len() * vocab_size),
-            Output::Argmax(best) => (best.len(), input.outputs.len()),
+            Output::Logits(logits) => (logits.len(), wanted * vocab_size),
+            Output::Argmax(best) => (best.len(), wanted),
         };
-        if given != expected || input.outputs.len() > STEP_ROWS {
+        if given != expected {
             return refuse(format!("the output holds {given} elements, {expected} are wanted"));
         }
         Ok(())

@@ -4,16 +4,16 @@ use super::config::{ModelConfig, TextConfig, VisionConfig};
 use crate::error::Result;
 
 /// Name and shape of a tensor.
-pub type Spec = (String, Vec<usize>);
+pub(crate) type Spec = (String, Vec<usize>);
 
 fn spec(name: String, shape: &[usize]) -> Spec {
     (name, shape.to_vec())
 }
 
 /// A matrix and its bias, or weight and bias of a norm.
-pub struct Affine {
+pub(crate) struct Affine {
     /// The weight.
-    pub weight: Spec,
+    pub(crate) weight: Spec,
     /// The bias, as long as the first dimension of the weight.
     pub(crate) bias: Spec,
 }
@@ -24,21 +24,21 @@ fn affine(name: &str, shape: &[usize]) -> Affine {
 
 /// Tensors of a layer of the vision tower.
 #[allow(missing_docs)] // the names say it
-pub struct VisionLayer {
+pub(crate) struct VisionLayer {
     pub(crate) norm1: Affine,
     pub(crate) q: Affine,
-    pub k: Affine,
-    pub v: Affine,
-    pub out: Affine,
+    pub(crate) k: Affine,
+    pub(crate) v: Affine,
+    pub(crate) out: Affine,
     pub(crate) norm2: Affine,
-    pub fc1: Affine,
-    pub fc2: Affine,
+    pub(crate) fc1: Affine,
+    pub(crate) fc2: Affine,
 }
 
 const TOWER: &str = "model.vision_model";
 
 /// Tensors of layer `index` of the vision tower.
-pub fn vision_layer(v: &VisionConfig, index: usize) -> VisionLayer {
+pub(crate) fn vision_layer(v: &VisionConfig, index: usize) -> VisionLayer {
     let (h, m) = (v.hidden_size, v.intermediate_size);
     let part = |part: &str, shape: &[usize]| affine(&format!("{TOWER}.encoder.layers.{index}.{part}"), shape);
     VisionLayer {
@@ -54,43 +54,43 @@ pub fn vision_layer(v: &VisionConfig, index: usize) -> VisionLayer {
 }
 
 /// The convolution over patches.
-pub fn patch_embedding(v: &VisionConfig) -> Affine {
+pub(crate) fn patch_embedding(v: &VisionConfig) -> Affine {
     let shape = [v.hidden_size, v.num_channels, v.patch_size, v.patch_size];
     affine(&format!("{TOWER}.embeddings.patch_embedding"), &shape)
 }
 
 /// The position embeddings of the vision tower.
-pub fn position_embedding(v: &VisionConfig) -> Spec {
+pub(crate) fn position_embedding(v: &VisionConfig) -> Spec {
     spec(format!("{TOWER}.embeddings.position_embedding.weight"), &[v.grid() * v.grid(), v.hidden_size])
 }
 
 /// The norm behind the vision tower.
-pub fn post_norm(v: &VisionConfig) -> Affine {
+pub(crate) fn post_norm(v: &VisionConfig) -> Affine {
     affine(&format!("{TOWER}.post_layernorm"), &[v.hidden_size])
 }
 
 /// The projection of the connector.
-pub fn connector(c: &ModelConfig) -> Spec {
+pub(crate) fn connector(c: &ModelConfig) -> Spec {
     let inputs = c.vision.hidden_size * c.scale_factor * c.scale_factor;
     spec("model.connector.modality_projection.proj.weight".into(), &[c.text.hidden_size, inputs])
 }
 
 /// Tensors of a layer of the text stack.
 #[allow(missing_docs)] // the names say it
-pub struct TextLayer {
+pub(crate) struct TextLayer {
     pub(crate) input_norm: Spec,
     pub(crate) q: Spec,
-    pub k: Spec,
-    pub v: Spec,
-    pub o: Spec,
+    pub(crate) k: Spec,
+    pub(crate) v: Spec,
+    pub(crate) o: Spec,
     pub(crate) post_norm: Spec,
-    pub gate: Spec,
-    pub up: Spec,
+    pub(crate) gate: Spec,
+    pub(crate) up: Spec,
     pub(crate) down: Spec,
 }
 
 /// Tensors of layer `index` of the text stack.
-pub fn text_layer(t: &TextConfig, index: usize) -> TextLayer {
+pub(crate) fn text_layer(t: &TextConfig, index: usize) -> TextLayer {
     let (h, m) = (t.hidden_size, t.intermediate_size);
     let (q, kv) = (t.num_attention_heads * t.head_dim, t.num_key_value_heads * t.head_dim);
     let part = |part: &str, shape: &[usize]| spec(format!("model.text_model.layers.{index}.{part}.weight"), shape);
@@ -108,12 +108,12 @@ pub fn text_layer(t: &TextConfig, index: usize) -> TextLayer {
 }
 
 /// The embedding table.
-pub fn embedding(t: &TextConfig) -> Spec {
+pub(crate) fn embedding(t: &TextConfig) -> Spec {
     spec("model.text_model.embed_tokens.weight".into(), &[t.vocab_size, t.hidden_size])
 }
 
 /// The head, which may be the embedding table.
-pub fn head(t: &TextConfig) -> Spec {
+pub(crate) fn head(t: &TextConfig) -> Spec {
     if t.tie_word_embeddings {
         return embedding(t);
     }
@@ -121,7 +121,7 @@ pub fn head(t: &TextConfig) -> Spec {
 }
 
 /// The norm before the head.
-pub fn text_norm(t: &TextConfig) -> Spec {
+pub(crate) fn text_norm(t: &TextConfig) -> Spec {
     spec("model.text_model.norm.weight".into(), &[t.hidden_size])
 }
 

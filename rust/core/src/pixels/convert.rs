@@ -32,9 +32,9 @@ impl Value for u8 {
 #[derive(Clone, Debug)]
 pub struct Conversion {
     /// The value of each byte; this is the definition.
-    pub table: [f32; 256],
+    pub(crate) table: [f32; 256],
     /// Arithmetic that gives the same values, where such is known.
-    pub formula: Option<Formula>,
+    pub(crate) formula: Option<Formula>,
 }
 
 /// `(x · scale − mean) / std` in float32 without a division: a product with the inverse, corrected by its remainder.
@@ -45,9 +45,9 @@ pub struct Formula {
     /// What the rounding took away from the scale.
     pub(crate) low: f32,
     /// Subtracted.
-    pub mean: f32,
+    pub(crate) mean: f32,
     /// Divided by.
-    pub std: f32,
+    pub(crate) std: f32,
     /// 1 / std.
     pub(crate) inverse: f32,
 }

@@ -5,6 +5,9 @@ use crate::Error;
 /// Pictures are never made larger than this in stage A.
 const MAX_EDGE: usize = 4096;
 
+/// The most pixels of a picture: 64 bytes for each of them still have addresses.
+const MAX_PIXELS: usize = isize::MAX as usize / 64;
+
 /// The longest side that settings may ask for: sizes are multiplied with each other, and no memory holds more.
 const MAX_SIDE: usize = 1 << 24;
 
@@ -53,6 +56,10 @@ impl Layout {
     pub fn new(height: usize, width: usize, settings: &Settings) -> Result<Self, Error> {
         if height == 0 || width == 0 {
             return Err(Error::empty_picture(height, width));
+        }
+        // A view may repeat one row as often as it likes, so that memory does not bound its sides.
+        if height.checked_mul(width).is_none_or(|pixels| pixels > MAX_PIXELS) {
+            return Err(Error::too_large(height, width, 1));
         }
         if settings.tile == 0 {
             return Err(Error::zero_setting("the tile size"));
@@ -106,7 +113,7 @@ fn stage_a(height: usize, width: usize, target: Target) -> Result<(usize, usize)
 
 /// Scale so that the longest edge becomes `edge` and the other is even, then cap at `MAX_EDGE` (no longer even).
 fn longest_edge(height: usize, width: usize, edge: usize) -> (usize, usize) {
-    let even = |side: usize| side + side % 2;
+    let even = |side: usize| side.saturating_add(side % 2);
     let (height, width) = match follow(height, width, edge) {
         (h, w) if width >= height => (even(h), w),
         (h, w) => (h, even(w)),
@@ -175,6 +182,19 @@ mod tests {
         assert_eq!(grid(100, 100, settings(None, false)), Ok((0, 0)));
         assert_eq!(grid(600, 700, settings(None, false)), Ok((2, 2)));
         assert_eq!(grid(600, 700, settings(Some(1), false)), Ok((0, 0)));
+    }
+
+    #[test]
+    fn sides_that_no_memory_holds_are_errors_and_huge_edges_are_not() {
+        let settings = Settings { target: Target::Keep, tile: 512, split: true, upscale: true, max_tiles: None };
+        for (height, width) in [(usize::MAX, 1), (1, usize::MAX), (1 << 40, 1 << 40), (usize::MAX, usize::MAX)] {
+            let refused = Layout::new(height, width, &settings).err();
+            assert_eq!(refused, Some(Error::too_large(height, width, 1)), "{height}×{width}");
+        }
+        let edge = |edge, height, width| layout(height, width, edge, 512).stage_a;
+        assert_eq!(edge(usize::MAX, 100, 100), (4096, 4096));
+        assert_eq!(edge(usize::MAX, 100, 70), (4096, 2867));
+        assert_eq!(edge(1 << 40, 100, 70), edge(usize::MAX, 100, 70));
     }
 
     #[test]

@@ -1,31 +1,32 @@
 //! Borrowed and owned (height, width, channels) pictures; their sizes are checked here and nowhere else.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use crate::Error;
-use crate::machine::vectors::{Zero, zeros};
+use crate::machine::vectors::{Zero, collected, zeros};
 
-/// A view on interleaved pixels, rows one after the other.
+/// From a row, a pixel, a channel to the next, in values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strides {
+    #[allow(missing_docs)]
+    pub row: usize,
+    #[allow(missing_docs)]
+    pub pixel: usize,
+    #[allow(missing_docs)]
+    pub channel: usize,
+}
+
+/// A view on values that lie as other libraries left them: channels side by side, a fourth one to be skipped, or planes.
 #[derive(Clone, Copy, Debug)]
-pub struct ImageView<'a, T = u8> {
+pub struct StridedView<'a, T = u8> {
     data: &'a [T],
     height: usize,
     width: usize,
     channels: usize,
+    strides: Strides,
 }
 
-impl<'a, T> ImageView<'a, T> {
-    /// View `data` as `height` × `width` pixels of `channels` values.
-    pub fn new(data: &'a [T], height: usize, width: usize, channels: usize) -> Result<Self, Error> {
-        if height == 0 || width == 0 || channels == 0 {
-            return Err(Error::empty_picture(height, width));
-        }
-        if data.len() != volume(height, width, channels)? {
-            return Err(Error::picture_length(data.len(), (height, width, channels)));
-        }
-        Ok(Self { data, height, width, channels })
-    }
-
+impl<'a, T> StridedView<'a, T> {
     /// Rows.
     pub fn height(&self) -> usize {
         self.height
@@ -41,37 +42,10 @@ impl<'a, T> ImageView<'a, T> {
         self.channels
     }
 
-    /// All values.
-    pub fn data(&self) -> &'a [T] {
+    /// From the first value to the end; what lies between the rows too.
+    pub(crate) fn data(&self) -> &'a [T] {
         self.data
     }
-
-    /// The values of row `y`.
-    pub fn row(&self, y: usize) -> &'a [T] {
-        let stride = self.width * self.channels;
-        &self.data[y * stride..(y + 1) * stride]
-    }
-}
-
-/// From a row, a pixel, a channel to the next, in values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Strides {
-    #[allow(missing_docs)]
-    pub row: usize,
-    #[allow(missing_docs)]
-    pub pixel: usize,
-    #[allow(missing_docs)]
-    pub channel: usize,
-}
-
-/// A view on bytes that lie as other libraries left them: channels side by side, a fourth one to be skipped, or planes.
-#[derive(Clone, Copy, Debug)]
-pub struct StridedView<'a> {
-    data: &'a [u8],
-    height: usize,
-    width: usize,
-    channels: usize,
-    strides: Strides,
 }
 
 impl<'a> StridedView<'a> {
@@ -99,28 +73,8 @@ impl<'a> StridedView<'a> {
         Ok(Self { data, height, width, channels, strides })
     }
 
-    /// Rows.
-    pub fn height(&self) -> usize {
-        self.height
-    }
-
-    /// Pixels in a row.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// Values in a pixel.
-    pub fn channels(&self) -> usize {
-        self.channels
-    }
-
-    /// From the first value to the end; what lies between the rows too.
-    pub fn data(&self) -> &'a [u8] {
-        self.data
-    }
-
     /// Where the values lie.
-    pub fn strides(&self) -> Strides {
+    pub(crate) fn strides(&self) -> Strides {
         self.strides
     }
 
@@ -140,15 +94,41 @@ impl<'a> StridedView<'a> {
     }
 }
 
+/// A view on interleaved pixels, rows one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageView<'a, T = u8>(StridedView<'a, T>);
+
+impl<'a, T> ImageView<'a, T> {
+    /// View `data` as `height` × `width` pixels of `channels` values.
+    pub fn new(data: &'a [T], height: usize, width: usize, channels: usize) -> Result<Self, Error> {
+        if height == 0 || width == 0 || channels == 0 {
+            return Err(Error::empty_picture(height, width));
+        }
+        if data.len() != volume(height, width, channels)? {
+            return Err(Error::picture_length(data.len(), (height, width, channels)));
+        }
+        let strides = Strides { row: width * channels, pixel: channels, channel: 1 };
+        Ok(Self(StridedView { data, height, width, channels, strides }))
+    }
+
+    /// The values of row `y`.
+    pub fn row(&self, y: usize) -> &'a [T] {
+        let stride = self.strides.row;
+        &self.data[y * stride..(y + 1) * stride]
+    }
+}
+
+impl<'a, T> Deref for ImageView<'a, T> {
+    type Target = StridedView<'a, T>;
+
+    fn deref(&self) -> &StridedView<'a, T> {
+        &self.0
+    }
+}
+
 impl<'a> From<ImageView<'a>> for StridedView<'a> {
     fn from(image: ImageView<'a>) -> Self {
-        Self {
-            data: image.data,
-            height: image.height,
-            width: image.width,
-            channels: image.channels,
-            strides: Strides { row: image.width * image.channels, pixel: image.channels, channel: 1 },
-        }
+        image.0
     }
 }
 
@@ -195,7 +175,7 @@ impl Picture<'_> {
     }
 
     /// Values in a pixel.
-    pub fn channels(&self) -> usize {
+    pub(crate) fn channels(&self) -> usize {
         match self {
             Self::View(view) => view.channels,
             Self::Bands(_) => 3,
@@ -222,7 +202,7 @@ pub struct Image<T = u8> {
 
 impl<T: Zero> Image<T> {
     /// A picture of zeros.
-    pub fn zeros(height: usize, width: usize, channels: usize) -> Result<Self, Error> {
+    pub(crate) fn zeros(height: usize, width: usize, channels: usize) -> Result<Self, Error> {
         if height == 0 || width == 0 {
             return Err(Error::empty_target(height, width));
         }
@@ -232,8 +212,10 @@ impl<T: Zero> Image<T> {
 
 impl<T: Copy> Image<T> {
     /// Borrow the whole picture.
-    pub fn view(&self) -> ImageView<'_, T> {
-        ImageView { data: &self.data, height: self.height, width: self.width, channels: self.channels }
+    pub(crate) fn view(&self) -> ImageView<'_, T> {
+        let Self { ref data, height, width, channels } = *self;
+        let strides = Strides { row: width * channels, pixel: channels, channel: 1 };
+        ImageView(StridedView { data, height, width, channels, strides })
     }
 
     /// The values of row `y`, to be written.
@@ -250,8 +232,9 @@ impl<T: Copy> Image<T> {
 
 impl<T: Copy> ImageView<'_, T> {
     /// Copy the pixels.
-    pub(crate) fn to_image(self) -> Image<T> {
-        Image { data: self.data.to_vec(), height: self.height, width: self.width, channels: self.channels }
+    pub(crate) fn to_image(self) -> Result<Image<T>, Error> {
+        let data = collected(self.data.len(), self.data.iter().copied())?;
+        Ok(Image { data, height: self.height, width: self.width, channels: self.channels })
     }
 }
 

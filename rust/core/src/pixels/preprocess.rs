@@ -92,7 +92,9 @@ fn scalar<V: Value>(image: ImageView<'_>, layout: &Layout, pixels: &Pixels<'_>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
     use crate::pixels::layout::Target;
+    use crate::pixels::picture::{StridedView, Strides};
 
     fn pixels(conversions: &[Conversion], loops: Loops) -> Pixels<'_> {
         let settings = Settings { target: Target::Keep, tile: 2, split: true, upscale: true, max_tiles: None };
@@ -161,5 +163,22 @@ mod tests {
         assert!(refused(&Pixels { settings, ..all }, 84).contains("the longest is"));
         let settings = Settings { tile: 1 << 40, ..all.settings };
         assert!(refused(&Pixels { settings, ..all }, 84).contains("the longest is"));
+    }
+
+    /// A view may repeat one row without end: its windows need memory that no machine has.
+    #[test]
+    fn rows_without_end_are_an_error() {
+        let data = [7; 6];
+        let conversions = vec![Conversion::new([0.0; 256], None); 3];
+        for loops in Loops::available() {
+            let all = pixels(&conversions, loops);
+            let settings = Settings { target: Target::LongestEdge(2), split: false, ..all.settings };
+            for height in [1 << 54, usize::MAX] {
+                let strides = Strides { row: 0, pixel: 3, channel: 1 };
+                let view = StridedView::new(&data, (height, 2, 3), strides).expect("one row, over and over");
+                let refused = preprocess(Picture::View(view), &Pixels { settings, ..all }, &mut [0_u8; 12], 1);
+                assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::Memory), "{}", loops.name());
+            }
+        }
     }
 }

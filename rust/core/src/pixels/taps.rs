@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::machine::vectors::with_capacity;
+use crate::machine::vectors::{collected, with_capacity};
 use crate::pixels::filters::Filter;
 use crate::pixels::windows::{Arithmetic, WindowPass};
 
@@ -17,11 +17,10 @@ pub(crate) const LOW_BITS: u32 = 12;
 /// The weights of one pass, packed twice, as instruction sets multiply: in pairs of 16-bit halves, two taps for each
 /// i32, once (torch) or in two parts (Pillow: first the part above [`LOW_BITS`], then the part below); and in quads of
 /// bytes, four taps for each i32, as many times as the weights have digits to the base 256.
-#[derive(Clone)]
 pub(crate) struct Taps {
     windows: Vec<Packed>,
-    pairs: Arc<[i32]>,
-    quads: Arc<[i32]>,
+    pairs: Arc<Vec<i32>>,
+    quads: Arc<Vec<i32>>,
     precision: u32,
     parts: usize,
     digits: usize,
@@ -41,19 +40,18 @@ impl Taps {
     pub(crate) fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
         let pass = WindowPass::new(inputs, outputs, filter, arithmetic)?;
         let parts = if arithmetic == Arithmetic::Pillow { 2 } else { 1 };
-        let weights = pass.windows.iter().flat_map(|window| &window.weights);
+        let weights = pass.windows.iter().flat_map(|(_, weights)| weights);
         let digits = weights
             .filter_map(|&weight| to_digits(weight).iter().rposition(|&digit| digit != 0))
             .fold(2, |most, highest| most.max(highest + 1));
-        let (mut windows, mut pairs, mut quads) = (with_capacity(outputs)?, Vec::new(), Vec::new());
-        for window in &pass.windows {
-            windows.push(Packed {
-                first: window.first,
-                count: window.weights.len(),
-                pairs: pairs.len(),
-                quads: quads.len(),
-            });
-            for pair in window.weights.chunks(2) {
+        let packed = |taps: usize, parts: usize| {
+            pass.windows.iter().map(|(_, weights)| weights.len().div_ceil(taps) * parts).sum::<usize>()
+        };
+        let (mut pairs, mut quads) = (with_capacity(packed(2, parts))?, with_capacity(packed(4, digits))?);
+        let mut windows = with_capacity(outputs)?;
+        for (first, weights) in pass.windows.iter() {
+            windows.push(Packed { first, count: weights.len(), pairs: pairs.len(), quads: quads.len() });
+            for pair in weights.chunks(2) {
                 let (a, b) = (pair[0], pair.get(1).copied().unwrap_or(0));
                 if parts == 2 {
                     pairs.push(pack(a >> LOW_BITS, b >> LOW_BITS));
@@ -63,7 +61,7 @@ impl Taps {
                     pairs.push(pack(a, b));
                 }
             }
-            for quad in window.weights.chunks(4) {
+            for quad in weights.chunks(4) {
                 let weights: [[i8; 3]; 4] = std::array::from_fn(|tap| to_digits(quad.get(tap).copied().unwrap_or(0)));
                 for place in (0..digits).rev() {
                     let bytes = weights.map(|weight| weight[place] as u8);
@@ -83,9 +81,10 @@ impl Taps {
     }
 
     /// The outputs of a range alone, their inputs counted from `base`.
-    pub(super) fn part(&self, outputs: Range<usize>, base: usize) -> Self {
+    pub(super) fn part(&self, outputs: Range<usize>, base: usize) -> Result<Self, Error> {
         let shift = |window: &Packed| Packed { first: window.first - base, ..*window };
-        Self { windows: self.windows[outputs].iter().map(shift).collect(), ..self.clone() }
+        let windows = collected(outputs.len(), self.windows[outputs].iter().map(shift))?;
+        Ok(Self { windows, pairs: self.pairs.clone(), quads: self.quads.clone(), ..*self })
     }
 
     /// Outputs of the pass.

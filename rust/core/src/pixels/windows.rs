@@ -1,7 +1,9 @@
 //! The weights of one pass as Pillow and as torch round them.
 
-use crate::Error;
-use crate::machine::vectors::collected;
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::machine::vectors::{collected, with_capacity};
 use crate::pixels::filters::Filter;
 
 /// Whose rounding of the weights is reproduced.
@@ -13,66 +15,100 @@ pub enum Arithmetic {
     Torch,
 }
 
-/// The inputs that one output pixel is made of.
+/// For each output pixel of a pass the inputs that it is made of: the first of them, and weights from there on. All
+/// weights lie in one piece of memory, since their number comes from outside: a huge one is an error.
 #[derive(Clone, Debug)]
-pub(crate) struct Window {
-    /// Index of the first input.
-    pub first: usize,
-    /// Fixed-point weights, one for each input from `first` on.
-    pub weights: Vec<i32>,
+pub(crate) struct Windows<T> {
+    /// The first input of each window, and the end of its weights.
+    spans: Vec<(usize, usize)>,
+    weights: Vec<T>,
+}
+
+impl<T> Windows<T> {
+    /// No windows yet; there will be `outputs`.
+    pub(crate) fn new(outputs: usize) -> Result<Self> {
+        Ok(Self { spans: with_capacity(outputs)?, weights: Vec::new() })
+    }
+
+    /// Adds the window of the next output; gives its weights, to be normalised.
+    pub(crate) fn push(&mut self, inputs: Range<usize>, weight: impl FnMut(usize) -> T) -> Result<&mut [T]> {
+        let (first, start) = (inputs.start, self.weights.len());
+        let refuse = |_| Error::no_memory(inputs.len().saturating_mul(size_of::<T>()));
+        self.weights.try_reserve(inputs.len()).map_err(refuse)?;
+        self.weights.extend(inputs.map(weight));
+        self.spans.push((first, self.weights.len()));
+        Ok(&mut self.weights[start..])
+    }
+
+    /// The same windows of other weights.
+    pub(crate) fn map<U>(self, weight: impl FnMut(T) -> U) -> Result<Windows<U>> {
+        let weights = collected(self.weights.len(), self.weights.into_iter().map(weight))?;
+        Ok(Windows { spans: self.spans, weights })
+    }
+
+    /// Number of outputs.
+    pub(crate) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The first input and the weights of each output.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &[T])> {
+        self.spans
+            .iter()
+            .scan(0, |start, &(first, end)| Some((first, &self.weights[std::mem::replace(start, end)..end])))
+    }
 }
 
 /// One pass along one dimension: a window for each output, all with the same number of fractional bits.
 #[derive(Clone, Debug)]
 pub(crate) struct WindowPass {
-    /// One for each output.
-    pub windows: Vec<Window>,
+    /// Fixed-point weights for each output.
+    pub(crate) windows: Windows<i32>,
     /// Fractional bits of the weights.
-    pub precision: u32,
+    pub(crate) precision: u32,
 }
 
 impl WindowPass {
     /// The pass that takes `inputs` pixels to `outputs`.
-    pub(crate) fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self, Error> {
+    pub(crate) fn new(inputs: usize, outputs: usize, filter: Filter, arithmetic: Arithmetic) -> Result<Self> {
         if arithmetic == Arithmetic::Torch {
             filter.check_torch()?;
         }
-        let exact = (0..outputs).map(|output| exact_window(output, inputs, outputs, filter));
-        let exact: Vec<(usize, Vec<f64>)> = collected(outputs, exact)?;
+        let exact = exact_windows(inputs, outputs, filter)?;
         let precision = match arithmetic {
             Arithmetic::Pillow => 22,
-            Arithmetic::Torch => torch_precision(exact.iter().flat_map(|(_, weights)| weights)),
+            Arithmetic::Torch => torch_precision(&exact.weights),
         };
         let one = f64::from(1u32 << precision);
         let fixed = |weight: f64| (weight * one + if weight < 0.0 { -0.5 } else { 0.5 }) as i32;
-        let window =
-            |(first, weights): (usize, Vec<f64>)| Window { first, weights: weights.into_iter().map(fixed).collect() };
-        Ok(Self { windows: collected(outputs, exact.into_iter().map(window))?, precision })
+        Ok(Self { windows: exact.map(fixed)?, precision })
     }
 }
 
 /// The most bits, below 22, with which the largest weight stays within an int16.
-fn torch_precision<'a>(weights: impl Iterator<Item = &'a f64>) -> u32 {
-    let largest = weights.fold(0.0, |largest: f64, &weight| largest.max(weight));
+fn torch_precision(weights: &[f64]) -> u32 {
+    let largest = weights.iter().fold(0.0, |largest: f64, &weight| largest.max(weight));
     let fits = |precision: u32| ((0.5 + largest * f64::from(1u32 << precision)) as i64) < 1 << 15;
     (0..22).find(|&precision| !fits(precision + 1)).unwrap_or(22)
 }
 
-/// The first input and the weights of one output, in float64; they add up to 1.
-fn exact_window(output: usize, inputs: usize, outputs: usize, filter: Filter) -> (usize, Vec<f64>) {
+/// The windows in float64; the weights of each add up to 1.
+fn exact_windows(inputs: usize, outputs: usize, filter: Filter) -> Result<Windows<f64>> {
     let scale = inputs as f64 / outputs as f64;
     let stretch = scale.max(1.0);
-    let support = filter.support() * stretch;
-    let center = (output as f64 + 0.5) * scale;
-    let first = (center - support + 0.5).max(0.0) as usize;
-    let end = ((center + support + 0.5) as usize).min(inputs);
-    let shrink = 1.0 / stretch;
-    let mut weights: Vec<f64> = (first..end).map(|input| filter.at((input as f64 - center + 0.5) * shrink)).collect();
-    let sum: f64 = weights.iter().sum();
-    if sum != 0.0 {
-        weights.iter_mut().for_each(|weight| *weight /= sum);
+    let (support, shrink) = (filter.support() * stretch, 1.0 / stretch);
+    let mut windows = Windows::new(outputs)?;
+    for output in 0..outputs {
+        let center = (output as f64 + 0.5) * scale;
+        let first = (center - support + 0.5).max(0.0) as usize;
+        let end = ((center + support + 0.5) as usize).min(inputs);
+        let weights = windows.push(first..end, |input| filter.at((input as f64 - center + 0.5) * shrink))?;
+        let sum: f64 = weights.iter().sum();
+        if sum != 0.0 {
+            weights.iter_mut().for_each(|weight| *weight /= sum);
+        }
     }
-    (first, weights)
+    Ok(windows)
 }
 
 /// Which pass comes first; the rounding between them makes it visible.
@@ -101,6 +137,7 @@ impl PassOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     fn windows(inputs: usize, outputs: usize, code: u8, arithmetic: Arithmetic) -> WindowPass {
         WindowPass::new(inputs, outputs, Filter::from_code(code).expect("a filter"), arithmetic).expect("defined")
@@ -135,10 +172,10 @@ mod tests {
 
     fn check(pass: &WindowPass, precision: u32, expected: [&[i32]; 2], tolerance: u32) {
         assert_eq!(pass.precision, precision);
-        for (window, expected) in pass.windows.iter().zip(expected) {
+        for ((first, weights), expected) in pass.windows.iter().zip(expected) {
             // Weights of zero at the edges may belong to the window or not.
-            let mut dense = vec![0; window.first];
-            dense.extend(&window.weights);
+            let mut dense = vec![0; first];
+            dense.extend(weights);
             let length = dense.len().max(expected.len());
             let at = |weights: &[i32], input: usize| weights.get(input).copied().unwrap_or(0);
             let close = |input| at(&dense, input).abs_diff(at(expected, input)) <= tolerance;
@@ -159,9 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn too_many_outputs_are_an_error() {
+    fn too_many_inputs_or_outputs_are_an_error() {
         let filter = Filter::from_code(2).expect("bilinear");
-        assert!(WindowPass::new(3, usize::MAX / 64, filter, Arithmetic::Pillow).is_err());
+        for arithmetic in [Arithmetic::Pillow, Arithmetic::Torch] {
+            for (inputs, outputs) in [(3, usize::MAX / 64), (usize::MAX / 64, 3), (usize::MAX, usize::MAX)] {
+                let refused = WindowPass::new(inputs, outputs, filter, arithmetic).map(|_| ());
+                assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::Memory), "{inputs} to {outputs}");
+            }
+        }
     }
 
     #[test]

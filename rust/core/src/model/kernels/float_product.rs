@@ -191,6 +191,10 @@ pub(super) unsafe fn one_panel<G: Registers, S: Shapes, W: Weights>(p: &mut Prod
     1
 }
 
+/// All rows, run after run of `k`, panel after panel.
+///
+/// # Safety
+/// As for [`all_panels`].
 #[inline(always)]
 unsafe fn many_rows<G: Registers, S: Shapes, W: Weights>(p: &mut Product<'_>) {
     for from in (0..p.k.max(1)).step_by(RUN) {
@@ -210,6 +214,9 @@ unsafe fn many_rows<G: Registers, S: Shapes, W: Weights>(p: &mut Product<'_>) {
 }
 
 /// All rows times a run of one panel.
+///
+/// # Safety
+/// There must be `rows` rows and the panel, and the caller must be compiled for the instructions of `G`.
 #[inline(always)]
 unsafe fn all_rows<G: Registers, S: Shapes, W: Weights, const FETCH: bool>(run: FloatTile, rows: usize) {
     let mut row = 0;

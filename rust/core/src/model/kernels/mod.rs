@@ -70,7 +70,7 @@ pub struct Kernels {
     /// `out = silu(gate) * up`.
     pub(crate) silu_mul: fn(gate: &[f32], up: &[f32], out: &mut [f32]),
     /// `x = x + y`.
-    pub add: fn(x: &mut [f32], y: &[f32]),
+    pub(crate) add: fn(x: &mut [f32], y: &[f32]),
     /// `out = x / sqrt(mean(x^2) + eps) * weight`.
     pub(crate) rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
     /// `out = (x - mean) / sqrt(var + eps) * weight + bias`.
@@ -82,7 +82,7 @@ pub struct Kernels {
     /// Merges a block's maximum, sum and output into the running ones.
     pub(crate) merge: fn(state: &mut (f32, f32), out: &mut [f32], block: (f32, f32), block_out: &[f32]),
     /// Index and value of the first largest element; NaN is never chosen.
-    pub argmax: fn(x: &[f32]) -> (usize, f32),
+    pub(crate) argmax: fn(x: &[f32]) -> (usize, f32),
     /// Runs multiply-adds at their peak rate for `rounds` rounds; returns the number of floating-point operations.
     pub(crate) peak: fn(rounds: usize) -> u64,
     /// The same for multiply-adds of bfloat16, if the set has [`Kernels::bfloat16_product`].

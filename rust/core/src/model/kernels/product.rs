@@ -15,29 +15,29 @@ fn demand(what: &str, len: usize, needed: Option<usize>) {
 /// [`RUN`] of `k` is one chain of multiply-adds that starts from zero.
 pub(crate) struct Product<'a> {
     /// Activations, row-major.
-    pub a: &'a [f32],
+    pub(crate) a: &'a [f32],
     /// Elements from one row of `a` to the next.
-    pub a_stride: usize,
+    pub(crate) a_stride: usize,
     /// Rows of `a` and of `out`.
     pub rows: usize,
     /// Inner dimension.
-    pub k: usize,
+    pub(crate) k: usize,
     /// First panel.
-    pub w: &'a [u8],
+    pub(crate) w: &'a [u8],
     /// Bytes from one panel to the next.
-    pub w_stride: usize,
+    pub(crate) w_stride: usize,
     /// Numbers of `w`.
-    pub format: FloatFormat,
+    pub(crate) format: FloatFormat,
     /// Number of panels.
-    pub panels: usize,
+    pub(crate) panels: usize,
     /// Result, row-major, `panels * PANEL` columns wide.
-    pub out: &'a mut [f32],
+    pub(crate) out: &'a mut [f32],
     /// Elements from one row of `out` to the next.
-    pub out_stride: usize,
+    pub(crate) out_stride: usize,
     /// Adds to what `out` holds.
-    pub accumulate: bool,
+    pub(crate) accumulate: bool,
     /// At least `RUN * PANEL` elements that the kernel may overwrite.
-    pub scratch: &'a mut [f32],
+    pub(crate) scratch: &'a mut [f32],
 }
 
 impl Product<'_> {
@@ -63,21 +63,21 @@ fn result(rows: usize, stride: usize, panels: usize) -> Option<usize> {
 /// (`a_scale[r][group] * w_scale[group][c]`).
 pub(crate) struct IntegerProduct<'a> {
     /// Quantized activations as [`IntegerLayout`] says, padded with zeros along `k`, the last block whole.
-    pub a: &'a [i16],
+    pub(crate) a: &'a [i16],
     /// Scales of the activations, row-major, one per group.
-    pub a_scale: &'a [f32],
+    pub(crate) a_scale: &'a [f32],
     /// Rows of `a` and of `out`.
     pub rows: usize,
     /// Inner dimension.
-    pub k: usize,
+    pub(crate) k: usize,
     /// First panel, and behind the last one what [`IntegerLayout::tail_bytes`] says.
-    pub w: &'a [u8],
+    pub(crate) w: &'a [u8],
     /// Number of panels, one after the other.
-    pub panels: usize,
+    pub(crate) panels: usize,
     /// Result, row-major and dense, `panels * PANEL` columns wide; what it held is lost.
-    pub out: &'a mut [f32],
+    pub(crate) out: &'a mut [f32],
     /// At least `GROUP * PANEL` elements that the kernel may overwrite.
-    pub scratch: &'a mut [i16],
+    pub(crate) scratch: &'a mut [i16],
 }
 
 impl IntegerProduct<'_> {
@@ -121,25 +121,25 @@ pub(crate) enum Start<'a> {
 pub(crate) struct Bfloat16Product<'a> {
     /// Activations, row-major. An odd `k` is padded, here or in the weights with a zero, in the other with what is
     /// finite.
-    pub a: &'a [u16],
+    pub(crate) a: &'a [u16],
     /// Elements from one row of `a` to the next.
-    pub a_stride: usize,
+    pub(crate) a_stride: usize,
     /// Rows of `a` and of `out`.
     pub rows: usize,
     /// Inner dimension.
-    pub k: usize,
+    pub(crate) k: usize,
     /// First panel.
-    pub w: &'a [u8],
+    pub(crate) w: &'a [u8],
     /// Bytes from one panel to the next.
-    pub w_stride: usize,
+    pub(crate) w_stride: usize,
     /// Number of panels.
-    pub panels: usize,
+    pub(crate) panels: usize,
     /// Result, row-major, `panels * PANEL` columns wide.
-    pub out: &'a mut [f32],
+    pub(crate) out: &'a mut [f32],
     /// Elements from one row of `out` to the next.
-    pub out_stride: usize,
+    pub(crate) out_stride: usize,
     /// What the products are added to.
-    pub start: Start<'a>,
+    pub(crate) start: Start<'a>,
 }
 
 impl Bfloat16Product<'_> {

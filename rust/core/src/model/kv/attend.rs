@@ -22,21 +22,21 @@ pub(crate) struct AttentionScratch {
     /// A query or key on its way.
     pub row: Vec<f32>,
     /// The same, rounded.
-    pub rounded_row: Vec<u16>,
+    pub(crate) rounded_row: Vec<u16>,
     /// Maximum and sum of each query row after [`Pages::attend`].
-    pub states: Vec<SoftmaxState>,
+    pub(crate) states: Vec<SoftmaxState>,
     /// Unnormalised output of each query row, `padded_dim` wide.
     pub outputs: Vec<f32>,
     /// Aligned like those of [`Queries`], or each row of a tile would lie on two lines of the cache.
     block_outputs: Mapped<f32>,
     /// The query rows at work.
-    pub queries: Queries,
+    pub(crate) queries: Queries,
 }
 
 /// Query rows, and their scores for one block of keys.
 pub(crate) struct Queries {
     /// Number of keys that each row sees.
-    pub limits: Vec<usize>,
+    pub(crate) limits: Vec<usize>,
     rows: Vec<f32>,
     rounded_rows: Mapped<u16>,
     scores: Mapped<f32>,

@@ -19,7 +19,11 @@ pub struct Sequence {
 pub struct KvCache {
     layout: PageLayout,
     bytes: Mapped<u8>,
+    pages: usize,
+    /// Sequences that have a page, for each page up to the last that was ever used: their number comes from outside, and
+    /// a list of all could be larger than what is used of them.
     users: Vec<u32>,
+    /// Pages that were used and are free again.
     free: Vec<u32>,
     sequences: HashMap<u64, Sequence>,
     next_id: u64,
@@ -38,26 +42,23 @@ impl KvCache {
         }
         let size = layout.page_bytes().checked_mul(pages).ok_or_else(|| Error::no_memory(usize::MAX))?;
         let bytes = Mapped::zeroed(size)?;
-        let free = (0..pages as u32).rev().collect();
-        Ok(Self { layout, bytes, users: vec![0; pages], free, sequences: HashMap::new(), next_id: 1, limit })
+        let (users, free, sequences) = (Vec::new(), Vec::new(), HashMap::new());
+        Ok(Self { layout, bytes, pages, users, free, sequences, next_id: 1, limit })
     }
 
     /// Raises the capacity to at least `positions` positions in all; the sequences stay as they are.
     pub fn grow(&mut self, positions: usize) -> Result<()> {
-        if positions.div_ceil(PAGE) <= self.users.len() {
+        if positions.div_ceil(PAGE) <= self.pages {
             return Ok(());
         }
-        let mut larger = Self::new(self.layout.clone(), positions, self.limit)?;
+        let Self { mut bytes, pages, .. } = Self::new(self.layout.clone(), positions, self.limit)?;
         let size = self.layout.page_bytes();
         // Only pages in use: to read the others would make the system give memory for them.
         for page in (0..self.users.len()).filter(|&page| self.users[page] > 0) {
-            let bytes = page * size..(page + 1) * size;
-            larger.bytes[bytes.clone()].copy_from_slice(&self.bytes[bytes]);
+            let part = page * size..(page + 1) * size;
+            bytes[part.clone()].copy_from_slice(&self.bytes[part]);
         }
-        let (old, new) = (self.users.len() as u32, larger.users.len());
-        self.users.resize(new, 0);
-        self.free.splice(0..0, (old..new as u32).rev());
-        self.bytes = larger.bytes;
+        (self.bytes, self.pages) = (bytes, pages);
         Ok(())
     }
 
@@ -135,8 +136,8 @@ impl KvCache {
             }
             needed += length.div_ceil(PAGE) - s.pages.len() + usize::from(more > 0 && self.shares_end(s));
         }
-        if needed > self.free.len() {
-            return Err(Error::cache_full(needed, self.free.len()));
+        if needed > self.free_pages() {
+            return Err(Error::cache_full(needed, self.free_pages()));
         }
         for (&id, &more) in ids.iter().zip(more).filter(|(_, more)| **more > 0) {
             let mut s = self.sequences.remove(&id).ok_or_else(|| Error::no_sequence(id))?;
@@ -158,8 +159,12 @@ impl KvCache {
     }
 
     fn take_page(&mut self) -> Option<u32> {
-        let page = self.free.pop()?;
-        self.users[page as usize] = 1;
+        if let Some(page) = self.free.pop() {
+            self.users[page as usize] = 1;
+            return Some(page);
+        }
+        let page = u32::try_from(self.users.len()).ok().filter(|&page| (page as usize) < self.pages)?;
+        self.users.push(1);
         Some(page)
     }
 
@@ -194,12 +199,12 @@ impl KvCache {
 
     /// Pages that no sequence uses.
     pub fn free_pages(&self) -> usize {
-        self.free.len()
+        self.pages - self.users.len() + self.free.len()
     }
 
     /// Number of pages in all.
     pub fn pages(&self) -> usize {
-        self.users.len()
+        self.pages
     }
 }
 
@@ -275,6 +280,20 @@ mod tests {
         grow(&mut c, b, 384);
         let (a, b) = (&c.get(a).expect("a").pages, &c.get(b).expect("b").pages);
         assert!(a.iter().all(|page| !b.contains(page)));
+    }
+
+    #[test]
+    fn pages_that_nobody_has_used_cost_nothing() {
+        let mut c = cache(1 << 20);
+        let a = c.open();
+        grow(&mut c, a, 65);
+        c.grow(1 << 21).expect("a gigabyte that is not touched");
+        assert_eq!((c.pages(), c.free_pages()), (1 << 15, (1 << 15) - 2));
+        assert_eq!((c.users.len(), c.free.len()), (2, 0), "one number for each page in use");
+        c.truncate(a, 64).expect("shorter");
+        let b = c.open();
+        grow(&mut c, b, 100);
+        assert_eq!(c.get(b).expect("b").pages, [1, 2], "what was used before comes first");
     }
 
     #[test]

@@ -18,24 +18,24 @@ pub(crate) enum Row<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Slot {
     /// The page.
-    pub page: u32,
+    pub(crate) page: u32,
     /// The layer.
-    pub layer: usize,
+    pub(crate) layer: usize,
     /// The head.
-    pub head: usize,
+    pub(crate) head: usize,
     /// The position in the page.
-    pub slot: usize,
+    pub(crate) slot: usize,
 }
 
 /// One head of one layer in the pages of a sequence.
 #[derive(Clone, Copy)]
 pub(crate) struct Head<'k> {
     /// The pages in order of position.
-    pub pages: &'k [u32],
+    pub(crate) pages: &'k [u32],
     /// The layer.
-    pub layer: usize,
+    pub(crate) layer: usize,
     /// The head.
-    pub head: usize,
+    pub(crate) head: usize,
 }
 
 /// Pages as a thread of a job sees them.

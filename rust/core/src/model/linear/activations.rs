@@ -30,7 +30,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Numbers of a row.
-    pub fn columns(&self) -> usize {
+    pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 
@@ -95,7 +95,7 @@ impl<'a> Activations<'a> {
     }
 
     /// Elements from one row to the next.
-    pub fn stride(&self) -> usize {
+    pub(crate) fn stride(&self) -> usize {
         self.stride
     }
 

@@ -1,11 +1,12 @@
 //! A linear layer: its weights in panels, and the phase of a job that applies it to rows.
 use std::ops::Range;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::memory::Mapped;
 use crate::machine::shared::Part;
 use crate::machine::team::{Task, Worker};
-use crate::model::kernels::{GROUP, Kernels, PANEL, RUN};
+use crate::machine::vectors::with_capacity;
+use crate::model::kernels::{FloatFormat, GROUP, Kernels, PANEL, RUN};
 
 mod activations;
 mod epilogue;
@@ -55,12 +56,17 @@ pub struct Linear {
 
 /// Memory that a thread needs to run linear layers.
 pub struct LinearScratch {
+    work: WorkScratch,
+    /// The thread's own memory for few quantized rows.
+    few_rows: Quantized,
+}
+
+/// Memory for the work on one task after the other.
+struct WorkScratch {
     product: ProductScratch,
     row: RowScratch,
     /// One row on its way into [`Activations`].
     float_row: Vec<f32>,
-    /// The thread's own memory for few quantized rows.
-    few_rows: Option<Quantized>,
 }
 
 /// Memory for the products of a thread.
@@ -76,20 +82,22 @@ struct ProductScratch {
 }
 
 impl LinearScratch {
-    /// Scratch for one thread.
-    pub fn new() -> Result<Self> {
-        Ok(Self {
+    /// Scratch for one thread and layers of up to `inputs` inputs. All that a job needs is asked for here, where it can be
+    /// refused; what no layer touches costs no memory.
+    pub fn new(inputs: usize) -> Result<Self> {
+        let wide = FloatFormat::Bfloat16.panel_bytes(inputs).and_then(|panel| panel.checked_mul(TASK_PANELS));
+        let work = WorkScratch {
             product: ProductScratch {
                 expanded: Mapped::zeroed(RUN * PANEL)?,
                 integers: Mapped::zeroed(GROUP * PANEL)?,
-                input_scales: Vec::new(),
-                wide: Mapped::zeroed(0)?,
+                input_scales: with_capacity(inputs)?,
+                wide: Mapped::zeroed(wide.ok_or_else(|| Error::no_memory(usize::MAX))?)?,
                 tile: Mapped::zeroed(ROW_CHUNK * TASK_PANELS * PANEL)?,
             },
             row: RowScratch::default(),
             float_row: Vec::new(),
-            few_rows: None,
-        })
+        };
+        Ok(Self { work, few_rows: Quantized::new(&[(OWN_ROWS, inputs)])? })
     }
 }
 
@@ -100,7 +108,7 @@ pub struct Input<'i, 'a> {
     /// Number of rows.
     pub rows: usize,
     /// Where a layer that multiplies integers puts its quantized input.
-    pub quantized: QuantizedRows<'i>,
+    pub(crate) quantized: QuantizedRows<'i>,
 }
 
 impl<'i, 'a> Input<'i, 'a> {
@@ -238,20 +246,14 @@ impl Linear {
         assert!(rows <= OWN_ROWS || matches!(values, InputRows::Made(_)), "too many rows for each thread to make");
         let blocks = Blocks::new(self.storage, self.inputs);
         let own_rows = blocks.is_some() && rows <= OWN_ROWS;
-        let mut few = scratch.few_rows.take().filter(|few| own_rows && few.columns() >= self.inputs);
-        if own_rows && few.is_none() {
-            // All threads must take the same way: a few pages that cannot be had end the job as a panic does.
-            few = Some(Quantized::new(&[(OWN_ROWS, self.inputs)]).expect("memory for four rows"));
-        }
-        let quantized = few.as_mut().map_or_else(|| quantized.reborrow(), Quantized::rows);
+        let LinearScratch { work: scratch, few_rows } = scratch;
+        assert!(few_rows.columns() >= self.inputs, "scratch for layers of fewer inputs");
+        let quantized = if own_rows { few_rows.rows() } else { quantized.reborrow() };
         let mut input = PhaseInput { values, rows, quantized, blocks };
         if let Some(blocks) = blocks.filter(|_| !own_rows) {
             worker.for_each_part(blocks.count(rows), 1, |part| self.quantize(&mut scratch.row, part, &mut input));
         }
         self.multiply(worker, scratch, input, epilogue);
-        if few.is_some() {
-            scratch.few_rows = few;
-        }
     }
 
     /// Quantizes the rows of the part's blocks.
@@ -269,7 +271,7 @@ impl Linear {
     fn multiply(
         &self,
         worker: &mut Worker<'_>,
-        scratch: &mut LinearScratch,
+        scratch: &mut WorkScratch,
         mut input: PhaseInput<'_, '_, '_>,
         mut epilogue: Epilogue<'_, '_>,
     ) {
@@ -310,7 +312,7 @@ impl Linear {
         &self,
         cell: &Cell<'_>,
         block: &ProductBlock,
-        scratch: &mut LinearScratch,
+        scratch: &mut WorkScratch,
         epilogue: &mut Epilogue<'_, '_>,
     ) {
         let (width, start) = (block.width(), block.panels.start * PANEL);

@@ -58,7 +58,7 @@ impl Linear {
     }
 
     /// The weights as packed.
-    pub fn packed(&self) -> &[u8] {
+    pub(crate) fn packed(&self) -> &[u8] {
         &self.data
     }
 

@@ -30,7 +30,7 @@ impl Quantized {
     }
 
     /// Longest row that fits.
-    pub fn columns(&self) -> usize {
+    pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 

@@ -84,7 +84,7 @@ fn apply(layer: &mut Linear, x: &[f32], threads: usize, make: Make) -> Results {
     let layer = &*layer;
     let mut team = Team::new(threads).expect("threads");
     team.run_shared(&mut shared, |worker, a| {
-        let (mut scratch, mut row) = (LinearScratch::new().expect("memory"), Vec::new());
+        let (mut scratch, mut row) = (LinearScratch::new(inputs).expect("memory"), Vec::new());
         worker.for_each_part(rows, 3, |part| {
             for index in part.rows() {
                 let x = &x[index * inputs..(index + 1) * inputs];
@@ -185,6 +185,14 @@ fn every_epilogue_does_what_it_says() {
         assert_eq!(run(|_, next, _| Epilogue::Gelu(next)).next, gelu);
         let best = plain.chunks_exact(OUTPUTS).map(|row| (kernels.argmax)(row).0).collect::<Vec<_>>();
         assert_eq!(run(|_, _, largest| Epilogue::Argmax(largest)).best, best);
+    }
+}
+
+#[test]
+fn scratch_that_no_memory_holds_is_an_error() {
+    for inputs in [usize::MAX, usize::MAX / 16, 1 << 56] {
+        let refused = LinearScratch::new(inputs).map(|_| ());
+        assert_eq!(refused.map_err(|error| error.kind()), Err(crate::ErrorKind::Memory), "{inputs}");
     }
 }
 

@@ -11,32 +11,32 @@ const NORM_ROWS: usize = 8;
 
 /// What the threads only read.
 pub(super) struct Forward<'m> {
-    pub model: &'m TextModel,
-    pub plan: Plan<'m>,
+    pub(crate) model: &'m TextModel,
+    pub(crate) plan: Plan<'m>,
     /// Rows that the head is applied to.
-    pub selected: &'m [usize],
+    pub(crate) selected: &'m [usize],
 }
 
 /// What the threads write, phase by phase.
 pub(super) struct Activity<'a> {
-    pub residual: Residual<'a>,
+    pub(crate) residual: Residual<'a>,
     /// Queries, keys and values.
-    pub qkv: Rows<'a>,
+    pub(crate) qkv: Rows<'a>,
     /// States and outputs of blocks of keys on their way to the merge.
-    pub partial: Rows<'a>,
-    pub attended: Activations<'a>,
-    pub mlp: Activations<'a>,
-    pub largest: Largest<'a>,
-    pub pages: Pages<'a>,
+    pub(crate) partial: Rows<'a>,
+    pub(crate) attended: Activations<'a>,
+    pub(crate) mlp: Activations<'a>,
+    pub(crate) largest: Largest<'a>,
+    pub(crate) pages: Pages<'a>,
     /// Receives the head's rows, if they are asked for.
-    pub logits: Option<Rows<'a>>,
+    pub(crate) logits: Option<Rows<'a>>,
 }
 
 /// The residual stream, and its rows as the layers that read it take them.
 pub(super) struct Residual<'a> {
-    pub hidden: Rows<'a>,
-    pub normed: Activations<'a>,
-    pub quantized: QuantizedRows<'a>,
+    pub(crate) hidden: Rows<'a>,
+    pub(crate) normed: Activations<'a>,
+    pub(crate) quantized: QuantizedRows<'a>,
 }
 
 impl Share for Activity<'_> {

@@ -13,6 +13,7 @@ use super::names::{self, Spec};
 use crate::error::Result;
 use crate::machine::memory::Mapped;
 use crate::machine::team::Team;
+use crate::machine::vectors::with_capacity;
 
 mod attention;
 mod forward;
@@ -53,9 +54,9 @@ pub(crate) struct TextModel {
 /// A run of consecutive tokens of one sequence in a step.
 pub(crate) struct Segment {
     /// Pages of the sequence.
-    pub pages: Vec<u32>,
+    pub(crate) pages: Vec<u32>,
     /// Position of the first token.
-    pub position: usize,
+    pub(crate) position: usize,
     /// Row of the first token in the step.
     pub row: usize,
     /// Number of tokens.
@@ -102,7 +103,7 @@ impl TextBuffers {
         let inputs = c.hidden_size.max(c.intermediate_size).max(attended);
         let scratch = || {
             Ok(Mutex::new(TextScratch {
-                linear: LinearScratch::new()?,
+                linear: LinearScratch::new(inputs)?,
                 attention: AttentionScratch::new(layout, query_rows(c))?,
                 row: Vec::new(),
                 normed: Activations::buffer(OWN_ROWS, c.hidden_size)?,
@@ -170,7 +171,7 @@ impl TextModel {
         }
         let mut head = load.linear(&[&names::head(c)], Order::Concatenated)?;
         checkpoint.release();
-        let (cos, sin) = rotary_tables(c);
+        let (cos, sin) = rotary_tables(c)?;
         Ok(Self {
             config: c.clone(),
             kernels,
@@ -237,10 +238,16 @@ impl TextModel {
 
 /// `cos` and `sin` of position times frequency, `head_dim / 2` per position. Frequencies and angles are rounded to
 /// float32, as Transformers does: at far positions the rounding of the angle is larger than that of anything else.
-fn rotary_tables(c: &TextConfig) -> (Vec<f32>, Vec<f32>) {
+fn rotary_tables(c: &TextConfig) -> Result<(Vec<f32>, Vec<f32>)> {
     let half = c.head_dim / 2;
     let frequencies: Vec<f32> =
         (0..half).map(|i| 1.0 / c.rope_theta.powf((2 * i) as f64 / c.head_dim as f64) as f32).collect();
     let angles = (0..c.max_position_embeddings).flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)));
-    angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip()
+    let length = half * c.max_position_embeddings;
+    let (mut cos, mut sin) = (with_capacity(length)?, with_capacity(length)?);
+    for angle in angles {
+        cos.push(angle.cos() as f32);
+        sin.push(angle.sin() as f32);
+    }
+    Ok((cos, sin))
 }

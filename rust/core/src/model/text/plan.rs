@@ -9,24 +9,24 @@ pub(super) const SPLIT_ROWS: usize = 16;
 
 /// New positions of one page.
 pub(super) struct PageWrite {
-    pub page: u32,
+    pub(crate) page: u32,
     /// First position in the page.
-    pub slot: usize,
+    pub(crate) slot: usize,
     /// First row in the step.
     pub row: usize,
     /// First position in the sequence.
-    pub position: usize,
+    pub(crate) position: usize,
     pub rows: usize,
 }
 
 /// Tokens of one sequence whose attention one task computes for one head.
 #[derive(Clone, Copy)]
 pub(super) struct Group<'a> {
-    pub pages: &'a [u32],
+    pub(crate) pages: &'a [u32],
     /// First row in the step.
     pub row: usize,
     /// First position in the sequence.
-    pub position: usize,
+    pub(crate) position: usize,
     pub rows: usize,
 }
 
@@ -34,8 +34,8 @@ pub(super) struct Group<'a> {
 pub(super) struct Plan<'a> {
     /// Tokens of the step.
     pub rows: usize,
-    pub page_writes: Vec<PageWrite>,
-    pub groups: Vec<Group<'a>>,
+    pub(crate) page_writes: Vec<PageWrite>,
+    pub(crate) groups: Vec<Group<'a>>,
     /// Blocks of keys per token if they are spread over the threads, else 0.
     pub split: usize,
 }

@@ -10,34 +10,34 @@ const TASK_ROWS: usize = 16;
 
 /// What the threads only read.
 pub(super) struct Forward<'m> {
-    pub model: &'m VisionModel,
-    pub frame: &'m Frame<'m>,
+    pub(crate) model: &'m VisionModel,
+    pub(crate) frame: &'m Frame<'m>,
     /// Patches along a side, all of them, and image tokens.
-    pub columns: usize,
+    pub(crate) columns: usize,
     pub rows: usize,
-    pub tokens: usize,
+    pub(crate) tokens: usize,
     /// Row of the position table of each patch.
-    pub positions: Vec<usize>,
+    pub(crate) positions: Vec<usize>,
     /// Visible patches: the others are no keys.
-    pub keys: Vec<usize>,
+    pub(crate) keys: Vec<usize>,
     /// Pages of their keys and values.
-    pub pages: Vec<u32>,
-    pub padded_dim: usize,
+    pub(crate) pages: Vec<u32>,
+    pub(crate) padded_dim: usize,
 }
 
 /// What the threads write, phase by phase.
 pub(super) struct Activity<'a> {
     /// Pixels of the patches; when they are no longer needed, squares of patches side by side.
-    pub input: Activations<'a>,
-    pub hidden: Rows<'a>,
-    pub normed: Activations<'a>,
+    pub(crate) input: Activations<'a>,
+    pub(crate) hidden: Rows<'a>,
+    pub(crate) normed: Activations<'a>,
     /// Queries, scaled, then keys, then values, as attention multiplies them.
-    pub qkv: Activations<'a>,
-    pub mlp: Activations<'a>,
-    pub quantized: QuantizedRows<'a>,
-    pub pages: Pages<'a>,
+    pub(crate) qkv: Activations<'a>,
+    pub(crate) mlp: Activations<'a>,
+    pub(crate) quantized: QuantizedRows<'a>,
+    pub(crate) pages: Pages<'a>,
     /// Receives the image tokens.
-    pub out: Rows<'a>,
+    pub(crate) out: Rows<'a>,
 }
 
 impl Share for Activity<'_> {

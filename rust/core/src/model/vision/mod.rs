@@ -80,7 +80,7 @@ impl VisionBuffers {
         let widest = v.hidden_size.max(v.intermediate_size).max(pixels);
         let scratch = || {
             Ok(Mutex::new(VisionScratch {
-                linear: LinearScratch::new()?,
+                linear: LinearScratch::new(widest.max(folded))?,
                 attention: AttentionScratch::new(&layout, QUERY_ROWS)?,
                 row: Vec::new(),
             }))

@@ -2,10 +2,10 @@
 
 use super::nearest_neighbour;
 use crate::Error;
-use crate::machine::vectors::{Zero, collected};
+use crate::machine::vectors::Zero;
 use crate::pixels::filters::Filter;
 use crate::pixels::picture::{Image, ImageView};
-use crate::pixels::windows::Arithmetic;
+use crate::pixels::windows::{Arithmetic, Windows};
 
 /// A floating-point pixel.
 pub trait Real: Zero + Default + std::ops::Mul<Output = Self> + std::ops::Add<Output = Self> {
@@ -48,7 +48,7 @@ pub fn resize_float<T: Real>(
     }
     filter.check_torch()?;
     let channels = image.channels();
-    let mut wide = image.to_image();
+    let mut wide = image.to_image()?;
     if width != image.width() {
         wide = Image::zeros(image.height(), width, channels)?;
         let windows = windows::<T>(image.width(), width, filter)?;
@@ -65,9 +65,9 @@ pub fn resize_float<T: Real>(
         return Ok(wide);
     }
     let mut out = Image::zeros(height, width, channels)?;
-    for (y, (first, weights)) in windows::<T>(image.height(), height, filter)?.into_iter().enumerate() {
+    for (y, (first, weights)) in windows::<T>(image.height(), height, filter)?.iter().enumerate() {
         for (x, value) in out.row_mut(y).iter_mut().enumerate() {
-            *value = weighted(&weights, (first..).map(|input| wide.view().row(input)[x]));
+            *value = weighted(weights, (first..).map(|input| wide.view().row(input)[x]));
         }
     }
     Ok(out)
@@ -78,24 +78,24 @@ fn weighted<T: Real>(weights: &[T], inputs: impl Iterator<Item = T>) -> T {
 }
 
 /// First input and weights for each output. Centre, argument and weights are rounded to `T` where torch holds them in it.
-fn windows<T: Real>(inputs: usize, outputs: usize, filter: Filter) -> Result<Vec<(usize, Vec<T>)>, Error> {
+fn windows<T: Real>(inputs: usize, outputs: usize, filter: Filter) -> Result<Windows<T>, Error> {
     let scale = T::round(T::round(inputs as f64) / T::round(outputs as f64));
     let (support, shrink) = if scale >= 1.0 {
         (T::round(filter.support() * scale), T::round(1.0 / scale))
     } else {
         (filter.support(), 1.0)
     };
-    let window = |output: usize| {
+    let mut windows = Windows::<f64>::new(outputs)?;
+    for output in 0..outputs {
         let center = T::round(scale * (output as f64 + 0.5));
         let first = (T::round(center - support) + 0.5).max(0.0) as usize;
         let end = ((T::round(center + support) + 0.5) as usize).min(inputs);
         let argument = |input: usize| T::round((T::round(input as f64 - center) + 0.5) * shrink);
-        let mut weights: Vec<f64> = (first..end).map(|input| T::round(filter.at(argument(input)))).collect();
+        let weights = windows.push(first..end, |input| T::round(filter.at(argument(input))))?;
         let sum = weights.iter().fold(0.0, |sum, &weight| T::round(sum + weight));
         if sum != 0.0 {
             weights.iter_mut().for_each(|weight| *weight = T::round(*weight / sum));
         }
-        (first, weights.into_iter().map(T::from_f64).collect())
-    };
-    collected(outputs, (0..outputs).map(window))
+    }
+    windows.map(T::from_f64)
 }

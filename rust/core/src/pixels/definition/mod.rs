@@ -31,11 +31,11 @@ pub fn resize(
     }
     let order = PassOrder::of((image.height(), image.width()), (height, width), arithmetic);
     let across = |image: ImageView<'_>| match width == image.width() {
-        true => Ok(image.to_image()),
+        true => image.to_image(),
         false => passes::horizontal(image, &WindowPass::new(image.width(), width, filter, arithmetic)?),
     };
     let down = |image: ImageView<'_>| match height == image.height() {
-        true => Ok(image.to_image()),
+        true => image.to_image(),
         false => passes::vertical(image, &WindowPass::new(image.height(), height, filter, arithmetic)?),
     };
     match order {

@@ -76,6 +76,10 @@ impl Set for Avx512 {
     }
 }
 
+/// The square, two rows in a register.
+///
+/// # Safety
+/// There must be 32 rows of 32 bytes at both strides, and the machine must have AVX-512 F, BW, VL and VNNI.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn transpose(from: *const u8, from_stride: usize, to: *mut u8, to_stride: usize) {
     // Register i holds the 32 bytes of row i, then those of row i + 16.
@@ -109,6 +113,10 @@ unsafe fn transpose(from: *const u8, from_stride: usize, to: *mut u8, to_stride:
     }
 }
 
+/// The weighted sum of rows, for weights of `DIGITS` digits.
+///
+/// # Safety
+/// [`check_rows`](super::checks::check_rows) must have passed, and the machine must have AVX-512 F, BW, VL and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn weigh_rows<const DIGITS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
     // SAFETY: every row is at least as long as `out`, which is whole strips.
@@ -126,6 +134,10 @@ unsafe fn weigh_rows<const DIGITS: usize>(rows: &[&[u8]], taps: &Taps, output: u
     }
 }
 
+/// The weighted sums of pixels, for weights of `DIGITS` digits.
+///
+/// # Safety
+/// [`check_pixels`](super::checks::check_pixels) must have passed, and the machine must have AVX-512 F, BW, VL and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn weigh_pixels<const DIGITS: usize>(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
     for (index, pixel) in out.chunks_exact_mut(3 * LANES).enumerate() {
@@ -244,6 +256,10 @@ fn apply(bytes: __m128i, f: &Lanes) -> __m512 {
     _mm512_fmadd_ps(rest, f.inverse, quotient)
 }
 
+/// [`Set::to_f32`].
+///
+/// # Safety
+/// The lengths must be equal and, if `STREAM`, the output aligned for a register; the machine must have AVX-512 F.
 #[target_feature(enable = "avx512f")]
 unsafe fn to_f32<const STREAM: bool>(bytes: &[u8], formula: &Formula, out: &mut [f32]) {
     let lanes = spread(formula);
@@ -256,6 +272,10 @@ unsafe fn to_f32<const STREAM: bool>(bytes: &[u8], formula: &Formula, out: &mut 
     }
 }
 
+/// [`Set::to_bf16`].
+///
+/// # Safety
+/// The lengths must be equal and the output aligned for 16 values; the machine must have AVX-512 F and VL.
 #[target_feature(enable = "avx512f,avx512vl")]
 unsafe fn to_bf16(bytes: &[u8], formula: &Formula, out: &mut [u16]) {
     let lanes = spread(formula);

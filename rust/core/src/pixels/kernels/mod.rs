@@ -39,7 +39,7 @@ pub struct PictureKernels {
     /// Bytes to bfloat16, given as its bits.
     pub(crate) to_bf16: fn(bytes: &[u8], conversion: &Conversion, out: &mut [u16]),
     /// Write one value everywhere.
-    pub fill: fn(out: &mut [i64], value: i64),
+    pub(crate) fill: fn(out: &mut [i64], value: i64),
     /// Make what the conversions wrote past the caches visible to other threads.
     pub(crate) fence: fn(),
 }
@@ -64,7 +64,7 @@ impl Loops {
     }
 
     /// The preferred loops of this machine.
-    pub fn best() -> Self {
+    pub(crate) fn best() -> Self {
         Self::Stream(SETS.iter().copied().find_map(for_isa).unwrap_or(portable::KERNELS))
     }
 

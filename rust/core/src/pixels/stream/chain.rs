@@ -7,6 +7,7 @@ use super::plan::Pass;
 use super::rows::{Reader, Ring, Rows, plane_stride};
 use super::transposed::TransposedBlock;
 use crate::Error;
+use crate::machine::vectors::{collected, with_capacity};
 use crate::pixels::kernels::PictureKernels;
 use crate::pixels::picture::Picture;
 use crate::pixels::taps::LANES;
@@ -95,7 +96,7 @@ impl<'a> Chain<'a> {
             advance(before, &mut self.reader, taps.end(y), kernels)?;
             let window = window(before, &mut self.reader, taps, y)?;
             let out = last.ring.row_mut(y);
-            let mut rows = Vec::with_capacity(window.len());
+            let mut rows = with_capacity(window.len())?;
             for (channel, x) in parts() {
                 // A part is converted, and written past the caches, while the next one is computed.
                 let at = channel * plane + x;
@@ -168,9 +169,9 @@ fn window<'w>(
 ) -> Result<Vec<&'w [u8]>, Error> {
     let window = taps.first(y)..taps.end(y);
     if let Some(input) = before.last() {
-        return Ok(window.map(|row| input.ring.row(row)).collect());
+        return collected(window.len(), window.map(|row| input.ring.row(row)));
     }
     // Only planes come here: the first pass over anything else takes channels apart.
     let rows = reader.rows(window.start, window.len())?;
-    Ok((0..window.len()).map(|row| &rows.data[row * rows.stride..][..3 * rows.plane]).collect())
+    collected(window.len(), (0..window.len()).map(|row| &rows.data[row * rows.stride..][..3 * rows.plane]))
 }

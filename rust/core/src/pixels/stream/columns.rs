@@ -1,12 +1,13 @@
 //! A pass over columns in pieces that the first cache holds.
 
+use crate::error::Result;
 use crate::pixels::taps::{LANES, Taps};
 
 /// A pass over columns, cut into pieces of whole strips of outputs; the inputs of a piece are few enough for the first
 /// cache where the scale allows.
 pub(crate) struct Columns {
     /// From left to right.
-    pub pieces: Vec<Piece>,
+    pub(crate) pieces: Vec<Piece>,
     /// Outputs of all pieces.
     pub outputs: usize,
 }
@@ -14,11 +15,11 @@ pub(crate) struct Columns {
 /// Some neighbouring outputs of a pass over columns.
 pub(crate) struct Piece {
     /// The first input of the piece.
-    pub first: usize,
+    pub(crate) first: usize,
     /// Inputs of the piece.
-    pub inputs: usize,
+    pub(crate) inputs: usize,
     /// The weights, their inputs counted from the first of the piece.
-    pub taps: Taps,
+    pub(crate) taps: Taps,
 }
 
 /// Inputs of a piece, more only where one strip of outputs needs more.
@@ -26,7 +27,7 @@ const PIECE_INPUTS: usize = 272;
 
 impl Columns {
     /// Cut a pass.
-    pub(crate) fn new(taps: &Taps) -> Self {
+    pub(crate) fn new(taps: &Taps) -> Result<Self> {
         let (mut pieces, mut start) = (Vec::new(), 0);
         let outputs = taps.outputs();
         while start < outputs {
@@ -35,9 +36,9 @@ impl Columns {
             while end < outputs && taps.end((end + LANES).min(outputs) - 1) - base <= PIECE_INPUTS {
                 end = (end + LANES).min(outputs);
             }
-            pieces.push(Piece { first: base, inputs: taps.end(end - 1) - base, taps: taps.part(start..end, base) });
+            pieces.push(Piece { first: base, inputs: taps.end(end - 1) - base, taps: taps.part(start..end, base)? });
             start = end;
         }
-        Self { pieces, outputs }
+        Ok(Self { pieces, outputs })
     }
 }

@@ -8,6 +8,7 @@ mod chain;
 mod columns;
 pub(crate) mod plan;
 mod rows;
+pub mod stages;
 #[cfg(test)]
 mod tests;
 mod transposed;
@@ -24,6 +25,7 @@ use transposed::TransposedBlock;
 use crate::Error;
 use crate::machine::picture_threads;
 use crate::machine::scratch::Scratch;
+use crate::machine::vectors::with_capacity;
 use crate::pixels::convert::Conversion;
 use crate::pixels::kernels::{PictureKernels, StreamValue};
 use crate::pixels::picture::{Picture, StridedView, Strides};
@@ -46,7 +48,7 @@ pub(crate) fn preprocess<V: StreamValue>(
     let kept_width = plan.kept.as_ref().map_or(width, |columns| columns.outputs);
     let mut kept = GlobalRows::new(if view.is_empty() { 0 } else { height }, kept_width)?;
     let work = Work { picture, passes: &plan.tiles, conversions, kernels, tile };
-    let targets = rows_of_tiles(tiles, tile, cols);
+    let targets = rows_of_tiles(tiles, tile, cols)?;
     in_bands(Division { height, threads }, targets, &mut kept, |mut band| work.run(&mut band, plan.kept.as_ref()))?;
     if view.is_empty() {
         return Ok(());
@@ -58,13 +60,13 @@ pub(crate) fn preprocess<V: StreamValue>(
         ..work
     };
     let division = Division { height: tile, threads };
-    let targets = rows_of_tiles(view, tile, 1);
+    let targets = rows_of_tiles(view, tile, 1)?;
     in_bands(division, targets, &mut GlobalRows::new(0, 0)?, |mut band| work.run(&mut band, None))
 }
 
 /// The rows of all tiles in the order in which they are written: by row of the picture, column of tiles, channel.
-fn rows_of_tiles<V>(tiles: &mut [V], tile: usize, cols: usize) -> Vec<&mut [V]> {
-    let mut rows = Vec::with_capacity(tiles.len() / tile);
+fn rows_of_tiles<V>(tiles: &mut [V], tile: usize, cols: usize) -> Result<Vec<&mut [V]>, Error> {
+    let mut rows = with_capacity(tiles.len() / tile)?;
     for row_of_tiles in tiles.chunks_exact_mut(cols * 3 * tile * tile) {
         let mut planes: Vec<ChunksExactMut<'_, V>> =
             row_of_tiles.chunks_exact_mut(tile * tile).map(|plane| plane.chunks_exact_mut(tile)).collect();
@@ -72,7 +74,7 @@ fn rows_of_tiles<V>(tiles: &mut [V], tile: usize, cols: usize) -> Vec<&mut [V]> 
             rows.extend(planes.iter_mut().filter_map(Iterator::next));
         }
     }
-    rows
+    Ok(rows)
 }
 
 /// Rows of three planes that wait for the global view.

@@ -17,7 +17,7 @@ const KEPT_SIZES: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Key {
     /// Height and width of the picture.
-    pub size: (usize, usize),
+    pub(crate) size: (usize, usize),
     /// Sizes and grid.
     pub settings: Settings,
     /// Resampling filter of every resize.
@@ -39,13 +39,13 @@ pub(crate) enum Pass {
 /// All passes of a picture: to the tiles, on from there to what is kept for the global view, and from that to the view.
 pub(crate) struct Plan {
     /// Sizes and grid.
-    pub layout: Layout,
+    pub(crate) layout: Layout,
     /// From the picture to the rows of tiles.
-    pub tiles: Vec<Pass>,
+    pub(crate) tiles: Vec<Pass>,
     /// From a row of tiles to a row that is kept; one horizontal pass or none.
-    pub kept: Option<Columns>,
+    pub(crate) kept: Option<Columns>,
     /// From the kept rows to the global view.
-    pub global: Vec<Pass>,
+    pub(crate) global: Vec<Pass>,
 }
 
 impl Plan {
@@ -85,7 +85,7 @@ fn passes(from: (usize, usize), to: (usize, usize), key: &Key) -> Result<Vec<Pas
     let taps = |inputs, outputs| Taps::new(inputs, outputs, key.filter, key.arithmetic);
     let mut passes = Vec::new();
     if from.1 != to.1 {
-        passes.push(Pass::Horizontal(Columns::new(&taps(from.1, to.1)?)));
+        passes.push(Pass::Horizontal(Columns::new(&taps(from.1, to.1)?)?));
     }
     if from.0 != to.0 {
         passes.push(Pass::Vertical(taps(from.0, to.0)?));

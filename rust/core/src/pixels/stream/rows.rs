@@ -17,15 +17,15 @@ pub(super) fn plane_stride(width: usize) -> usize {
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     /// From the first value of the first row on; what lies between the rows may be read.
-    pub data: &'a [u8],
+    pub(crate) data: &'a [u8],
     /// From a row to the next.
-    pub stride: usize,
+    pub(crate) stride: usize,
     /// From a pixel to the next: 1 where the channels are planes, otherwise they lie side by side.
     pub pixel: usize,
     /// From a channel to the next.
-    pub plane: usize,
+    pub(crate) plane: usize,
     /// Rows that are there.
-    pub count: usize,
+    pub(crate) count: usize,
 }
 
 impl<'a> Rows<'a> {

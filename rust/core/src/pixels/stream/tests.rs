@@ -34,21 +34,21 @@ fn taps_hold_the_weights_of_the_windows_in_both_packings() {
         let windows = Windows::new(inputs, outputs, filter, arithmetic).expect("defined");
         let taps = Taps::new(inputs, outputs, filter, arithmetic).expect("defined");
         assert_eq!((taps.outputs(), taps.precision()), (outputs, windows.precision));
-        let widest = windows.windows.iter().map(|window| window.weights.len()).max();
+        let widest = windows.windows.iter().map(|(_, weights)| weights.len()).max();
         assert_eq!(Some(taps.widest()), widest);
-        for (output, window) in windows.windows.iter().enumerate() {
-            assert_eq!((taps.first(output), taps.count(output)), (window.first, window.weights.len()));
+        for (output, (first, weights)) in windows.windows.iter().enumerate() {
+            assert_eq!((taps.first(output), taps.count(output)), (first, weights.len()));
             let half = |packed: i32, tap: usize| i32::from((packed >> (16 * (tap % 2))) as i16);
             let of_pairs = (0..taps.count(output)).map(|tap| {
                 let parts = &taps.pairs(output)[tap / 2 * taps.parts()..][..taps.parts()];
                 parts.iter().fold(0, |weight, &part| (weight << LOW_BITS) + half(part, tap))
             });
-            assert!(of_pairs.eq(window.weights.iter().copied()), "{filter:?} {arithmetic:?}");
+            assert!(of_pairs.eq(weights.iter().copied()), "{filter:?} {arithmetic:?}");
             let of_quads = (0..taps.count(output)).map(|tap| {
                 let digits = &taps.quads(output)[tap / 4 * taps.digits()..][..taps.digits()];
                 digits.iter().fold(0, |weight, digit| (weight << 8) + i32::from(digit.to_le_bytes()[tap % 4] as i8))
             });
-            assert!(of_quads.eq(window.weights.iter().copied()), "{filter:?} {arithmetic:?}");
+            assert!(of_quads.eq(weights.iter().copied()), "{filter:?} {arithmetic:?}");
         }
     });
 }
@@ -57,7 +57,7 @@ fn taps_hold_the_weights_of_the_windows_in_both_packings() {
 fn pieces_of_columns_are_the_pass_and_start_at_whole_strips() {
     every_pass(|inputs, outputs, filter, arithmetic| {
         let taps = Taps::new(inputs, outputs, filter, arithmetic).expect("defined");
-        let columns = Columns::new(&taps);
+        let columns = Columns::new(&taps).expect("memory");
         let mut output = 0;
         for piece in &columns.pieces {
             assert!(output % LANES == 0 && piece.first + piece.inputs <= inputs);

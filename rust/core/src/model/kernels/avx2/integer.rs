@@ -76,6 +76,10 @@ impl Weights for Wide {
     }
 }
 
+/// All rows and panels.
+///
+/// # Safety
+/// The lengths must have been checked, and the machine must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn walk(p: IntegerProduct<'_>) {
     let (panel_bytes, groups) = (p.panel_bytes(), p.k.div_ceil(GROUP));

@@ -61,6 +61,9 @@ pub(super) fn product(mut p: Bfloat16Product<'_>) {
 }
 
 /// Rows in blocks over all panels: the weights of two panels and one row more fill the registers beside the sums.
+///
+/// # Safety
+/// The lengths must have been checked, and the machine must have AVX-512 F and BF16.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn all_rows(p: &mut Bfloat16Product<'_>) {
     let mut row = 0;
@@ -79,6 +82,9 @@ unsafe fn all_rows(p: &mut Bfloat16Product<'_>) {
 }
 
 /// `R` rows times all panels, `N` at a time; gives `R`.
+///
+/// # Safety
+/// The lengths must have been checked, there must be `R` rows from `row` on, and the machine must have AVX-512 F and BF16.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn all_panels<const R: usize, const N: usize>(p: &mut Bfloat16Product<'_>, row: usize) -> usize {
     let whole = p.panels / N * N;
@@ -95,6 +101,10 @@ unsafe fn all_panels<const R: usize, const N: usize>(p: &mut Bfloat16Product<'_>
 }
 
 /// The inner loop: `R x N * PANEL` sums in registers, each one chain over ascending pairs of steps.
+///
+/// # Safety
+/// The lengths must have been checked, there must be `R` rows from `row` and `N` panels from `panel` on, and the machine
+/// must have AVX-512 F and BF16.
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]

@@ -129,6 +129,9 @@ impl Registers for Zmm {
 pub(super) struct ThirtyTwo;
 
 /// `R` rows times four panels, or what is left; gives their number.
+///
+/// # Safety
+/// As for [`Shapes::direct`], and the product must have `R` rows.
 #[inline(always)]
 unsafe fn few_rows<G: Registers, W: Weights, const R: usize>(p: &mut Product<'_>, panel: usize) -> usize {
     // SAFETY: the caller promises a checked product of `R` rows.
@@ -173,6 +176,9 @@ impl Shapes for ThirtyTwo {
 }
 
 /// `R` rows times a panel; gives `R`.
+///
+/// # Safety
+/// As for [`Shapes::rows`], and there must be `R` rows.
 #[inline(always)]
 unsafe fn one_tile<G: Registers, W: Weights, const R: usize, const FETCH: bool>(t: &FloatTile) -> usize {
     // SAFETY: the caller promises the rows.

@@ -2,10 +2,9 @@
 use std::ops::Range;
 
 use super::{InputFormat, Storage, StorageKind, products};
-use crate::machine::memory::Mapped;
 use crate::model::kernels::{IntegerLayout, Kernels, int8_panel_bytes};
 use crate::model::linear::pack::{interleave, pack_integers};
-use crate::model::linear::schedule::{Division, TASK_PANELS};
+use crate::model::linear::schedule::Division;
 use crate::model::linear::{Prepared, ProductBlock, ProductScratch, Weights};
 
 /// A set that multiplies bfloat16 much faster than integers of 15 bits makes bfloat16 of integers for many rows.
@@ -125,9 +124,7 @@ impl StorageKind for Int8Widened {
 
     fn prepare(&self, w: &Weights<'_>, panels: &Range<usize>, s: &mut ProductScratch) {
         let to = products::bfloat16_panel(w.inputs);
-        if s.wide.len() < panels.len() * to {
-            s.wide = Mapped::zeroed(TASK_PANELS * to).expect("memory for a few panels");
-        }
+        assert!(s.wide.len() >= panels.len() * to, "scratch for layers of fewer inputs");
         s.input_scales.clear();
         s.input_scales.extend(w.input_scales());
         let narrow = w.panels(panels).chunks_exact(w.panel_bytes);

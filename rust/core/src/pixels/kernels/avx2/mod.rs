@@ -100,6 +100,10 @@ pub(super) fn fence() {
     unsafe { _mm_sfence() };
 }
 
+/// The square, what it needs a few columns further on fetched meanwhile.
+///
+/// # Safety
+/// There must be 32 rows of 32 bytes at both strides, and the machine must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn transpose<const FETCH_FROM: bool, const FETCH_TO: bool>(
     from: *const u8,
@@ -155,6 +159,10 @@ fn prefetch<const HINT: i32>(rows: *const u8, stride: usize) {
     }
 }
 
+/// The weighted sum of rows, for weights of `PARTS` parts.
+///
+/// # Safety
+/// [`check_rows`](super::checks::check_rows) must have passed, and the machine must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weigh_rows<const PARTS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
     for at in (0..out.len()).step_by(LANES) {
@@ -167,6 +175,9 @@ unsafe fn weigh_rows<const PARTS: usize>(rows: &[&[u8]], taps: &Taps, output: us
 }
 
 /// As `weigh_rows` for weights of one part and a known number of pairs: they stay in registers.
+///
+/// # Safety
+/// [`check_rows`](super::checks::check_rows) must have passed, the output must have `PAIRS` pairs of taps, and the machine must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weigh_rows_of_pairs<const PAIRS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
     let weights: [__m256i; PAIRS] = std::array::from_fn(|pair| _mm256_set1_epi32(taps.pairs(output)[pair]));
@@ -188,6 +199,9 @@ unsafe fn weigh_rows_of_pairs<const PAIRS: usize>(rows: &[&[u8]], taps: &Taps, o
 }
 
 /// As `weigh_rows` for weights of one part, `STRIPS` at a time from `at` on: they share what is read of the weights.
+///
+/// # Safety
+/// [`check_rows`](super::checks::check_rows) must have passed, `out` must have `STRIPS` strips from `at` on, and the machine must have AVX2 and FMA.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weigh_strips<const STRIPS: usize>(rows: &[&[u8]], taps: &Taps, output: usize, at: usize, out: &mut [u8]) {
@@ -212,6 +226,10 @@ unsafe fn weigh_strips<const STRIPS: usize>(rows: &[&[u8]], taps: &Taps, output:
     }
 }
 
+/// As `weigh_rows` for weights of one part and any number of pairs.
+///
+/// # Safety
+/// [`check_rows`](super::checks::check_rows) must have passed, and the machine must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weigh_rows_of_many(rows: &[&[u8]], taps: &Taps, output: usize, out: &mut [u8]) {
     let whole = out.len() / (2 * LANES) * (2 * LANES);
@@ -225,6 +243,10 @@ unsafe fn weigh_rows_of_many(rows: &[&[u8]], taps: &Taps, output: usize, out: &m
     }
 }
 
+/// The weighted sums of pixels, for weights of `PARTS` parts.
+///
+/// # Safety
+/// [`check_pixels`](super::checks::check_pixels) must have passed, and the machine must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weigh_pixels<const PARTS: usize>(block: &[u8], stride: usize, taps: &Taps, first: usize, out: &mut [u8]) {
     for (index, pixel) in out.chunks_exact_mut(3 * LANES).enumerate() {
@@ -241,6 +263,9 @@ unsafe fn weigh_pixels<const PARTS: usize>(block: &[u8], stride: usize, taps: &T
 }
 
 /// As `weigh_pixels` for weights of one part, the stride a constant.
+///
+/// # Safety
+/// [`check_pixels`](super::checks::check_pixels) must have passed for a stride of `BYTES` strips, and the machine must have AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weigh_pixels_of_bytes<const BYTES: usize>(block: &[u8], taps: &Taps, first: usize, out: &mut [u8]) {
     let rounding = Rounding::of(taps);
