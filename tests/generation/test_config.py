@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import faster_smolvlm
+import numpy as np
 import pytest
+import torch
 import transformers
 from faster_smolvlm.generation import GenerationConfig
 from faster_smolvlm.generation.config import lengths, resolve
@@ -45,8 +47,8 @@ def test_unknown_arguments_are_errors(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "off"),
     [
-        ("typical_p", 0.9, 1.0),
-        ("suppress_tokens", [3], None),
+        ("guidance_scale", 1.5, 1.0),
+        ("sequence_bias", [[[3], 1.0]], None),
         ("renormalize_logits", True, False),
         ("cache_implementation", "quantized", "static"),
         ("prefix_allowed_tokens_fn", len, None),
@@ -58,6 +60,90 @@ def test_settings_that_are_not_here_are_errors_unless_off(name: str, value: Any,
         resolve({name: value}, None, GenerationConfig())
     with pytest.raises(NotImplementedError, match=name):
         resolve({}, None, GenerationConfig.from_dict({name: value}))
+
+
+def test_a_file_that_sets_what_is_not_here_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"exponential_decay_length_penalty": [1, 2.0], "top_k": "x"}))
+    file = GenerationConfig.from_file(path)
+    with pytest.raises(NotImplementedError, match="exponential_decay_length_penalty=None") as found:
+        resolve({}, None, file)
+    assert str(path) in str(found.value)
+    off = {"exponential_decay_length_penalty": None}
+    with pytest.raises(ValueError, match="`top_k` has to be an integer") as odd:
+        resolve(off, None, file)
+    assert str(path) in str(odd.value)
+    with pytest.raises(ValueError, match="`top_k` has to be") as own:
+        resolve({**off, "top_k": "y"}, None, file)
+    assert str(path) not in str(own.value)
+    assert resolve({**off, "top_k": 3}, None, file).top_k == 3
+    given = transformers.GenerationConfig(top_k=3)  # its settings that are None leave the file's on
+    with pytest.raises(NotImplementedError, match="exponential_decay_length_penalty"):
+        resolve({}, given, file)
+
+
+@pytest.mark.parametrize(
+    ("setting", "call"),
+    [
+        ({"typical_p": 0.9}, {"do_sample": True}),
+        ({"top_h": 0.5}, {"do_sample": True}),
+        ({"diversity_penalty": 0.5}, {"num_beams": 2}),
+        ({"output_attentions": True}, {"return_dict_in_generate": True}),
+    ],
+)
+def test_a_file_may_set_what_changes_nothing_about_the_call(
+    tmp_path: Path, setting: dict[str, Any], call: dict[str, Any]
+) -> None:
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps(setting))
+    file = GenerationConfig.from_file(path)
+    resolve({}, None, file)
+    with pytest.raises(NotImplementedError, match=next(iter(setting))):
+        resolve(call, None, file)
+    with pytest.raises(NotImplementedError, match=next(iter(setting))):
+        resolve(setting, None, GenerationConfig())
+
+
+def test_an_array_for_a_setting_that_is_not_here_is_refused_by_name() -> None:
+    with pytest.raises(NotImplementedError, match="negative_prompt_ids"):
+        resolve({"negative_prompt_ids": np.array([1, 2])}, None, GenerationConfig())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[3, 5], (3, 5), {3, 5}, np.array([3, 5]), torch.tensor([3, 5]), [3.0, 5.0, 6.5], [np.int64(3), torch.tensor(5)]],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["suppress_tokens", "begin_suppress_tokens"])
+def test_lists_of_tokens_come_in_many_kinds(name: str, given: Any) -> None:
+    assert getattr(resolve({name: given}, None, GenerationConfig()), name) == [3, 5]
+
+
+@pytest.mark.parametrize("name", ["suppress_tokens", "begin_suppress_tokens"])
+@pytest.mark.parametrize(
+    ("given", "error"), [(5, TypeError), ("35", ValueError), ([None], ValueError), (["a"] * 9999, ValueError)], ids=str
+)
+def test_what_is_no_list_of_tokens_is_an_error_as_in_transformers(name: str, given: Any, error: type) -> None:
+    with pytest.raises(error, match=name) as found:
+        resolve({name: given}, None, GenerationConfig())
+    assert len(str(found.value)) < 400
+
+
+BAD_WORDS = [5, "ab", [], [5], ((3,),), [(3,)], np.array([[3]]), [[3.0]], [[-1]], [["a"]], [[torch.tensor(3)]]]
+
+
+@pytest.mark.parametrize("given", BAD_WORDS, ids=str)
+def test_bad_words_that_are_no_lists_are_errors_as_in_transformers(given: Any) -> None:
+    with pytest.raises(ValueError, match="bad_words_ids"):
+        transformers.NoBadWordsLogitsProcessor(given, torch.tensor([2]))
+    with pytest.raises(ValueError, match="bad_words_ids"):
+        resolve({"bad_words_ids": given}, None, GenerationConfig())
+
+
+def test_the_error_for_many_bad_words_is_short() -> None:
+    with pytest.raises(ValueError, match="bad_words_ids") as found:
+        resolve({"bad_words_ids": [[-token] for token in range(9999)]}, None, GenerationConfig())
+    assert len(str(found.value)) < 400
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,34 @@ CASES += [
 ]
 
 
+CASES += [
+    (f"suppress {ids}", ours.SuppressTokensLogitsProcessor(ids), transformers.SuppressTokensLogitsProcessor(ids))
+    for ids in ([], [3], [3, 7, 499], [3, 500, -1])
+]
+CASES += [
+    (
+        f"suppress at begin {at}",
+        ours.SuppressTokensAtBeginLogitsProcessor([3, 7], at),
+        transformers.SuppressTokensAtBeginLogitsProcessor([3, 7], at),
+    )
+    for at in (LENGTH - 1, LENGTH)
+]
+
+
+def words() -> list[list[int]]:
+    """Bad words of 1 token and more, some of which the ids are about to complete, one longer than they are."""
+    rows = scores_and_ids()[1].tolist()
+    begun = [[*row[-length:], 5 * length] for row in rows for length in (1, 2, 5, LENGTH)]
+    fitting = [word for word in begun if max(word) < VOCABULARY]
+    return [[3], [7], [9, 9], [9], *fitting, [*fitting[0][:-1], 77], [4, *rows[0][:-1], 1, 2], []]
+
+
+CASES += [
+    (f"bad words {ends}", ours.NoBadWordsLogitsProcessor(w, ends), transformers.NoBadWordsLogitsProcessor(w, ends))
+    for ends, w in (([], words()), ([7], words()), ([3, 7], [[3], [7]]), ([3], [[3, 3]]))
+]
+
+
 @pytest.mark.parametrize(("mine", "theirs"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_processor_equals_transformers_on_both_kinds_of_arrays(mine: Any, theirs: Any) -> None:
     scores, ids = scores_and_ids()
@@ -86,6 +115,42 @@ def test_top_p_after_top_k_equals_transformers(k: int, p: float) -> None:
     expected = transformers.TopPLogitsWarper(p)(ids, scores)
     assert torch.equal(ours.TopPLogitsWarper(p)(ids, scores), expected)
     np.testing.assert_array_equal(ours.TopPLogitsWarper(p)(ids.numpy(), scores.numpy()), expected.numpy())
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [case[1:] for case in CASES[-10:]], ids=[c[0] for c in CASES[-10:]])
+def test_forbidding_is_equal_to_the_bit(mine: Any, theirs: Any) -> None:
+    scores, ids = scores_and_ids()
+    scores[0, :10] = torch.tensor([0.0, -0.0, torch.nan, torch.nan, -torch.inf, 1e-45, 3.0, torch.nan, 1.0, torch.nan])
+    expected = theirs(ids, scores.clone()).numpy()
+    assert mine(ids, scores).numpy().tobytes() == expected.tobytes()
+    assert mine(ids.numpy(), scores.numpy()).tobytes() == expected.tobytes()
+    assert mine(ids[:, :0], scores).numpy().tobytes() == theirs(ids[:, :0], scores.clone()).numpy().tobytes()
+
+
+def test_a_bad_word_outside_the_vocabulary_is_an_error() -> None:
+    scores, ids = scores_and_ids()
+    for array in (ids, ids.numpy()):
+        with pytest.raises(ValueError, match="vocabulary has 500"):
+            ours.NoBadWordsLogitsProcessor([[3], [4, 500]])(array, scores)
+    ours.NoBadWordsLogitsProcessor([[500]], [500])(ids, scores)  # an end-of-sequence token alone is not looked at
+
+
+def test_the_order_is_that_of_transformers() -> None:
+    config = GenerationConfig(
+        repetition_penalty=1.2, no_repeat_ngram_size=2, bad_words_ids=[[3]], eos_token_id=3, min_new_tokens=2,
+        suppress_tokens=[4], begin_suppress_tokens=[5], do_sample=True, temperature=0.5,
+    )  # fmt: skip
+    theirs = transformers.GenerationConfig(**{n: v for n, v in vars(config).items() if n not in ("extra", "file")})
+    theirs._eos_token_tensor = torch.tensor([3])
+    theirs.top_k = 0
+    made = transformers.GenerationMixin._get_logits_processor(
+        SimpleNamespace(
+            config=SimpleNamespace(is_encoder_decoder=False), _merge_criteria_processor_list=lambda made, _: made
+        ),
+        theirs, input_ids_seq_length=5,
+    )  # fmt: skip
+    names = [type(p).__name__ for p in ours.build_processors(config, prompt_length=5, padding=None)]
+    assert names == [type(processor).__name__ for processor in made]
 
 
 def test_repetition_penalty_without_history() -> None:

@@ -97,6 +97,8 @@ def test_the_native_engine_gives_the_same_ids(inputs: Any, theirs: Any, ours: An
         {"generation_config": transformers.GenerationConfig(max_new_tokens=3, pad_token_id=0)},
         {"eos_token_id": [1, 5, 9]},
         {"no_repeat_ngram_size": 2, "use_cache": True},
+        {"suppress_tokens": [1, 5, 400], "begin_suppress_tokens": [12]},
+        {"bad_words_ids": [[400], [12, 77], [511]]},
         {"stopping_criteria": transformers.StoppingCriteriaList([lambda ids, scores: ids[:, -1] > 40])},
     ],
     ids=lambda settings: next(iter(settings)),
@@ -156,9 +158,9 @@ def _with_own_module(model: Any) -> Any:
         (lambda model: model.to(torch.float16), {}, "torch.float16"),
         (lambda model: model, {"num_beams": 2}, "num_beams is 2"),
         (lambda model: model, {"return_dict_in_generate": True}, "return_dict_in_generate"),
-        (lambda model: model, {"bad_words_ids": [[7]]}, "bad_words_ids"),
+        (lambda model: model, {"sequence_bias": [[[7], -9.0]]}, "sequence_bias"),
     ],
-    ids=["hook", "own module", "float16", "beams", "dict", "bad words"],
+    ids=["hook", "own module", "float16", "beams", "dict", "bias"],
 )
 def test_what_the_engine_cannot_serve_transformers_does(
     change: Callable[[Any], Any],

@@ -101,6 +101,41 @@ def test_greedy_with_processors(models: Any, settings: dict[str, Any]) -> None:
     equal(models, batch(4, 9), max_new_tokens=14, **settings)
 
 
+@pytest.mark.parametrize("more", [{}, {"engine": "torch"}, {"num_beams": 3}, {"do_sample": True, "top_k": 4}], ids=str)
+def test_forbidden_tokens(models: Any, more: dict[str, Any]) -> None:
+    inputs = batch(5, 9, 3)
+    theirs, ours = models
+    engine = {name: value for name, value in more.items() if name == "engine"}
+    more = {name: value for name, value in more.items() if name != "engine"} | {"max_new_tokens": 10}
+    free = theirs.generate(**inputs, **{**more, "do_sample": False})
+    said = [row[-10:].tolist() for row in free]
+    last = int(inputs["input_ids"][0, -1])
+    for settings in (
+        {"suppress_tokens": [said[0][2], said[1][0], EOS]},
+        {"begin_suppress_tokens": [said[0][0], said[0][1]], "suppress_tokens": (said[2][4],)},
+        {"bad_words_ids": [[last, said[0][0]], said[1][2:5], [said[2][3]], [EOS]], "min_new_tokens": 2},
+        {"bad_words_ids": [[EOS]], "eos_token_id": [EOS, said[0][1]]},
+    ):
+        torch.manual_seed(4)
+        expected = theirs.generate(**inputs, **more, **settings)
+        assert not torch.equal(expected, free)
+        torch.manual_seed(4)
+        assert torch.equal(ours.generate(**inputs, **more, **settings, **engine), expected)
+        if not engine and "num_beams" not in more:
+            assert ours.generation_engine.name == "native"
+
+
+def test_forbidden_tokens_after_embeddings_alone(models: Any) -> None:
+    theirs, ours = models
+    embeds = theirs.get_input_embeddings()(batch(6, pictures=0)["input_ids"])
+    call = {"inputs_embeds": embeds, "max_new_tokens": 8}
+    said = theirs.generate(**call)[0].tolist()
+    for settings in ({"begin_suppress_tokens": said[:1]}, {"bad_words_ids": [said[1:3], said[:1]]}):
+        expected = theirs.generate(**call, **settings)
+        assert expected.tolist() != [said]
+        assert torch.equal(ours.generate(**call, **settings), expected)
+
+
 def test_custom_processors_and_criteria_of_transformers(models: Any) -> None:
     inputs = batch(4, 9, 6)
     processors = transformers.LogitsProcessorList(

@@ -49,7 +49,12 @@ def _load(options: argparse.Namespace) -> SmolVLM:
 
     if forced_engine() == "torch":
         raise ValueError(f"bench measures the native engine, but {ENGINE_VARIABLE} asks for torch: unset it")
-    chosen = {"dtype": options.dtype, "quantization": options.quantization, "num_threads": options.threads}
+    chosen = {
+        "dtype": options.dtype,
+        "quantization": options.quantization,
+        "num_threads": options.threads,
+        "cache_positions": options.cache_positions,
+    }
     if not options.random_weights:
         return SmolVLM.from_pretrained(options.model, device="cpu", **chosen)
     from ..checkpoint.configuration_smolvlm import SmolVLMConfig
@@ -219,6 +224,12 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--quantization", choices=("int8",))
     parser.add_argument("--threads", type=positive, metavar="N", help="threads that compute (default: all cores)")
+    parser.add_argument(
+        "--cache-positions",
+        type=positive,
+        metavar="N",
+        help="tokens that the key/value cache holds (default: twice the longest sequence)",
+    )
     parser.add_argument("--tokens", type=positive, default=32, metavar="N", help="tokens to generate (default: 32)")
     parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="medians of N answers (default: 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -3,82 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoint.hub import HubOptions, checkpoint
 from ..checkpoint.json_files import json_text, read_json
+from ..integers import as_int
 from ..quoting import shown
 from ..unknown_names import UnknownSettingError, check_names
 from .caller import warn_caller
-from .values import Check, count, number, texts, token_id, token_ids
+from .unsupported import OFF, WITHOUT_EFFECT, idle_settings, refuse
+from .values import Check, bad_words, count, number, suppressed, texts, token_id, token_ids
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 FILE_NAME = "generation_config.json"
-
-# Settings of Transformers that this package does not have, with the values that mean "off"; others are an error.
-_OFF: dict[str, tuple[object, ...]] = {
-    "assistant_early_exit": (None,),
-    "assistant_ensemble_weight": (None,),
-    "assistant_model": (None,),
-    "bad_words_ids": (None,),
-    "begin_suppress_tokens": (None,),
-    "cache_config": (None,),
-    "cache_implementation": (None, "dynamic", "static"),  # one preallocated cache serves both
-    "continuous_batching_config": (None,),
-    "custom_generate": (None,),
-    "diversity_penalty": (None, 0.0),
-    "dola_layers": (None,),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "encoder_repetition_penalty": (None, 1.0),
-    "epsilon_cutoff": (None, 0.0),
-    "eta_cutoff": (None, 0.0),
-    "exponential_decay_length_penalty": (None,),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
-    "guidance_scale": (None, 1.0),
-    "is_assistant": (None, False),
-    "low_memory": (None, False),
-    "negative_prompt_attention_mask": (None,),
-    "negative_prompt_ids": (None,),
-    "num_beam_groups": (None, 1),
-    "output_attentions": (None, False),
-    "output_hidden_states": (None, False),
-    "penalty_alpha": (None,),
-    "prefix_allowed_tokens_fn": (None,),
-    "remove_invalid_values": (None, False),
-    "renormalize_logits": (None, False),
-    "sequence_bias": (None,),
-    "speculation_type": (None,),
-    "suppress_tokens": (None,),
-    "synced_gpus": (None, False),
-    "token_healing": (None, False),
-    "top_h": (None,),
-    "typical_p": (None, 1.0),
-    "use_mtp": (None, False),
-    "watermarking_config": (None,),
-}
-# Settings of Transformers that change nothing about the tokens of this model.
-_WITHOUT_EFFECT = frozenset(
-    {
-        "_from_model_config",
-        "assistant_confidence_threshold",
-        "assistant_lookbehind",
-        "compile_config",
-        "decoder_start_token_id",
-        "disable_compile",
-        "max_cache_len",
-        "max_matching_ngram_size",
-        "num_assistant_tokens",
-        "num_assistant_tokens_schedule",
-        "target_lookbehind",
-        "transformers_version",
-    }
-)
 
 
 def _setting(default: object = None, *, check: Check | None = None, drawing: bool = False) -> dict[str, object]:
@@ -95,7 +37,8 @@ class GenerationConfig:
 
     `prompt_lookup_num_tokens` is how many draft tokens the native engine takes at most from earlier text in a greedy
     step, 0 for none; it changes no token, and the torch engine does without.
-    `extra` keeps the entries of a file that this package does not know, so that they are written back.
+    `extra` keeps the entries of a file that this package does not know, so that they are written back; `file` is its
+    path, "" if there is none.
     """
 
     max_length: int | None = field(default=None, metadata=_setting(check=count(0, floats=True)))
@@ -115,6 +58,9 @@ class GenerationConfig:
     min_p: float | None = field(default=None, metadata=_setting(drawing=True))
     repetition_penalty: float | None = field(default=None, metadata=_setting(1.0))
     no_repeat_ngram_size: int | None = field(default=None, metadata=_setting(0, check=count(0)))
+    bad_words_ids: list[list[int]] | None = field(default=None, metadata=_setting(check=bad_words))
+    suppress_tokens: list[int] | None = field(default=None, metadata=_setting(check=suppressed))
+    begin_suppress_tokens: list[int] | None = field(default=None, metadata=_setting(check=suppressed))
     prompt_lookup_num_tokens: int | None = field(default=None, metadata=_setting(check=count(0)))
     num_return_sequences: int | None = field(default=None, metadata=_setting(1, check=count(1)))
     output_scores: bool | None = field(default=None, metadata=_setting(False))
@@ -124,6 +70,7 @@ class GenerationConfig:
     bos_token_id: int | None = field(default=None, metadata=_setting(check=token_id))
     eos_token_id: int | list[int] | None = field(default=None, metadata=_setting(check=token_ids))
     extra: dict[str, object] = field(default_factory=dict)
+    file: str = field(default="", compare=False, repr=False)
 
     @property
     def eos_ids(self) -> list[int]:
@@ -156,7 +103,9 @@ class GenerationConfig:
     @classmethod
     def from_file(cls, path: Path) -> GenerationConfig:
         """Read one JSON file; OSError if it does not hold a JSON object."""
-        return cls.from_dict(read_json(path))
+        config = cls.from_dict(read_json(path))
+        config.file = str(path)
+        return config
 
     @classmethod
     def from_model_config(cls, config: object) -> GenerationConfig:
@@ -174,7 +123,7 @@ class GenerationConfig:
 
     def to_dict(self) -> dict[str, object]:
         """Return the entries that are set."""
-        values = {name: value for name, value in asdict(self).items() if name != "extra" and value is not None}
+        values = {name: value for name, value in asdict(self).items() if name in SETTINGS and value is not None}
         return {**self.extra, **values}
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
@@ -187,23 +136,31 @@ class GenerationConfig:
     def filled_from(self, other: GenerationConfig) -> GenerationConfig:
         """Return a copy in which what is not set here is taken from `other`."""
         missing = {name: getattr(other, name) for name in SETTINGS if getattr(self, name) is None}
-        return replace(self, **missing, extra={**other.extra, **self.extra})
+        extra = {name: value for name, value in self.extra.items() if value is not None}
+        return replace(self, **missing, extra={**other.extra, **extra})
 
-    def validate(self) -> None:
+    def validate(self, by_caller: Container[str] = (), file: str = "") -> None:
         """Check the settings, and make Python's own of numbers of NumPy and torch.
 
-        Raises ValueError, or NotImplementedError for what this package does not have.
+        Those that are not `by_caller` come from `file`, if there is one, and errors say so. Raises ValueError, or
+        TypeError as Transformers does, or NotImplementedError for what this package does not have.
         """
-        for name, value in self.extra.items():
-            if name in _OFF and value not in _OFF[name]:
-                raise NotImplementedError(
-                    f"generate(): {name}={shown(value)} is not supported. Leave it out, or pass a callable in "
-                    "logits_processor= or stopping_criteria= that does the same."
-                )
+        idle = idle_settings(
+            draws=bool(self.do_sample),
+            beams=as_int(self.num_beams) or 1,
+            returns_all=bool(self.return_dict_in_generate),
+        )
+        refuse(self.extra, by_caller=by_caller, file=file, idle=idle)
         for name, check in _CHECKS.items():
             value = getattr(self, name)
-            if value is not None:
+            if value is None:
+                continue
+            try:
                 setattr(self, name, check(name, value))
+            except (ValueError, TypeError) as error:
+                if name in by_caller or not file:
+                    raise
+                raise type(error)(f"{error} It is from {shown(file)}; pass another value for a call.") from None
         beams, copies = self.num_beams or 1, self.num_return_sequences or 1
         if beams == 1 and copies > 1 and not self.do_sample:
             raise ValueError(
@@ -214,9 +171,9 @@ class GenerationConfig:
             raise ValueError(f"num_return_sequences ({copies}) has to be smaller or equal to num_beams ({beams}).")
 
 
-_FIELDS = tuple(entry for entry in fields(GenerationConfig) if entry.name != "extra")
+_FIELDS = tuple(entry for entry in fields(GenerationConfig) if "default" in entry.metadata)
 SETTINGS = frozenset(entry.name for entry in _FIELDS)
-ARGUMENTS = SETTINGS | _OFF.keys() | _WITHOUT_EFFECT
+ARGUMENTS = SETTINGS | OFF.keys() | WITHOUT_EFFECT
 """What a call takes: the settings, and those of Transformers that can only be off or change nothing."""
 _CHECKS: dict[str, Check] = {e.name: e.metadata["check"] for e in _FIELDS if e.metadata.get("check") is not None}
 _DRAWING = tuple(entry.name for entry in _FIELDS if entry.metadata.get("drawing"))
@@ -247,11 +204,12 @@ def resolve(
     config = GenerationConfig()
     if given is not None:
         config = config.filled_from(given if isinstance(given, GenerationConfig) else _from_foreign(given))
+    by_caller = {*config.to_dict(), *arguments}
     config = config.filled_from(model_default).filled_from(_DEFAULTS)
     config.extra |= {name: value for name, value in arguments.items() if name not in SETTINGS}
     for name in SETTINGS & arguments.keys():
         setattr(config, name, arguments[name])  # a None that is written out turns the setting off
-    config.validate()
+    config.validate(by_caller, model_default.file)
     if not config.do_sample:
         unused = [name for name in _DRAWING if arguments.get(name) not in (None, 1.0)]
         if unused:

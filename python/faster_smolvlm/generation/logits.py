@@ -160,6 +160,59 @@ class NoRepeatNGramLogitsProcessor:
         return _remove(scores, banned[:, :vocabulary])
 
 
+class SuppressTokensLogitsProcessor:
+    """Forbid these tokens; an id outside the vocabulary forbids nothing."""
+
+    def __init__(self, suppress_tokens: Sequence[int]) -> None:
+        self.suppress_tokens = list(suppress_tokens)
+
+    def __call__(self, ids: Array, scores: Array) -> Array:
+        """Return the new scores."""
+        scores = arrays.copy(scores)
+        scores[:, [token for token in self.suppress_tokens if 0 <= token < scores.shape[1]]] = -math.inf
+        return scores
+
+
+class SuppressTokensAtBeginLogitsProcessor(SuppressTokensLogitsProcessor):
+    """Forbid these tokens as the first of the answer, which follows `begin_index` tokens of the prompt."""
+
+    def __init__(self, begin_suppress_tokens: Sequence[int], begin_index: int) -> None:
+        super().__init__(begin_suppress_tokens)
+        self.begin_index = begin_index
+
+    def __call__(self, ids: Array, scores: Array) -> Array:
+        """Return the new scores."""
+        return super().__call__(ids, scores) if ids.shape[1] == self.begin_index else scores
+
+
+class NoBadWordsLogitsProcessor:
+    """Forbid the token that would complete one of `bad_words_ids`, in the prompt or in the answer.
+
+    An end-of-sequence token alone is no bad word. The first call raises ValueError for an id outside the vocabulary.
+    """
+
+    def __init__(self, bad_words_ids: Sequence[Sequence[int]], eos_token_id: Sequence[int] = ()) -> None:
+        words = [list(word) for word in bad_words_ids if len(word) != 1 or word[0] not in eos_token_id]
+        self.tokens = [word[0] for word in words if len(word) == 1]
+        self.sequences = [(word[:-1], word[-1]) for word in words if len(word) > 1]
+        self.longest = max((len(before) for before, _ in self.sequences), default=0)
+        self.all_tokens = sorted({token for word in words for token in word})
+
+    def __call__(self, ids: Array, scores: Array) -> Array:
+        """Return the new scores."""
+        vocabulary = scores.shape[1]
+        outside = [token for token in self.all_tokens[-8:] if token >= vocabulary]
+        if outside:
+            raise ValueError(f"`bad_words_ids` holds {shown(outside)}, but the vocabulary has {vocabulary} tokens.")
+        scores = scores + 0.0  # a copy
+        scores[:, self.tokens] += -math.inf  # a sum, as in Transformers: NaN stays what it is
+        if self.sequences:
+            for row, tail in enumerate(ids[:, max(ids.shape[1] - self.longest, 0) :].tolist()):
+                completed = [last for before, last in self.sequences if tail[-len(before) :] == before]
+                scores[row, completed] += -math.inf
+        return scores
+
+
 class MinNewTokensLengthLogitsProcessor:
     """Forbid the end-of-sequence tokens until `min_new_tokens` tokens were generated."""
 
@@ -207,8 +260,14 @@ def build_processors(
         made.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty, padding))
     if config.no_repeat_ngram_size:
         made.append(NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+    if config.bad_words_ids:
+        made.append(NoBadWordsLogitsProcessor(config.bad_words_ids, config.eos_ids))
     if config.min_new_tokens and config.eos_ids:
         made.append(MinNewTokensLengthLogitsProcessor(prompt_length, config.min_new_tokens, config.eos_ids))
+    if config.suppress_tokens:
+        made.append(SuppressTokensLogitsProcessor(config.suppress_tokens))
+    if config.begin_suppress_tokens:
+        made.append(SuppressTokensAtBeginLogitsProcessor(config.begin_suppress_tokens, prompt_length))
     replaced = {type(processor).__name__ for processor in custom}
     made = [processor for processor in made if type(processor).__name__ not in replaced]
     made.extend(custom)

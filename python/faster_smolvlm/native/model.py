@@ -6,7 +6,7 @@ import copy
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from ..generation.config import FILE_NAME, GenerationConfig
 from ..integers import count_of, optional_count
 from ..quoting import shown
 from ..unknown_names import check_names, parameters_of
+from .cache_limits import CacheLimits
 from .engine import NativeEngine, Progress
 from .frames import Float32, FrameEncoder
 from .reuse import FeatureCache, PrefixCache
@@ -37,19 +38,6 @@ MemoryTensor = tuple[str, str, Sequence[int], npt.NDArray[np.uint8]]
 DTYPES = ("auto", "float32", "bfloat16")
 FEATURE_CACHE_BYTES = 64 << 20
 """Default budget for the image tokens that are kept between calls: some 440 frames of the 256M model."""
-
-
-class CacheLimits(TypedDict, total=False):
-    """Keyword arguments of a `NativeSmolVLM`: the sizes of what it keeps in memory.
-
-    `cache_positions` bounds the tokens in flight and kept for reuse, all sequences together (default: twice the
-    position limit). Between calls, image tokens are kept in `feature_cache_bytes`, and keys and values of past prompts
-    in `prefix_cache_bytes` of that (default: one sequence of full length); the least recently used go first.
-    """
-
-    cache_positions: int | None
-    feature_cache_bytes: int
-    prefix_cache_bytes: int | None
 
 
 class NativeSmolVLM(FrameEncoder):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from ..batch_feature import BatchFeature
-from ..checkpoint.hub import HUB_NAMES
 from ..generation.token_bytes import TokenBytes
 from ..media import MediaPolicy, load_image
 from ..text.control_tokens import is_marked
@@ -19,7 +18,7 @@ from ..unknown_names import check_names, parameters_of
 from .answers import Call, Observation, Result, Stream, Timings
 from .ask import Ask
 from .engines import AnswerEngine, engine_of
-from .loading import Loading
+from .loading import LOAD_NAMES, Loading
 from .messages import one_message
 from .parts import MessageError
 from .prepare import Inputs, Preparation
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
 
-    from ..checkpoint.hub import HubOptions
     from ..media.kinds import AnyArray
     from ..modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
     from ..native import NativeSmolVLM
     from ..processor.processing_smolvlm import SmolVLMProcessor
     from ..text.placeholders import Clip
+    from .loading import LoadOptions
     from .question import Row
 
 
@@ -72,28 +71,26 @@ class SmolVLM:
         device: str | int | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         quantization: str | None = None,
-        num_threads: int | None = None,
-        packed_cache_dir: str | os.PathLike[str] | None = None,
         policy: MediaPolicy | None = None,
-        **hub_options: Unpack[HubOptions],
+        **options: Unpack[LoadOptions],
     ) -> SmolVLM:
         """Load a directory, a hub id or "demo", the small checkpoint that ships with the package.
 
         `device` "auto" is the first GPU if there is one, else the CPU. On a CPU the native engine computes, without
-        torch, on `num_threads` threads (default: the cores of this process, or its CPU quota if that is less): `dtype`
-        "auto" stores the weights as the checkpoint does, `quantization="int8"` in 8 bits; `packed_cache_dir` keeps them
-        there as the engine packs them, so that later loads are quicker (see `NativeSmolVLM`). The environment variable
-        FASTER_SMOLVLM_ENGINE=torch takes torch instead ("native" is the default); with torch, `dtype` "auto" is
-        bfloat16 on a GPU and float32 on a CPU, there is no quantization, and `torch.set_num_threads` sets the threads.
-        `hub_options` are those of
-        `HubOptions`: `revision`, `token`, `cache_dir`, `local_files_only`.
+        torch: `dtype` "auto" stores the weights as the checkpoint does, `quantization="int8"` in 8 bits. The
+        environment variable FASTER_SMOLVLM_ENGINE=torch takes torch instead ("native" is the default); with torch,
+        `dtype` "auto" is bfloat16 on a GPU and float32 on a CPU, there is no quantization, and `torch.set_num_threads`
+        sets the threads. `options` are `num_threads`, `packed_cache_dir`, `cache_positions`, `feature_cache_bytes` and
+        `prefix_cache_bytes` for the native engine, see `LoadOptions`; and those of `HubOptions`: `revision`, `token`,
+        `cache_dir`, `local_files_only`. `cache_positions` bounds the tokens of all requests at a time (default: twice
+        the longest sequence).
         Raises OSError for missing or broken files, ValueError for weights that do not fit or a `quantization` that is
         not there.
         """
         start = time.perf_counter()
         name = pretrained_model_name_or_path
-        check_names(hub_options, HUB_NAMES, also_named=parameters_of(cls.from_pretrained))
-        loading = Loading(name, hub_options, device, dtype, quantization, num_threads, packed_cache_dir)
+        check_names(options, LOAD_NAMES, also_named=parameters_of(cls.from_pretrained))
+        loading = Loading(name, options, device, dtype, quantization)
         model, processor = loading.run()
         return cls(model, processor, policy=policy, load_seconds=time.perf_counter() - start)
 
