@@ -1,4 +1,4 @@
-"""Messages: values are shown by `quoting`, which bounds them, and every error that a caller can meet has a public name."""
+"""Messages: `quoting` shows and bounds values, and every error that a caller can meet has a public name."""
 
 from __future__ import annotations
 

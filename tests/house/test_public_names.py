@@ -30,6 +30,7 @@ MODULES = {
     "faster_smolvlm.integrations.transformers": {
         "NotAcceleratedError",
         "UnsupportedTransformersError",
+        "ConfigFilesCallback",
         "accelerate",
         "disable",
         "enable",

@@ -49,7 +49,8 @@ class WeightFiles:
             for tensor, shape, dtype in _header(path):
                 if tensor in self.entries:
                     raise OSError(
-                        f"The tensor {shown(tensor)} is in two files of {shown(self.name)}: {shown(path.name)} is one of them."
+                        f"The tensor {shown(tensor)} is in two files of {shown(self.name)}: {shown(path.name)} is one "
+                        "of them."
                     )
                 self.entries[tensor] = (path, shape, dtype)
 
@@ -206,7 +207,7 @@ def _paths(files: Checkpoint) -> list[Path]:
     if index is None:
         files.refuse_adapter()
         raise OSError(
-            f"{shown(files.name)} has neither {shown(SINGLE)} nor {shown(INDEX)}. Only safetensors files are read."
+            f"{shown(files.name)} has neither {SINGLE} nor {INDEX}. Only safetensors files are read."
         )
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:

@@ -129,8 +129,8 @@ def _explained(file: VideoFile) -> MediaDecodeError | MediaRefusedError:
             return file.broken("is a still picture, to be passed as an image")
         if name and not allowed:
             return file.refused(
-                f"is in a container that is not allowed: {shown(name)}; to allow it, pass MediaPolicy(containers=(…)) with "
-                f"{shown(name)} added to MediaPolicy().containers"
+                f"is in a container that is not allowed: {shown(name)}; to allow it, pass MediaPolicy(containers=(…)) "
+                f"with {shown(name)} added to MediaPolicy().containers"
             )
         if name and start[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
             return file.broken(_of_boxes(data))

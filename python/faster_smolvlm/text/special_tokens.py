@@ -165,8 +165,8 @@ class SpecialTokens:
         index = self.backend_tokenizer.token_to_id(token)
         if index is None:
             raise ValueError(
-                f"the tokenizer {shown(getattr(self, 'name_or_path', ''))} has no token {shown(token)}: is it that of a "
-                "SmolVLM checkpoint?"
+                f"the tokenizer {shown(getattr(self, 'name_or_path', ''))} has no token {shown(token)}: is it that of "
+                "a SmolVLM checkpoint?"
             )
         return int(index)
 

@@ -26,8 +26,8 @@ T = TypeVar("T")
 def accelerate(processor_or_model: T, *, policy: MediaPolicy | None = None) -> T:
     """Accelerate an object of Transformers in place, and return it.
 
-    `policy` limits the pictures and clips that a processor reads from paths, URLs, data URIs and base64 texts, also in a
-    pipeline; None leaves that as it is, at first `MediaPolicy()`. It is the attribute `media_policy` of the image and
+    `policy` limits the pictures and clips that a processor reads from paths, URLs, data URIs and base64 texts, also in
+    a pipeline; None leaves that as it is, at first `MediaPolicy()`. It is the attribute `media_policy` of the image and
     the video processor.
 
     * An image or video processor of SmolVLM or Idefics3 makes its pixels in Rust.
@@ -72,7 +72,9 @@ def accelerate_if_known(target: object, policy: MediaPolicy | None = None) -> bo
 
 def check_policy(policy: object) -> None:
     """Raise TypeError for what is neither None nor a `MediaPolicy`."""
+    if policy is None:
+        return
     from ...media.policy import MediaPolicy
 
-    if policy is not None and not isinstance(policy, MediaPolicy):
+    if not isinstance(policy, MediaPolicy):
         raise TypeError(f"policy has to be a MediaPolicy or None, got {shown(policy)}")

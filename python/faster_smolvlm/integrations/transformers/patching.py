@@ -28,8 +28,8 @@ def enable(*, policy: MediaPolicy | None = None) -> None:
 
     Subclasses that inherit `from_pretrained` are included; objects of other families pass through untouched.
     `policy` is that of the processors that are loaded from now on, see `accelerate`. A second call changes nothing but
-    that. Raises TypeError for a policy of another kind, `UnsupportedTransformersError`, before anything is changed, if the installed version
-    does not fit.
+    that. Raises TypeError for a policy of another kind, `UnsupportedTransformersError`, before anything is changed, if
+    the installed version does not fit.
     """
     global _policy
     check_policy(policy)

@@ -17,6 +17,7 @@ class _Pipeline(Protocol):
 
 
 _MARK = "_reads_at_the_gate"
+_STEP = "preprocess"
 
 
 def gate_pipeline() -> None:
@@ -25,11 +26,12 @@ def gate_pipeline() -> None:
     For all other processors it stays as it is, so there is nothing to undo.
     """
     pipeline = get("ImageTextToTextPipeline")
-    if pipeline is None or hasattr(pipeline.preprocess, _MARK):
+    preprocess = getattr(pipeline, _STEP, None)
+    if pipeline is None or preprocess is None or hasattr(preprocess, _MARK):
         return
-    preprocess = gated(pipeline.preprocess)
-    setattr(preprocess, _MARK, True)
-    pipeline.preprocess = preprocess
+    marked = gated(preprocess)
+    setattr(marked, _MARK, True)
+    setattr(pipeline, _STEP, marked)
 
 
 def gated(preprocess: Callable[..., object]) -> Callable[..., object]:
