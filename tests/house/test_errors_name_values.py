@@ -14,6 +14,7 @@ PACKAGE = Path(faster_smolvlm.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "kernels" not in path.relative_to(PACKAGE).parts)
 # They describe an object, or a name that the program itself wrote.
 DESCRIBING = ("__repr__", "__getattr__", "__getitem__")
+CLASSES = ("type(self).__name__", "_PACKAGE")
 # (file, what is written with !r): names and texts of our own.
 OWN = {
     ("unknown_names.py", "nearest"),
@@ -32,7 +33,9 @@ def written_bare(tree: ast.AST, inside: str = "") -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
         name = node.name if isinstance(node, ast.FunctionDef) else inside
         if isinstance(node, ast.FormattedValue) and node.conversion == ord("r") and name not in DESCRIBING:
-            yield ast.unparse(node.value)
+            expression = ast.unparse(node.value)
+            if expression not in CLASSES:
+                yield expression
         yield from written_bare(node, name)
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ..quoting import shown
 from .kv_cache import KVCache
 
 
@@ -34,11 +35,11 @@ class ModelOutput(dict[str, Any]):
     def __getattr__(self, name: str) -> Any:
         if name in self._fields:
             return self.get(name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {shown(name)}")
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in self._fields:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {shown(name)}")
         if value is None:
             self.pop(name, None)
         else:

@@ -11,6 +11,7 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING
 
 from ...families import FAMILIES
+from ...quoting import shown
 from .notes import say_once
 from .pipelines import gate_pipeline
 from .versions import NotAcceleratedError, UnsupportedTransformersError, get, is_listed, is_tested
@@ -32,7 +33,7 @@ def accelerated_class(name: str) -> type:
     """Return the accelerated class of a name; AttributeError if this version of Transformers has none."""
     base = get(name) if name in _ALL else None
     if base is None:
-        raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}")
+        raise AttributeError(f"module {_PACKAGE!r} has no attribute {shown(name)}")
     if base.__name__ != name:  # "…Fast" is another name of the same class in newer versions
         return accelerated_class(base.__name__)
     if name in IMAGE_PROCESSORS:
