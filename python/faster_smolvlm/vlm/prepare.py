@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..processor.processing_smolvlm import SmolVLMProcessor
     from ..text.conversation import Conversation, Message
     from .ask import Ask
+    from .engines import AnswerEngine
 
 
 Inputs: TypeAlias = Mapping[str, Any]
@@ -38,12 +39,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How the rows of one call are prepared; `tensors` and `position_limit` (tokens of a prompt) are the engine's."""
+    """How the rows of one call are prepared for an engine."""
 
     processor: SmolVLMProcessor
     policy: MediaPolicy
-    tensors: str
-    position_limit: int | None
+    engine: AnswerEngine
     ask: Ask
 
     def run(self, rows: Sequence[Row]) -> Prepared:
@@ -114,7 +114,7 @@ class Preparation:
         pictures = [question.pictures for question in questions]
         clips = [clip for question in questions for clip in question.clips]
         arguments: dict[str, object] = {"media_policy": self.policy}
-        if self.position_limit is not None:
+        if self.engine.position_limit is not None:
             arguments["verbose"] = False  # too many tokens are an error below; the tokenizer need not log them
         if self.ask.do_image_splitting is not None:
             arguments["do_image_splitting"] = self.ask.do_image_splitting
@@ -128,18 +128,23 @@ class Preparation:
             text=texts,
             images=pictures if any(pictures) else None,
             videos=[clips] if clips else None,  # as of one prompt, so that a list of pictures in it is one clip
-            return_tensors=self.tensors,
+            return_tensors=self.engine.tensors,
             padding=True,
             padding_side="left",
             add_special_tokens=False,
             **arguments,
         )
-        longest = int(inputs["attention_mask"].sum(1).max())
-        if self.position_limit is not None and longest > self.position_limit:
-            raise ValueError(
-                f"the prompt has {longest} tokens; 1 to {self.position_limit} are possible with this model"
-            )
+        self.engine.check_length(int(inputs["attention_mask"].sum(1).max()), self.ask)
         return inputs
+
+
+def rows_of(inputs: Inputs, part: slice) -> Inputs:
+    """Return the inputs of some of the rows, without pixels if none of them has a picture."""
+    found = {name: value[part] for name, value in inputs.items()}
+    if "pixel_values" in found and not found["pixel_values"].any():  # zeros are padding
+        del found["pixel_values"]
+        found.pop("pixel_attention_mask", None)
+    return found
 
 
 def _guarded(message: Message, tokens: frozenset[str]) -> Message:
