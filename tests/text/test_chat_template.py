@@ -284,12 +284,21 @@ def test_what_templates_do_is_not_greedy() -> None:
 
 def test_the_guard_is_in_the_code_that_jinja2_writes() -> None:
     """It overrides methods that jinja2 does not document: a release that calls others would switch it off."""
-    code = environment().compile("{{ a ~ b }}{{ a * b }}{{ a() }}{{ a | trim }}{% for i in a %}{% endfor %}", raw=True)
+    template = (
+        "{{ a ~ b }}{{ a * b }}{{ a - b }}{{ a() }}{{ a | trim }}{% for i in a if i %}{% endfor %}{{ a[1:] }}{{ a[b] }}"
+        "{{ a == b }}{{ a in b }}{{ {a: b} }}{{ a(*b) }}{% macro m() %}{% endmacro %}{% set c %}{{ a }}{% endset %}"
+    )
+    code = environment().compile(template, raw=True)
     assert "environment.join_text((" in code
-    assert "environment.count_step" in code
-    assert code.count("environment.call_binop(context, '*'") == 1
+    assert code.count("environment.charge(") == 4, "the template, a loop, its condition, a macro"
+    assert code.count("environment.call_binop(context, '*'") == code.count("environment.call_binop(context, '-'") == 1
     assert "environment.call(context, " in code
-    assert "environment.finalize(" in code
+    assert "environment.cut(" in code
+    assert code.count("environment.weighed(") == 5, "a subscript, two sides of ==, what is looked for, a key"
+    assert code.count("environment.searched(") == 1
+    assert "*environment.spread(" in code
+    assert "environment.finalize(context, " in code
+    assert "concat = environment.concat" in code
 
 
 def _nested(depth: int) -> Any:

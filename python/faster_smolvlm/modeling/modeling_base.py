@@ -101,7 +101,7 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         with torch.device("meta"):
             model = cls(config)
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        found = stored.match(expected, prefix=cls.checkpoint_prefix, optional=model._tied())
+        found = stored.match(expected, prefix=cls.checkpoint_prefix, tied=bool(model._tied()))
         state = stored.read(found, dtype=number_type, device=target)
         model._use_stored_head(state)
         model.load_state_dict(state, strict=False, assign=True)

@@ -11,6 +11,7 @@ from ..generation import GenerationConfig
 from ..integers import count_of, optional_count
 from . import ops
 from .attention_mask import is_surely
+from .engines.decode_graph import GraphHolder
 from .engines.known_modules import known_to_native
 from .engines.native_twin import NativeTwin
 from .generate import GenerationMixin
@@ -225,6 +226,7 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
         super().__init__(config)
         self.generation_config = GenerationConfig.from_model_config(config)
         self._native = NativeTwin()
+        self._decode_graph = GraphHolder()
         self.model = SmolVLMModel(config)
         self.image_token_id = config.image_token_id
         self.vocab_size = config.text_config.vocab_size

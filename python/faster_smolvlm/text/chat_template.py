@@ -6,7 +6,8 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from traceback import walk_tb
+from typing import Any, NamedTuple
 
 import jinja2
 import jinja2.meta
@@ -15,8 +16,9 @@ from ..quoting import quoted, shown
 from .conversation import Conversation, Message, has_video, string_contents
 from .final_message import cut_at_mark, mark_ending, with_reasoning_names
 from .plain_data import plain_data
-from .template_limits import MAX_TEXT
-from .template_sandbox import Span, environment, tracked_blocks
+from .template_errors import template_error
+from .template_limits import MAX_TEXT, metered, refuse
+from .template_sandbox import Span, environment, tracked
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ def choose_template(
     if "default" not in own:
         raise ValueError(
             'The processor has multiple chat templates but none of them are named "default". You need to specify '
-            f"which one to use by passing the `chat_template` argument. Available templates are: {', '.join(own)}"
+            f"which one to use by passing the `chat_template` argument. Available templates are: {shown(list(own))}"
         )
     return own["default"]
 
@@ -101,10 +103,11 @@ def render(
     """Render each conversation; with `track_generation` also return the spans of its `{% generation %}` blocks.
 
     A template sees plain data only: what is no text, number, list or mapping (a picture, an array, a tensor) reaches it
-    as a placeholder that names the type. Raises jinja2.TemplateError if the template is wrong or reaches out of its
-    sandbox, TypeError and ValueError for messages of another form.
+    as a placeholder that names the type. Raises jinja2.TemplateError, with the line, for whatever the template does
+    wrong: SecurityError if it reaches out of its sandbox or takes more time or memory than it may (`template_limits`),
+    TemplateRuntimeError for errors of Python. Raises TypeError and ValueError for messages of another form.
     """
-    template = _compile(chat_template)
+    template = _compile(chat_template).template
     if tools is not None and not all(isinstance(tool, dict) for tool in tools):
         raise ValueError("`tools` must be JSON schemas (dicts); functions are not turned into schemas here.")
     if documents is not None and not all(isinstance(document, dict) for document in documents):
@@ -159,10 +162,9 @@ def tracks_generation(chat_template: str) -> bool:
     return _GENERATION_TAG.search(chat_template) is not None
 
 
-@lru_cache(maxsize=64)
 def template_variables(chat_template: str) -> frozenset[str]:
     """Return the names that the template reads from outside."""
-    return frozenset(jinja2.meta.find_undeclared_variables(environment().parse(chat_template)))
+    return _compile(chat_template).variables
 
 
 def _as_message(message: object) -> Message:
@@ -175,19 +177,37 @@ def _as_message(message: object) -> Message:
 def _render(template: jinja2.Template, values: dict[str, Any]) -> tuple[str, list[Span]]:
     """Return the text, and the spans of its generation blocks: where one begins is known while blocks are written."""
     blocks: list[str] = []
-    with tracked_blocks(blocks) as spans:
-        length = 0
-        for block in template.generate(values):
-            blocks.append(block)
-            length += len(block)
-            if length > MAX_TEXT:
-                raise jinja2.exceptions.SecurityError(f"a chat template may write at most {MAX_TEXT} characters")
-    return "".join(blocks), spans
+    with tracked() as written:
+        try:
+            for block in template.root_render_func(template.new_context(values)):
+                blocks.append(block)
+                written.length += len(block)
+                if written.length > MAX_TEXT:
+                    refuse(f"writes more than {MAX_TEXT} characters")
+            return "".join(blocks), written.spans
+        except Exception as error:
+            found = template_error(error, _line_of(error, template))
+    raise found
+
+
+def _line_of(error: BaseException, template: jinja2.Template) -> int | None:
+    """Return the innermost line of the template that an error came from."""
+    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
+    return template.get_corresponding_lineno(lines[-1]) if lines else None
+
+
+class _Compiled(NamedTuple):
+    template: jinja2.Template
+    variables: frozenset[str]
 
 
 @lru_cache(maxsize=64)
-def _compile(chat_template: str) -> jinja2.Template:
+def _compile(chat_template: str) -> _Compiled:
     try:
-        return environment().from_string(chat_template)
-    except (RecursionError, MemoryError):
-        raise jinja2.TemplateSyntaxError("the chat template is nested too deeply", lineno=1) from None
+        with metered():
+            tree = environment().parse(chat_template)
+            variables = jinja2.meta.find_undeclared_variables(tree)
+            return _Compiled(environment().from_string(tree), frozenset(variables))
+    except Exception as error:
+        found = template_error(error)
+    raise found

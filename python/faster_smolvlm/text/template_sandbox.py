@@ -1,35 +1,41 @@
-"""The Jinja environment of chat templates: what a template may see and call."""
+"""The Jinja environment of chat templates: what a template may see and call, and that all it does is charged."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
 from functools import lru_cache
-from typing import Any, NoReturn
+from types import BuiltinMethodType, FunctionType, MethodType
+from typing import Any
 
 import jinja2
 import jinja2.ext
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
+from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
-from jinja2.runtime import Context, Macro
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Cycler, Joiner, Namespace, pass_context
 
+from .template_filters import guarded_filters, guarded_tests
+from .template_globals import GLOBALS, DictBuilder, spread, to_json
 from .template_limits import (
-    CALL_STEPS,
-    call_size,
-    check_numbers,
-    check_size,
-    count_step,
-    extent,
-    guarded_filter,
+    BYTES,
+    CALL,
+    built,
+    charge,
+    check_bits,
+    measure,
     metered,
-    operator_size,
-    shallow,
+    refuse,
+    reserve,
+    searched,
+    weighed,
 )
+from .template_methods import ATTRIBUTES, charge_method, charge_operator
+from .template_source import check_source, check_tokens, is_scalar, prepare
 
 Span = tuple[int, int]
 """First character, and the one after the last."""
@@ -39,18 +45,15 @@ Span = tuple[int, int]
 def environment() -> Environment:
     """Return the one environment; it holds no state of a rendering."""
     extensions = [_GenerationBlock, jinja2.ext.loopcontrols]
-    made = Environment(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_finalize)
-    made.filters["tojson"] = _to_json
-    made.filters = {name: guarded_filter(name, function) for name, function in made.filters.items()}
-    del made.globals["lipsum"]  # it writes random text of any length
-    made.globals.update(
-        raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_DictBuilder(), namespace=_Namespace
-    )
+    made = Environment(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_finalize, optimized=False)
+    made.filters = guarded_filters({**made.filters, "tojson": to_json})
+    made.tests = guarded_tests(made.tests)  # type: ignore[assignment, arg-type]  # jinja2 gives no signatures
+    made.globals = dict(GLOBALS)
     return made
 
 
 class _Generator(CodeGenerator):
-    """Sends `a ~ b` and each turn of a loop through the environment, as jinja2 does with operators.
+    """Writes code that charges what it does, where jinja2 has no hook of its own.
 
     These methods are private to jinja2: a test fails if a later release does not call them.
     """
@@ -62,70 +65,181 @@ class _Generator(CodeGenerator):
             self.write(", ")
         self.write("))")
 
-    def visit_For(self, node: nodes.For, frame: Frame) -> None:  # noqa: N802 - the interface of jinja2
-        written = sum(len(text.data) for text in node.find_all(nodes.TemplateData))
-        count = nodes.Call(nodes.EnvironmentAttribute("count_step"), [nodes.Const(written)], [], None, None)
-        node.body.insert(0, nodes.ExprStmt(count, lineno=node.lineno))
-        super().visit_For(node, frame)
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802 - the interface of jinja2
+        if len(node.ops) == 1 and _with_constants(node.expr, node.ops[0]):
+            super().visit_Compare(node, frame)
+            return
+        self.write("(")
+        self._wrap("weighed", node.expr, frame)
+        for operand in node.ops:
+            name = "searched" if operand.op in ("in", "notin") else "weighed"
+            function = nodes.EnvironmentAttribute(name, lineno=operand.lineno)
+            charged = nodes.Call(function, [operand.expr], [], None, None, lineno=operand.lineno)
+            self.visit(nodes.Operand(operand.op, charged, lineno=operand.lineno), frame)
+        self.write(")")
+
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802 - the interface of jinja2
+        slicing = isinstance(node.arg, nodes.Slice)
+        self.write("environment.cut(" if slicing else "environment.getitem(")
+        self.visit(node.node, frame)
+        self.write(", ")
+        if isinstance(node.arg, nodes.Slice):
+            self.write("slice(")
+            for part in (node.arg.start, node.arg.stop, node.arg.step):
+                self.visit(part or nodes.Const(None), frame)
+                self.write(", ")
+            self.write(")")
+        else:
+            self._wrap("weighed", node.arg, frame)
+        self.write(")")
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802 - the interface of jinja2
+        self.write("{")
+        for pair in node.items:
+            self._wrap("weighed", pair.key, frame)
+            self.write(": ")
+            self.visit(pair.value, frame)
+            self.write(", ")
+        self.write("}")
+
+    def visit_Call(  # noqa: N802 - the interface of jinja2
+        self, node: nodes.Call, frame: Frame, forward_caller: bool = False
+    ) -> None:
+        if not isinstance(node.node, nodes.EnvironmentAttribute):
+            super().visit_Call(node, frame, forward_caller=forward_caller)
+            return
+        self.visit(node.node, frame)  # one of ours
+        self.write("(")
+        self.visit(node.args[0], frame)
+        self.write(")")
+
+    def _wrap(self, name: str, node: nodes.Expr, frame: Frame) -> None:
+        if is_scalar(node):
+            self.visit(node, frame)
+            return
+        self.write(f"environment.{name}(")
+        self.visit(node, frame)
+        self.write(")")
+
+
+def _with_constants(left: nodes.Expr, operand: nodes.Operand) -> bool:
+    """Whether a value is compared with constants of the template only: it is not looked into then."""
+    right = operand.expr
+    if operand.op in ("in", "notin"):
+        return isinstance(right, (nodes.List, nodes.Tuple)) and all(map(is_scalar, right.items))
+    return is_scalar(left) or is_scalar(right)
 
 
 class Environment(ImmutableSandboxedEnvironment):
     """A sandbox that also refuses what would take the memory or the time of the process: see `template_limits`."""
 
     code_generator_class = _Generator
-    count_step = staticmethod(count_step)
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
+    charge = staticmethod(charge)
+    weighed = staticmethod(weighed)
+    searched = staticmethod(searched)
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        check_source(source)
+        tree = super()._parse(source, name, filename)
+        prepare(tree)
+        return tree
 
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
         """Compute `left operator right`, unless the result would be too large."""
-        count_step(operator_size(operator, left, right))
-        return super().call_binop(context, operator, left, right)
+        charge_operator(operator, left, right)
+        result: object = super().call_binop(context, operator, left, right)
+        return built(result)
+
+    def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
+        """Whether a template may see an attribute: those in `ATTRIBUTES`, and what namespaces hold."""
+        known = ATTRIBUTES.get(type(obj))
+        if known is not None:
+            return attr in known
+        return isinstance(obj, (Namespace, DictBuilder)) and not attr.startswith("_")
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: object) -> object:
         """Call a method or function, unless what it takes or returns is too large."""
-        if obj is count_step:  # what `visit_For` writes
-            return count_step(*args)
-        given = (*args, *kwargs.values())
-        check_numbers(given)
-        method = getattr(obj, "__wrapped__", obj)  # jinja2 wraps `format`
-        owner = getattr(method, "__self__", None)
-        if isinstance(owner, (str, bytes)):
-            check_size(call_size(method.__name__, owner, given))
-        result = super().call(context, obj, *args, **kwargs)
-        count_step(shallow(result), steps=CALL_STEPS)
-        return result
+        charge(CALL)
+        kind = type(obj)
+        method = getattr(obj, "__wrapped__", obj) if kind is FunctionType else obj  # jinja2 wraps `format`
+        if isinstance(method, (BuiltinMethodType, MethodType)):
+            owner, name = method.__self__, method.__name__
+            if name == "join" and args and isinstance(args[0], Iterator):
+                args = (list(spread(args[0])), *args[1:])
+            if isinstance(owner, LoopContext):
+                weighed(args)  # `changed` compares them
+            elif not isinstance(owner, _OWNERS):
+                named = [value for key, value in kwargs.items() if key not in _INTERNAL]
+                charge_method(owner, name, (*args, *named) if named else args)
+        elif not isinstance(obj, _CALLABLE) and id(obj) not in _FUNCTIONS:
+            refuse(f"calls an object of the type {kind.__name__[:40]}")
+        result: object = context.call(obj, *args, **kwargs)
+        if type(result) is int:
+            check_bits(result.bit_length())
+        return built(result)
+
+    def cut(self, value: Any, span: slice) -> object:
+        """Compute `value[span]`."""
+        result: object = value[span]
+        return built(result)
+
+    @staticmethod
+    def spread(value: object) -> object:
+        """Charge the arguments that are given as a list or mapping."""
+        return value if isinstance(value, Undefined) else spread(value)
 
     def join_text(self, items: tuple[object, ...]) -> str:
         """Join as `~` does."""
-        count_step(sum(extent(item).size for item in items))
-        return "".join(map(str, items))
+        for item in items:
+            weighed(item)
+        return self.concat(map(str, items))
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Join what a block wrote, or the texts of `~`."""
+        parts = list(parts)
+        reserve(sum(map(len, parts)) * BYTES)
+        return built("".join(parts))
 
 
-def _finalize(value: object) -> object:
-    """Count what an expression writes; jinja2 makes it a text afterwards."""
-    count_step(len(value) if isinstance(value, str) else extent(value).size)
+@pass_context  # or jinja2 would call it while it compiles
+def _finalize(context: Context, value: object) -> object:
+    """Charge what an expression writes; jinja2 makes it a text afterwards."""
+    charge(len(value) if isinstance(value, str) else measure(value))
     return value
 
 
-_tracker: ContextVar[tuple[list[str], list[Span]] | None] = ContextVar("_tracker", default=None)
+class Written:
+    """How many characters a rendering has written so far, and the spans of its generation blocks."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.spans: list[Span] = []
+
+
+_written: ContextVar[Written | None] = ContextVar("_written", default=None)
 
 
 @contextmanager
-def tracked_blocks(blocks: list[str]) -> Iterator[list[Span]]:
-    """Collect the spans of generation blocks; `blocks` is what the template has written so far."""
-    spans: list[Span] = []
-    token = _tracker.set((blocks, spans))
+def tracked() -> Iterator[Written]:
+    """Collect the spans of generation blocks; the caller counts what the template writes. The block has a budget."""
+    written = Written()
+    token = _written.set(written)
     try:
         with metered():
-            yield spans
+            yield written
     finally:
-        _tracker.reset(token)
+        _written.reset(token)
 
 
 class _GenerationBlock(jinja2.ext.Extension):
     """`{% generation %} … {% endgeneration %}`: marks what the assistant wrote."""
 
     tags = {"generation"}  # noqa: RUF012 - the interface of jinja2
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        return check_tokens(stream)
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -134,61 +248,14 @@ class _GenerationBlock(jinja2.ext.Extension):
 
     def _note_span(self, caller: Macro) -> str:
         text = str(caller())
-        tracker = _tracker.get()
-        if tracker is not None:
-            blocks, spans = tracker
-            start = sum(map(len, blocks))
-            spans.append((start, start + len(text)))
+        written = _written.get()
+        if written is not None:
+            written.spans.append((written.length, written.length + len(text)))
         return text
 
 
-class _DictBuilder:
-    """`dict(…)` for templates, without the attributes of the type."""
-
-    def __call__(self, *args: Any, **kwargs: object) -> dict[object, object]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, keys: Iterable[object], value: object = None) -> dict[object, object]:
-        """Return a dict with the given keys."""
-        return dict.fromkeys(keys, value)
-
-
-class _Namespace(jinja2.utils.Namespace):
-    """`namespace(…)` for templates, without names that begin with an underscore."""
-
-    def __init__(*args: Any, **kwargs: object) -> None:
-        self, values = args[0], dict(*args[1:], **kwargs)
-        for name in values:
-            _refuse_private(name)
-        jinja2.utils.Namespace.__init__(self, values)
-
-    def __repr__(self) -> str:
-        return "<Namespace>"  # jinja2's shows what it holds, which may be much
-
-    def __setitem__(self, name: str, value: object) -> None:
-        _refuse_private(name)
-        super().__setitem__(name, value)
-
-
-def _refuse_private(name: object) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a chat template cannot store the underscore-prefixed name {name!r}")
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # jinja2's own filter escapes HTML, which a prompt is not
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.exceptions.TemplateError(message)
-
-
-def _strftime_now(layout: str) -> str:
-    return datetime.now().strftime(layout)
+# What a template may call. A method of a value has a rule of its own, see `template_methods`.
+_CALLABLE = (Macro, BlockReference, LoopContext, Joiner, Undefined)
+_OWNERS = (Cycler, DictBuilder, _GenerationBlock, BlockReference)
+_FUNCTIONS = frozenset(map(id, GLOBALS.values()))
+_INTERNAL = ("_loop_vars", "_block_vars", "caller")

@@ -85,8 +85,8 @@ class SmolVLM:
         `prefix_cache_bytes` for the native engine, see `LoadOptions`; and those of `HubOptions`: `revision`, `token`,
         `cache_dir`, `local_files_only`. `cache_positions` bounds the tokens of all requests at a time (default: twice
         the longest sequence).
-        Raises OSError for missing or broken files, ValueError for weights that do not fit or a `quantization` that is
-        not there.
+        Raises OSError for missing or broken files, RuntimeError for weights that do not fit, ValueError for a
+        `quantization` that is not there.
         """
         start = time.perf_counter()
         name = pretrained_model_name_or_path

@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
 from ...generation.cancelling import Cancellation, Turn
 from ...generation.config import GenerationConfig
 from ...native import NativeEngine
-from .known_modules import is_known
+from .known_modules import why_not_as_built
 from .model_inputs import ModelInputs, is_padded_on_the_left_only
 from .native_twin import DTYPES, NativeTwin
 
@@ -123,40 +122,13 @@ def native_engine(
 
 def why_not_model(model: nn.Module) -> str:
     """Return why the native engine cannot stand in for the modules of a model as they are now; "" if it can."""
-    if model.training:
-        return "the model is in training mode"
+    reason = why_not_as_built(model, "cpu", ATTENTION)
+    if reason:
+        return reason
     parameters = list(model.parameters())
     for parameter in parameters:
-        if parameter.device.type != "cpu":
-            return f"a parameter is on {parameter.device}"
         if parameter.dtype not in DTYPES or parameter.dtype != parameters[0].dtype:
             return f"a parameter is {parameter.dtype}: the native engine takes float32 or bfloat16 for all"
-        if type(parameter.data) is not Tensor:
-            return f"a parameter is a {type(parameter.data).__name__}"
-    if torch.is_autocast_enabled("cpu"):
-        return "autocast is on"
-    if torch.compiler.is_compiling():
-        return "torch.compile is tracing"
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        return "there are forward hooks for all modules"
-    return _why_not_modules(model)
-
-
-def _why_not_modules(model: nn.Module) -> str:
-    for name, module in model.named_modules():
-        where = f"module {name!r}" if name else "the model"
-        kind = type(module)
-        if not is_known(kind):
-            return f"{where} is a {kind.__name__}, which the native engine does not know"
-        if module._forward_hooks or module._forward_pre_hooks:
-            return f"{where} has forward hooks"
-        if "forward" in vars(module):
-            return f"{where} has a forward of its own"
-        if getattr(module, "_compiled_call_impl", None) is not None:
-            return f"{where} is compiled"
-        implementation = getattr(getattr(module, "config", None), "_attn_implementation", "auto")
-        if implementation not in ATTENTION:
-            return f"attn_implementation is {implementation!r}"
     return ""
 
 
