@@ -147,6 +147,19 @@ def test_a_list_that_is_too_much_is_answered_in_parts(vlm: SmolVLM, pictures: bo
         assert (result.token_ids, result.finish_reason) == (alone.token_ids, alone.finish_reason)
 
 
+def test_clips_and_pictures_of_a_list_in_parts(vlm: SmolVLM) -> None:
+    whole = SmolVLM.from_pretrained("demo", device="cpu", num_threads=1)
+    frames = np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), np.uint8)
+    prompts = [f"Question {number}?" for number in range(12)]
+    videos = [[frames[: number % 3 + 1]] if number % 4 == 0 else [] for number in range(12)]
+    images = [[frames[number % 9]] if number % 4 == 1 else [] for number in range(12)]
+    videos[9] = [frames[:2], frames[4:5]]
+    for given in ({"videos": videos}, {"images": images}):
+        found, expected = (model.generate(prompts, reuse=False, **given, **LONG) for model in (vlm, whole))
+        assert [result.token_ids for result in found] == [result.token_ids for result in expected]
+        assert [result.usage for result in found] == [result.usage for result in expected]
+
+
 def test_parts_do_not_repeat_what_is_drawn(vlm: SmolVLM) -> None:
     ask: dict[str, Any] = {"do_sample": True, "temperature": 3.0, "seed": 5, **LONG}
     answers = [tuple(result.token_ids) for result in vlm.generate(["Hello"] * 24, **ask)]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT")
 Progress: TypeAlias = Callable[[int, int], None]
+_VAIN_TRIES = 4
+"""How often in a row a step fails while nothing is kept for reuse, until it is given up."""
 
 
 class LoadedModel(Protocol):
@@ -372,12 +374,17 @@ class NativeEngine:
         return self._retried(lambda: self._model.rust.step(step, True))
 
     def _retried(self, take: Callable[[], ResultT]) -> ResultT:
-        """Make one step; if the cache is full, forget what was kept for reuse and try again."""
+        """Make one step; if the cache is full, forget what was kept for reuse and try again.
+
+        Nothing may be kept because another thread forgot it at this moment: that is looked at again, too.
+        """
+        vain = 0
         while True:
             try:
                 return take()
             except MemoryError:  # a try that fails is what this loop is for
-                if not self._model.prefixes.forget_one():
+                vain = 0 if self._model.prefixes.forget_one() else vain + 1
+                if vain == _VAIN_TRIES:
                     raise
 
     def _finish(self, sequence: int, units: list[Unit]) -> None:

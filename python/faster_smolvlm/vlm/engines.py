@@ -5,13 +5,14 @@ Each is imported when it is used: importing `SmolVLM` is quick, and the processo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
 
 import numpy as np
 
 from ..integers import as_int
 from ..native.admission import CacheFullError, pages_of
+from ..native.parts import in_parts
 from .ask import Ask
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     AnyDecoding: TypeAlias = Decoding[NativeEngine] | Decoding[AnyEngine]
 
 
+Inputs: TypeAlias = Mapping[str, Any]
+"""What a model is given, by name: arrays or tensors."""
+
+
 class AnswerEngine(Protocol):
     """What `SmolVLM` needs of an engine. Arrays are NumPy's with the native engine, torch's with torch."""
 
@@ -36,7 +41,7 @@ class AnswerEngine(Protocol):
     def position_limit(self) -> int | None:
         """How many tokens a prompt may have; None if the engine sets no limit."""
 
-    def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
+    def start(self, inputs: Inputs, tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
         """Begin a generation after the `inputs` of a processor."""
 
     def check_length(self, length: int, ask: Ask) -> None:
@@ -44,6 +49,9 @@ class AnswerEngine(Protocol):
 
     def parts(self, lengths: Sequence[int], ask: Ask) -> list[slice]:
         """Cut prompts with these numbers of tokens into parts that there is memory for; all are one if it may be."""
+
+    def cut(self, inputs: Inputs, parts: Sequence[slice]) -> Iterable[Inputs]:
+        """Return the inputs of each part."""
 
     def encode(self, pixel_values: AnyArray) -> AnyArray:
         """Return the image tokens (tokens, hidden_size) of frames (1, frames, 3, height, width)."""
@@ -66,7 +74,7 @@ class Native:
         """See `AnswerEngine`."""
         return self._model.position_limit
 
-    def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
+    def start(self, inputs: Inputs, tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
         """See `AnswerEngine`."""
         from ..native import start_generation
 
@@ -103,6 +111,10 @@ class Native:
             taken += pages
         return [*found, slice(begin, len(lengths))]
 
+    def cut(self, inputs: Inputs, parts: Sequence[slice]) -> Iterable[Inputs]:
+        """See `AnswerEngine`."""
+        return in_parts(inputs, parts, self._model.config.image_token_id)
+
     def encode(self, pixel_values: AnyArray) -> AnyArray:
         """See `AnswerEngine`."""
         return self._model.encode(self._model.frames(pixel_values), reuse=False)[0]
@@ -126,7 +138,7 @@ class Torch:
         """See `AnswerEngine`."""
         return None
 
-    def start(self, inputs: Mapping[str, Any], tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
+    def start(self, inputs: Inputs, tokenizer: SmolVLMTokenizer, ask: Ask) -> AnyDecoding:
         """See `AnswerEngine`; there is no `reuse` and no `progress`, and nothing that a `cache_salt` could part."""
         return self._model.start_generation(**inputs, tokenizer=tokenizer, engine="torch", **ask.settings())
 
@@ -136,6 +148,10 @@ class Torch:
     def parts(self, lengths: Sequence[int], ask: Ask) -> list[slice]:
         """See `AnswerEngine`. Torch takes its memory as it needs it."""
         return [slice(0, len(lengths))]
+
+    def cut(self, inputs: Inputs, parts: Sequence[slice]) -> Iterable[Inputs]:
+        """See `AnswerEngine`; there is one part."""
+        return [inputs]
 
     def encode(self, pixel_values: AnyArray) -> AnyArray:
         """See `AnswerEngine`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from ..text.control_tokens import is_marked, mark_texts
 from .answers import Timings
@@ -18,11 +18,7 @@ if TYPE_CHECKING:
     from ..processor.processing_smolvlm import SmolVLMProcessor
     from ..text.conversation import Conversation, Message
     from .ask import Ask
-    from .engines import AnswerEngine
-
-
-Inputs: TypeAlias = Mapping[str, Any]
-"""What a model is given, by name: arrays or tensors."""
+    from .engines import AnswerEngine, Inputs
 
 
 @dataclass(frozen=True)
@@ -136,15 +132,6 @@ class Preparation:
         )
         self.engine.check_length(int(inputs["attention_mask"].sum(1).max()), self.ask)
         return inputs
-
-
-def rows_of(inputs: Inputs, part: slice) -> Inputs:
-    """Return the inputs of some of the rows, without pixels if none of them has a picture."""
-    found = {name: value[part] for name, value in inputs.items()}
-    if "pixel_values" in found and not found["pixel_values"].any():  # zeros are padding
-        del found["pixel_values"]
-        found.pop("pixel_attention_mask", None)
-    return found
 
 
 def _guarded(message: Message, tokens: frozenset[str]) -> Message:

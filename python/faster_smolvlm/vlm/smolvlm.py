@@ -18,11 +18,11 @@ from ..text.control_tokens import is_marked
 from ..unknown_names import check_names, parameters_of
 from .answers import Call, Observation, Result, Stream, Timings
 from .ask import Ask
-from .engines import AnswerEngine, engine_of
+from .engines import AnswerEngine, Inputs, engine_of
 from .loading import LOAD_NAMES, Loading
 from .messages import one_message
 from .parts import MessageError
-from .prepare import Inputs, Preparation, rows_of
+from .prepare import Preparation
 from .question import is_given, row_of_messages, row_of_prompt, rows_of_prompts
 
 if TYPE_CHECKING:
@@ -274,9 +274,9 @@ class SmolVLM:
         if len(parts) > 1:
             ask = ask.with_generator()
         results: list[Result] = []
-        for part in parts:
+        for part, some in zip(parts, self._engine.cut(inputs, parts), strict=True):
             try:
-                results += self._begin(rows_of(inputs, part), ask, timings).run()
+                results += self._begin(some, ask, timings).run()
             except CacheFullError as error:
                 if ask.on_error == "raise":
                     raise
