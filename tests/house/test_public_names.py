@@ -27,7 +27,13 @@ MODULES = {
     "faster_smolvlm": NAMES,
     "faster_smolvlm.cli": {"main"},
     "faster_smolvlm.generation": {"Decoding", "Engine", "GenerationConfig", "TextIteratorStreamer"},
-    "faster_smolvlm.integrations.transformers": {"accelerate", "disable", "enable", "is_enabled"},
+    "faster_smolvlm.integrations.transformers": {
+        "ConfigFilesCallback",
+        "accelerate",
+        "disable",
+        "enable",
+        "is_enabled",
+    },
     "faster_smolvlm.kernels": set[str](),
     "faster_smolvlm.media": {name for name in NAMES if name.startswith("Media")}
     | {"FrameSampling", "Source", "load_image", "read_source"},
