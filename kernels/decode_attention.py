@@ -65,6 +65,16 @@ def decode_attention_kernel(
     tl.store(PartialL + at, tl.where(empty, float("-inf"), peak + tl.log2(total)), mask=is_member)
 
 
+def split_count(kv_heads: int, device: torch.device) -> int:
+    """Return into how many parts the keys of one head are split: programs for a whole GPU at batch 1, not more.
+
+    Every program of `out_decode` reads all parts of all heads, so parts beyond that cost more than they bring: 32 heads
+    in 16 parts are 128 KB for each of 256 programs.
+    """
+    most = settings("decode_attention", device).tile["SPLITS"]
+    return min(most, next_power_of_2(triton.cdiv(128, kv_heads)))
+
+
 def decode_attention(
     q: torch.Tensor,
     cache_k: torch.Tensor,

@@ -49,6 +49,17 @@ def guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
 
 
 @pytest.fixture
+def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decode graph that has used up its capacity after a few tokens."""
+    from faster_smolvlm.modeling.engines import decode_graph, graph
+
+    for module in (decode_graph, graph):
+        monkeypatch.setattr(module, "BUCKETS", (8, 16, 32))
+    monkeypatch.setattr(graph, "FIRST_CAPACITY", 2)
+    monkeypatch.setattr(graph, "_BLOCK", 3)
+
+
+@pytest.fixture
 def mutant(tmp_path: Path) -> Callable[[str, str, str], ModuleType]:
     """Return a function that loads a kernel's module with one piece of its source replaced: a planted fault."""
 

@@ -6,40 +6,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration
 from faster_smolvlm.modeling import generate as mixin
 from faster_smolvlm.modeling.engines import decode_graph
 from faster_smolvlm.modeling.engines import graph as graph_engine
 from faster_smolvlm.modeling.engines.decode_graph import DecodeGraph
 from faster_smolvlm.modeling.engines.decode_weights import UnsupportedModelError, gather, quantize
 
+from tests.helpers.graph_models import prompts, tiny_model
 from tests.helpers.recorded_capture import RecordedCapture
-
-WORDS = 61
-
-
-def tiny_model(seed: int = 0, **text) -> SmolVLMForConditionalGeneration:
-    torch.manual_seed(seed)
-    text_config = {
-        "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": WORDS, "rms_norm_eps": 1e-5,
-        "eos_token_id": None, "pad_token_id": 0, "max_position_embeddings": 256, **text,
-    }  # fmt: skip
-    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-              "image_size": 16, "patch_size": 8}  # fmt: skip
-    config = SmolVLMConfig(text_config=text_config, vision_config=vision, image_token_id=WORDS - 1, scale_factor=2)
-    model = SmolVLMForConditionalGeneration(config).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.35)
-    return model
-
-
-@pytest.fixture
-def small_buckets(monkeypatch):
-    for module in (decode_graph, graph_engine):
-        monkeypatch.setattr(module, "BUCKETS", (8, 16, 32))
-    monkeypatch.setattr(graph_engine, "FIRST_CAPACITY", 2)
-    monkeypatch.setattr(graph_engine, "_BLOCK", 3)
 
 
 @pytest.fixture
@@ -54,15 +28,6 @@ def through_graph(monkeypatch, small_buckets):
 
     monkeypatch.setattr(mixin, "make_engine", make_engine)
     return model, capture, engines
-
-
-def prompts(rows: int = 1, length: int = 6) -> dict[str, torch.Tensor]:
-    """Prompts of different lengths, padded on the left."""
-    ids = torch.randint(1, WORDS - 1, (rows, length), generator=torch.Generator().manual_seed(3))
-    mask = torch.ones_like(ids)
-    for row in range(1, rows):
-        mask[row, : row % length] = 0
-    return {"input_ids": ids.where(mask.bool(), 0), "attention_mask": mask}
 
 
 def eager(monkeypatch, model, inputs, **arguments):

@@ -113,7 +113,7 @@ CHANGES: dict[str, Callable[[SmolVLMForConditionalGeneration], Any]] = {
     "float64": lambda model: model.double(),
     "takes float32 or bfloat16 for all": lambda model: model.model.connector.bfloat16(),
     "'model.text_model.norm' has forward hooks": lambda model: model.model.text_model.norm.register_forward_hook(print),
-    "a Lora, which the native engine does not know": replace_module,
+    "a Lora, which only torch can call": replace_module,
     "'model.connector' has a forward of its own": own_forward,
     "attn_implementation is 'eager'": lambda model: model.set_attn_implementation("eager"),
     "holds NaN": lambda model: model.lm_head.weight.data[3].fill_(float("nan")),

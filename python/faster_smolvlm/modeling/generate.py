@@ -17,8 +17,10 @@ from ..generation.loop import Decoding
 from ..generation.plan import Plan, Request
 from ..generation.stopping import StoppingCriterion
 from ..generation.streamers import Streamer, ended
+from ..integers import count_of
+from .engines.decode_graph import GraphHolder
 from .engines.eager import TorchEngine
-from .engines.graph import make_engine
+from .engines.graph import make_engine, warm_up
 from .engines.model import Backbone
 from .engines.model_inputs import NAMES, ModelInputs, check_mask, check_prompts
 from .engines.native import NativeTorchEngine, native_engine
@@ -54,6 +56,7 @@ class GenerationMixin(SmolVLMPreTrainedModel[SmolVLMConfig]):
     model: Backbone
     lm_head: nn.Linear
     _native: NativeTwin
+    _decode_graph: GraphHolder
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the token embeddings."""
@@ -115,6 +118,17 @@ class GenerationMixin(SmolVLMPreTrainedModel[SmolVLMConfig]):
             return sequences
         cache = engine.past_key_values
         return GenerateOutput(sequences=sequences, scores=call.scores, logits=call.logits, past_key_values=cache)
+
+    def warm_up(self, rows: int | Sequence[int] = 1, *, tokens: int = 1024) -> str:
+        """Capture on a GPU what `generate` replays for batches of `rows` rows (a number or several, at most 16).
+
+        `tokens` is the longest prompt and answer together that is prepared for; a longer one is captured when it comes.
+        For servers: call it before the threads start, with every number of rows that a batch may have or shrink to.
+        Returns "", or why calls of this model as it is now go without a captured graph, which is so on every CPU.
+        Raises ValueError for numbers that no graph serves.
+        """
+        numbers = [count_of("rows", n, 1) for n in ([rows] if isinstance(rows, int) else rows)]
+        return warm_up(self, numbers, count_of("tokens", tokens, 1))
 
     def start_generation(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from ..generation import GenerationConfig
 from ..integers import count_of, optional_count
 from . import ops
 from .attention_mask import is_surely
+from .engines.decode_graph import GraphHolder
 from .engines.known_modules import known_to_native
 from .engines.native_twin import NativeTwin
 from .generate import GenerationMixin
@@ -176,7 +179,7 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
 
         if use_cache is None:
             use_cache = self.config.use_cache
-        if self.training and self.text_model.gradient_checkpointing:
+        if self.training and self.text_model.recomputing is not None:
             use_cache = False
         output = self.text_model(
             inputs_embeds,
@@ -219,12 +222,15 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
 
     config_class = SmolVLMConfig
     accepts_loss_kwargs = True
+    loss_type: ClassVar[str] = "ForConditionalGeneration"
+    """By this name Transformers' `Trainer` knows that `forward` shifts the labels, and how many of them count."""
     model: SmolVLMModel
 
     def __init__(self, config: SmolVLMConfig) -> None:
         super().__init__(config)
         self.generation_config = GenerationConfig.from_model_config(config)
         self._native = NativeTwin()
+        self._decode_graph = GraphHolder()
         self.model = SmolVLMModel(config)
         self.image_token_id = config.image_token_id
         self.vocab_size = config.text_config.vocab_size

@@ -8,18 +8,16 @@ same buffers, and their caches lie in one arena, since only one runs at a time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..kv_cache import KVCache
-from .decode_weights import UnsupportedModelError, fingerprint, gather
+from .arena import Arena, StaticCache
+from .capture import Capture, CaptureError, CudaCapture, failures, mark, persistent
+from .decode_weights import UnsupportedModelError, fingerprint, gather, refresh
 from .model import GenerativeModel
-
-if TYPE_CHECKING:
-    from torch.cuda import _POOL_HANDLE
 
 BUCKETS = (512, 1024, 2048, 4096, 8192)
 MAX_ROWS = 16
@@ -28,83 +26,55 @@ MAX_ROWS = 16
 _NEVER = -1.0e30
 
 
-class CaptureError(RuntimeError):
-    """The step could not be captured: the driver, the memory or what else runs on the device did not allow it."""
-
-
-class Capture(Protocol):
-    """Turns launches into something that repeats exactly them."""
-
-    def __call__(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Run `run`, maybe several times, and return what replays its launches with the arguments they had."""
-
-
-class CudaCapture:
-    """Captures CUDA graphs; they share one memory pool."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool: _POOL_HANDLE | None = None
-
-    def __call__(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Run once beside the stream, so that every kernel is compiled, then capture."""
-        with torch.cuda.device(self._device):
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                run()
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
-                run()
-            self._pool = self._pool or graph.pool()
-        replay: Callable[[], None] = graph.replay
-        return replay
-
-
-class StaticCache(KVCache):
-    """A `KVCache` whose buffers are views of an arena; it cannot grow by itself."""
-
-    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
-        self.growable = False
-        self.keys, self.values = keys, values
-        self._lengths = [0] * len(keys)
-
-
-class _Arena:
-    """One flat buffer for the keys and one for the values of each layer."""
-
-    def __init__(self, layers: int, width: int, tokens: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.tokens = tokens
-        self._width = width
-        self._flat = [torch.zeros(tokens * width, dtype=dtype, device=device) for _ in range(2 * layers)]
-
-    def cache(self, rows: int, kv_heads: int, capacity: int) -> StaticCache:
-        dim = self._width // kv_heads
-        views = [flat[: rows * capacity * self._width].view(rows, kv_heads, capacity, dim) for flat in self._flat]
-        return StaticCache(views[: len(views) // 2], views[len(views) // 2 :])
-
-
 class DecodeGraph:
-    """The decode step of one model. One generation at a time holds it: `acquire`, then `begin`, `step`, `release`."""
+    """The decode step of one model. One generation at a time holds it: `acquire`, then `begin`, `step`, `release`.
+
+    It does not keep the model alive. `int8=True` decodes with rounded copies of the matrices, made anew at `acquire`.
+
+    Raises:
+        UnsupportedModelError: see `decode_weights.gather`.
+        CaptureError: there is no memory for the buffers.
+    """
 
     def __init__(self, model: GenerativeModel, *, int8: bool = False, capture: Capture | None = None) -> None:
-        self._model = model
+        self._owner = weakref.ref(model)
         self._int8 = int8
         self._lock = threading.Lock()
-        self._capture: Capture = capture or CudaCapture(model.device)
+        self._given_capture = capture
         self._load()
 
+    @property
+    def _model(self) -> GenerativeModel:
+        model = self._owner()
+        if model is None:
+            raise RuntimeError("the model of this decode graph is gone")
+        return model
+
+    def serves(self, model: GenerativeModel) -> bool:
+        """Whether this is the graph of `model` itself, not of one that it was copied from."""
+        return self._owner() is model
+
     def _load(self) -> None:
+        try:
+            with persistent():
+                self._make_buffers()
+        except torch.OutOfMemoryError as error:
+            raise CaptureError(f"no memory for the buffers of the decode step: {error}") from error
+
+    def _make_buffers(self) -> None:
         model = self._model
-        self._fingerprint = fingerprint(model, self._int8)
-        self._weights = w = gather(model, int8=self._int8)
+        self._capture: Capture = self._given_capture or CudaCapture(model.device)
+        self._fingerprint: tuple[int, ...] = ()
         self._replays: dict[tuple[int, int], Callable[[], None]] = {}
-        self._arena: _Arena | None = None
+        self._arena: Arena | None = None
+        self._weights = w = gather(model, int8=self._int8)
+        self._angles = model.model.text_model.rotary_emb
         self._rotary = (torch.empty(0), torch.empty(0))
+        self._after_last: Callable[[], None] = lambda: None
         self.cache: StaticCache | None = None
         device, dtype = model.device, model.dtype
-        from ...kernels.launch import settings, supports_pdl
+        from ...kernels.decode_attention import split_count
+        from ...kernels.launch import supports_pdl
         from ...kernels.lm_head_argmax import head_blocks
 
         self._pdl = supports_pdl(device)
@@ -113,7 +83,7 @@ class DecodeGraph:
             return torch.zeros(MAX_ROWS, *shape, dtype=kind, device=device)
 
         blocks = head_blocks(w.head.weight)
-        splits = settings("decode_attention", device).tile["SPLITS"]
+        splits = split_count(w.kv_heads, device)
         self._x, self._q = buffer(w.hidden), buffer(w.heads, w.head_dim)
         self._partial_o = buffer(w.heads, splits, w.head_dim, kind=torch.float32)
         self._partial_l = buffer(w.heads, splits, kind=torch.float32)
@@ -121,14 +91,23 @@ class DecodeGraph:
         self._best, self._best_index = buffer(blocks, kind=torch.float32), buffer(blocks, kind=torch.int32)
         self._token, self._tokens = buffer(kind=torch.int64), buffer(BUCKETS[0], kind=torch.int64)
         self._first, self._position, self._step = (buffer(kind=torch.int32) for _ in range(3))
+        self._fingerprint = fingerprint(model)
 
     def acquire(self) -> bool:
-        """Take the buffers for one generation; False if another one has them."""
+        """Take the buffers for one generation, after what the last one left running; False if another one has them.
+
+        Raises:
+            UnsupportedModelError: the model was changed to one that the kernels do not serve.
+            CaptureError: there is no memory for the buffers.
+        """
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            if fingerprint(self._model, self._int8) != self._fingerprint:
+            self._after_last()
+            if fingerprint(self._model) != self._fingerprint:
                 self._load()
+            elif self._int8:
+                refresh(self._weights, self._model)
         except BaseException:
             self._lock.release()
             raise
@@ -145,8 +124,9 @@ class DecodeGraph:
         return cache
 
     def release(self) -> None:
-        """Give the buffers back; the captures stay."""
+        """Give the buffers back; the captures stay. Blocks that were begun may still run."""
         self.cache = None
+        self._after_last = mark(self._x.device)
         self._lock.release()
 
     def reserve(self, rows: int, tokens: int) -> StaticCache:
@@ -154,22 +134,30 @@ class DecodeGraph:
 
         Raises:
             ValueError: more rows than `MAX_ROWS`, or more tokens than the largest bucket.
+            CaptureError: there is no memory for it; what the cache held is still there.
         """
         if rows > MAX_ROWS:
             raise ValueError(f"the decode graph takes at most {MAX_ROWS} rows, got {rows}")
         if tokens > BUCKETS[-1]:
             raise ValueError(f"the decode graph holds at most {BUCKETS[-1]} tokens a row, got {tokens}")
         capacity = next(bucket for bucket in BUCKETS if bucket >= tokens)
-        old = self.cache
+        try:
+            with persistent():
+                return self._reserve(rows, capacity)
+        except torch.OutOfMemoryError as error:
+            raise CaptureError(f"no memory for {rows} rows of {capacity} tokens: {error}") from error
+
+    def _reserve(self, rows: int, capacity: int) -> StaticCache:
+        old, w = self.cache, self._weights
         length = old.get_seq_length() if old is not None else 0
-        kept = [t[:rows, :, :length].clone() for t in (*old.keys, *old.values)] if old is not None and length else []
-        w = self._weights
+        kept = [t[:rows, :, :length] for t in (*old.keys, *old.values)] if old is not None and length else []
         if self._arena is None or self._arena.tokens < rows * capacity:
             self._replays.clear()
-            self._arena = None
-            self._arena = _Arena(
-                len(w.layers), w.kv_heads * w.head_dim, rows * capacity, self._model.dtype, self._model.device
-            )
+            if not kept:
+                self._arena = self.cache = None  # its memory goes before the new one's is taken
+            self._arena = Arena(len(w.layers), w.kv_heads * w.head_dim, rows * capacity, self._x.dtype, self._x.device)
+        else:
+            kept = [stored.clone() for stored in kept]  # old and new lie in the same memory
         self._extend_rotary(capacity)
         self.cache = cache = self._arena.cache(rows, w.kv_heads, capacity)
         for buffer, stored in zip((*cache.keys, *cache.values), kept, strict=False):
@@ -181,9 +169,25 @@ class DecodeGraph:
         if self._rotary[0].shape[0] >= capacity:
             return
         self._replays.clear()
-        positions = torch.arange(capacity, device=self._model.device)[None]
-        cos, sin = self._model.model.text_model.rotary_emb(positions, self._model.dtype)
+        positions = torch.arange(capacity, device=self._x.device)[None]
+        cos, sin = self._angles(positions, self._x.dtype)
         self._rotary = cos[0, 0].contiguous(), sin[0, 0].contiguous()
+
+    def warm_up(self, rows: Iterable[int], tokens: int) -> None:
+        """Capture the step for each of these numbers of rows, with a capacity for `tokens` tokens and less.
+
+        Raises:
+            ValueError: see `reserve`.
+            CaptureError: it cannot be captured.
+        """
+        rows = list(rows)
+        if tokens > BUCKETS[-1]:
+            raise ValueError(f"the decode graph holds at most {BUCKETS[-1]} tokens a row, got {tokens}")
+        capacities = [size for size in BUCKETS if size < tokens] + [next(size for size in BUCKETS if size >= tokens)]
+        # The largest first: an arena that grows drops what was captured.
+        for size, count in sorted(((s, n) for s in capacities for n in rows), key=lambda x: -x[0] * x[1]):
+            self.cache = None
+            self.prepare(count, size)
 
     def begin(self, first: Tensor) -> None:
         """Start decoding after a prompt that fills the cache; `first` int (rows,) is the slot of each row's first
@@ -239,21 +243,33 @@ class DecodeGraph:
         return torch.cat((self._tokens[:rows, 1:count], last), 1)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order; they may repeat."""
-        cache = self._held()
-        index = torch.tensor(list(rows), dtype=torch.int64, device=self._model.device)
-        length = cache.get_seq_length()
-        kept = [t[:, :, :length].index_select(0, index) for t in (*cache.keys, *cache.values)]
+        """Keep these rows, in this order; they may repeat.
+
+        Raises:
+            CaptureError: there is no memory for it, and `cache` is what it was; or the step cannot be captured, and
+                `cache` is a new one of these rows.
+        """
+        old = self._held()
+        try:
+            with persistent():
+                self._select(old, list(rows))
+        except (torch.OutOfMemoryError, CaptureError) as error:
+            self.cache = old
+            raise CaptureError(f"no memory for {len(rows)} rows: {error}") from error
+        self._replay()
+
+    def _select(self, old: StaticCache, rows: list[int]) -> None:
+        index = torch.tensor(rows, dtype=torch.int64, device=self._x.device)
+        length = old.get_seq_length()
+        kept = [t[:, :, :length].index_select(0, index) for t in (*old.keys, *old.values)]
         first, position = self._first[index], self._position[index]
-        capacity = cache.max_length
         self.cache = None
-        cache = self.reserve(len(rows), capacity)
+        cache = self.reserve(len(rows), old.max_length)
         cache._lengths = [length] * len(cache.keys)
         for buffer, stored in zip((*cache.keys, *cache.values), kept, strict=True):
             buffer[:, :, :length] = stored
         self._first[: len(rows)] = first
         self._position[: len(rows)] = position
-        self._replay()
 
     def _held(self) -> StaticCache:
         if self.cache is None:
@@ -294,8 +310,9 @@ class DecodeGraph:
             self._best.fill_(_NEVER)
             self._best_index.zero_()
             try:
-                self._replays[key] = self._capture(lambda: self._launch(cache))
-            except RuntimeError as error:
+                with persistent():
+                    self._replays[key] = self._capture(lambda: self._launch(cache))
+            except failures() as error:
                 raise CaptureError(f"{key[0]} rows of {key[1]} tokens: {error}") from error
             finally:
                 self._first.copy_(state[0])
@@ -333,15 +350,34 @@ class DecodeGraph:
         lm_head_argmax(x, w.norm, w.head.weight, w.head.scale, self._logits[:n], best, index, w.eps, pdl)
 
 
+class GraphHolder:
+    """Keeps the decode graph of a model, made at first use. Copies and pickles of a holder are empty."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._graph: DecodeGraph | None = None
+
+    def __reduce__(self) -> tuple[type[GraphHolder], tuple[()]]:
+        return GraphHolder, ()
+
+    def of(self, model: GenerativeModel) -> DecodeGraph:
+        """See `decode_graph`; a graph of another model, which this one was copied from, is replaced."""
+        with self._lock:
+            if self._graph is None or not self._graph.serves(model):
+                self._graph = None
+                self._graph = DecodeGraph(model)
+            return self._graph
+
+
 def decode_graph(model: GenerativeModel) -> DecodeGraph:
     """Return the decode graph of `model`, made at first use and kept with it.
 
     Raises:
         UnsupportedModelError: see `decode_weights.gather`; and a device that cannot capture.
+        CaptureError: there is no memory for its buffers.
     """
-    graph: DecodeGraph | None = model.__dict__.get("_decode_graph")
-    if graph is None:
-        if model.device.type != "cuda":
-            raise UnsupportedModelError(f"a decode graph needs a CUDA or ROCm device, not {model.device.type!r}")
-        graph = model.__dict__["_decode_graph"] = DecodeGraph(model)
-    return graph
+    if model.device.type != "cuda":
+        raise UnsupportedModelError(f"a decode graph needs a CUDA or ROCm device, not {model.device.type!r}")
+    holder = model._decode_graph
+    assert isinstance(holder, GraphHolder)
+    return holder.of(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,11 @@ from torch import Tensor, nn
 
 from .. import ops
 from .model import GenerativeModel
+
+PROJECTIONS = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
 
 
 class UnsupportedModelError(ValueError):
@@ -86,20 +92,13 @@ def gather(model: GenerativeModel, *, int8: bool = False) -> DecodeWeights:
         weight = _weight(module, model)
         return quantize(weight) if int8 else Matrix(weight)
 
-    layers = [
-        LayerWeights(
-            input_norm=_weight(layer.get_submodule("input_layernorm"), model),
-            q=matrix(layer.get_submodule("self_attn.q_proj")),
-            k=matrix(layer.get_submodule("self_attn.k_proj")),
-            v=matrix(layer.get_submodule("self_attn.v_proj")),
-            out=matrix(layer.get_submodule("self_attn.o_proj")),
-            post_norm=_weight(layer.get_submodule("post_attention_layernorm"), model),
-            gate=matrix(layer.get_submodule("mlp.gate_proj")),
-            up=matrix(layer.get_submodule("mlp.up_proj")),
-            down=matrix(layer.get_submodule("mlp.down_proj")),
+    layers = []
+    for layer in text.layers:
+        q, k, v, out, gate, up, down = (matrix(layer.get_submodule(name)) for name in PROJECTIONS)
+        input_norm, post_norm = (
+            _weight(layer.get_submodule(name), model) for name in ("input_layernorm", "post_attention_layernorm")
         )
-        for layer in text.layers
-    ]
+        layers.append(LayerWeights(input_norm, q, k, v, out, post_norm, gate, up, down))
     embedding = _weight(text.embed_tokens, model)
     return DecodeWeights(
         layers=layers,
@@ -117,10 +116,34 @@ def gather(model: GenerativeModel, *, int8: bool = False) -> DecodeWeights:
     )
 
 
-def fingerprint(model: GenerativeModel, copied: bool) -> tuple[int, ...]:
-    """Return what changes when a parameter of the text stack is replaced or, if it was copied, written to."""
+def refresh(weights: DecodeWeights, model: GenerativeModel) -> None:
+    """Round the matrices of `model` to int8 again, into the memory of `weights`, which captured steps read.
+
+    No count of versions would do in its place: writes through `parameter.data` change none.
+    """
+    for copy, module in zip(_matrices(weights), _projections(model), strict=True):
+        anew = quantize(_weight(module, model))
+        copy.weight.copy_(anew.weight)
+        if copy.scale is not None and anew.scale is not None:
+            copy.scale.copy_(anew.scale)
+
+
+def _matrices(weights: DecodeWeights) -> Iterator[Matrix]:
+    for layer in weights.layers:
+        yield from (layer.q, layer.k, layer.v, layer.out, layer.gate, layer.up, layer.down)
+    yield weights.head
+
+
+def _projections(model: GenerativeModel) -> Iterator[nn.Module]:
+    for layer in model.model.text_model.layers:
+        yield from (layer.get_submodule(name) for name in PROJECTIONS)
+    yield model.lm_head
+
+
+def fingerprint(model: GenerativeModel) -> tuple[int, ...]:
+    """Return what changes when a parameter of the text stack is replaced."""
     parameters = (*model.model.text_model.parameters(), *model.lm_head.parameters())
-    return ops.identity(parameters, written=copied)
+    return tuple(parameter.data_ptr() for parameter in parameters)
 
 
 def _weight(module: nn.Module, model: GenerativeModel) -> Tensor:

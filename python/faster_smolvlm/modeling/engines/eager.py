@@ -128,7 +128,7 @@ class TorchEngine:
         start = time.perf_counter()
         encoded = self._model.get_image_features(inputs.pixel_values, inputs.pixel_attention_mask, return_dict=True)
         if self._model.device.type == "cuda":
-            torch.cuda.synchronize(self._model.device)
+            torch.cuda.current_stream(self._model.device).synchronize()
         self.vision_seconds = time.perf_counter() - start
         return {"image": encoded}
 

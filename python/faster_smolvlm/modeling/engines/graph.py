@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from ..kv_cache import KVCache
-from .decode_graph import BUCKETS, MAX_ROWS, CaptureError, DecodeGraph, decode_graph
+from ..ops import ATTENTION
+from .capture import CaptureError
+from .decode_graph import BUCKETS, MAX_ROWS, DecodeGraph, decode_graph
 from .decode_weights import UnsupportedModelError
 from .eager import FIRST_CAPACITY, TorchEngine
+from .known_modules import why_not_as_built
 from .model import GenerativeModel
 from .model_inputs import ModelInputs, is_padded_on_the_left_only
 
@@ -50,9 +53,7 @@ class GraphEngine(TorchEngine):
     @torch.no_grad()
     def prefill(self) -> Tensor:
         """Encode the pictures, once, read the prompts, and capture the step if that has not been done."""
-        self.has_greedy = self._graph.acquire()
-        if not self.has_greedy:
-            _log.warning("decoding without a captured graph: another generation of this model is using it")
+        self.has_greedy = self._acquired()
         mask = self._mask
         logits = super().prefill()
         if not self.has_greedy:
@@ -62,6 +63,16 @@ class GraphEngine(TorchEngine):
         self._graph.begin(none if mask is None else (mask != 0).int().argmax(1).int())
         self._length = self._graph.length
         return logits
+
+    def _acquired(self) -> bool:
+        try:
+            if self._graph.acquire():
+                return True
+            reason = "another generation of this model is using it"
+        except (UnsupportedModelError, CaptureError) as error:
+            reason = str(error)
+        _log.warning("decoding without a captured graph: %s", reason)
+        return False
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
@@ -111,10 +122,15 @@ class GraphEngine(TorchEngine):
             super().select(rows)
             return
         self._graph.rewind(self._length)
+        before = self._graph.cache
         try:
             self._graph.select(rows)
         except CaptureError as error:
+            is_selected = self._graph.cache is not before
             self._leave_graph(error)
+            if not is_selected:
+                super().select(rows)
+                return
         else:
             self.past_key_values = self._graph.cache
         index = torch.tensor(rows, dtype=torch.int64, device=self._model.device)
@@ -153,7 +169,7 @@ def to_host(x: Tensor) -> Callable[[], Tensor]:
     copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
     copy.copy_(x, non_blocking=True)
     copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
+    copied.record(torch.cuda.current_stream(x.device))
 
     def wait() -> Tensor:
         copied.synchronize()
@@ -169,18 +185,47 @@ def make_engine(
 
     A GPU call that has to go without the graph says why in the log.
     """
-    if model.device.type != "cuda":
+    if not _captures(model.device):
         return TorchEngine(model, inputs, max_new_tokens=max_new_tokens, use_cache=use_cache, keep_cache=keep_cache)
-    reason, graph = _why_not_graph(inputs, rows, use_cache and not keep_cache, max_new_tokens), None
+    reason = _why_not_model(model)
+    reason = reason or _why_not_graph(inputs, rows, use_cache and not keep_cache, max_new_tokens)
+    graph = None
     if not reason:
         try:
             graph = decode_graph(model)
-        except UnsupportedModelError as error:
+        except (UnsupportedModelError, CaptureError) as error:
             reason = str(error)
     if graph is not None:
         return GraphEngine(model, inputs, max_new_tokens=max_new_tokens, graph=graph)
     _log.warning("decoding without a captured graph: %s", reason)
     return TorchEngine(model, inputs, max_new_tokens=max_new_tokens, use_cache=use_cache, keep_cache=keep_cache)
+
+
+def _captures(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _why_not_model(model: GenerativeModel) -> str:
+    """Return why the decode graph cannot stand in for the text stack of a model as it is now; "" if it can."""
+    return why_not_as_built(model, model.device.type, ATTENTION)
+
+
+def warm_up(model: GenerativeModel, rows: Sequence[int], tokens: int) -> str:
+    """Capture what `generate` will replay for batches of these sizes; return "", or why it goes without a graph."""
+    reason = _why_not_model(model)
+    if reason:
+        return reason
+    try:
+        graph = decode_graph(model)
+        if not graph.acquire():
+            return "another generation of this model is using the graph"
+        try:
+            graph.warm_up(rows, tokens)
+        finally:
+            graph.release()
+    except (UnsupportedModelError, CaptureError) as error:
+        return str(error)
+    return ""
 
 
 def _why_not_graph(inputs: ModelInputs, rows: int, plain_cache: bool, max_new_tokens: int) -> str:

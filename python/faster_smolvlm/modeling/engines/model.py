@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
+from .known_modules import Modules
 from .model_inputs import ImageFeatures
 
 
@@ -56,12 +57,16 @@ class Backbone(Protocol):
         """Overwrite the embeddings at the image tokens by the features of the pictures."""
 
 
-class GenerativeModel(Protocol):
+class GenerativeModel(Modules, Protocol):
     """A `SmolVLMForConditionalGeneration`, as far as the engines look at it."""
 
     @property
     def config(self) -> SmolVLMConfig:
         """The config of the model, vision and text."""
+
+    @property
+    def _decode_graph(self) -> object:
+        """What keeps the decode graph of this model, a `decode_graph.GraphHolder`."""
 
     @property
     def device(self) -> torch.device:

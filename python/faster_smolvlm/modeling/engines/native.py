@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
+from ...generation.cancelling import Cancellation, Turn
 from ...generation.config import GenerationConfig
 from ...native import NativeEngine
-from .known_modules import is_known
+from .known_modules import why_not_as_built
 from .model_inputs import ModelInputs, is_padded_on_the_left_only
 from .native_twin import DTYPES, NativeTwin
 
@@ -34,6 +34,15 @@ class NativeTorchEngine:
 
     def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
+
+    @property
+    def cancellation(self) -> Cancellation:
+        """What ends the call in the middle of a step."""
+        return self._engine.cancellation
+
+    def reserve(self, turn: Turn, copies: int, max_new_tokens: int) -> None:
+        """Wait until there is memory for the call."""
+        self._engine.reserve(turn, copies, max_new_tokens)
 
     @property
     def has_greedy(self) -> bool:
@@ -89,13 +98,14 @@ def native_engine(
     limit = 2 * model_config.text_config.max_position_embeddings
     if length >= limit:
         return f"the prompt has {length} tokens, the native engine holds {limit}"
-    positions = rows * min(length + max_new_tokens + 1, limit)
+    drafted = config.prompt_lookup_num_tokens or 0
+    positions = rows * min(length + max_new_tokens + 1 + drafted, limit)
     if positions > POSITION_LIMIT:
         return f"{rows} rows may take {positions} positions, the native engine holds {POSITION_LIMIT}"
     try:
         native = twin.of(model_config, model.state_dict(keep_vars=True), num_threads=torch.get_num_threads())
         page = native.rust.cache_pages()[2]  # each row may leave its last page almost empty
-        native.rust.grow_cache(positions + rows * page)
+        native.grow_cache(positions + rows * page)
     except (ValueError, MemoryError) as error:  # it refuses what torch computes with: odd configs, NaN weights
         return str(error)
     engine = NativeEngine(
@@ -112,40 +122,13 @@ def native_engine(
 
 def why_not_model(model: nn.Module) -> str:
     """Return why the native engine cannot stand in for the modules of a model as they are now; "" if it can."""
-    if model.training:
-        return "the model is in training mode"
+    reason = why_not_as_built(model, "cpu", ATTENTION)
+    if reason:
+        return reason
     parameters = list(model.parameters())
     for parameter in parameters:
-        if parameter.device.type != "cpu":
-            return f"a parameter is on {parameter.device}"
         if parameter.dtype not in DTYPES or parameter.dtype != parameters[0].dtype:
             return f"a parameter is {parameter.dtype}: the native engine takes float32 or bfloat16 for all"
-        if type(parameter.data) is not Tensor:
-            return f"a parameter is a {type(parameter.data).__name__}"
-    if torch.is_autocast_enabled("cpu"):
-        return "autocast is on"
-    if torch.compiler.is_compiling():
-        return "torch.compile is tracing"
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        return "there are forward hooks for all modules"
-    return _why_not_modules(model)
-
-
-def _why_not_modules(model: nn.Module) -> str:
-    for name, module in model.named_modules():
-        where = f"module {name!r}" if name else "the model"
-        kind = type(module)
-        if not is_known(kind):
-            return f"{where} is a {kind.__name__}, which the native engine does not know"
-        if module._forward_hooks or module._forward_pre_hooks:
-            return f"{where} has forward hooks"
-        if "forward" in vars(module):
-            return f"{where} has a forward of its own"
-        if getattr(module, "_compiled_call_impl", None) is not None:
-            return f"{where} is compiled"
-        implementation = getattr(getattr(module, "config", None), "_attn_implementation", "auto")
-        if implementation not in ATTENTION:
-            return f"attn_implementation is {implementation!r}"
     return ""
 
 
