@@ -82,3 +82,30 @@ def test_planted_settings_fail_the_gate():
     assert re.fullmatch(
         r"longer: \['main loop of \d+ instructions, was \d+'\] \['.* not in the ratchet.*'\] \[\]", longer
     )
+
+
+ROTATIONS = """
+import re
+import sys
+import torch
+from faster_smolvlm.kernels import rotary
+from faster_smolvlm.kernels.launch import record
+from tests.helpers.triton_aot import compile_launch
+
+for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    q, k, table = (torch.empty(*s, dtype=dtype, device="meta") for s in ((1, 7, 9, 64), (1, 7, 3, 64), (1, 7, 64)))
+    for target in ("sm80", "sm90", "sm100"):
+        with record(target) as launches:
+            rotary.rotary(q, k, table, table)
+        code = compile_launch(launches[0], target).asm["ptx"]
+        print(target, dtype, len(re.findall(r"\\bmul\\S*f32", code)) > 0, len(re.findall(r"\\bfma\\.", code)))
+"""
+
+
+def test_rotations_round_every_product():
+    """As Transformers does: an instruction that multiplies and adds would round once, on some architectures only."""
+    result = run("-c", ROTATIONS)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 9
+    assert all(line.endswith(" True 0") for line in lines), result.stdout

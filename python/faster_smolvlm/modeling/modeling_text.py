@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from ..checkpoint.configuration_smolvlm import SmolVLMTextConfig
 from ..quoting import shown
 from . import ops, reference
-from .attention_mask import causal_mask
+from .attention_mask import Visible, causal_mask
 from .engines.known_modules import known_to_native
 from .kv_cache import KVCache
 from .modeling_outputs import BaseModelOutputWithPast
@@ -82,7 +82,7 @@ class SmolVLMTextAttention(nn.Module):
         self.o_proj = nn.Linear(queries * self.head_dim, width, bias=bias)
 
     def forward(
-        self, hidden_states: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
+        self, hidden_states: Tensor, cos: Tensor, sin: Tensor, visible: Visible, cache: KVCache | None
     ) -> tuple[Tensor, Tensor | None]:
         """Map (batch, S, hidden_size) to the same; the weights come along with "eager" only."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
@@ -92,7 +92,7 @@ class SmolVLMTextAttention(nn.Module):
         value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_index)
-        causal = mask is None and query.shape[2] > 1
+        mask, causal = visible
         dropout = self.dropout if self.training else 0.0
         weights = None
         if self.config._attn_implementation == "eager":
@@ -137,10 +137,10 @@ class SmolVLMDecoderLayer(nn.Module):
         self.post_attention_layernorm = SmolVLMRMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, hidden_states: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
+        self, hidden_states: Tensor, cos: Tensor, sin: Tensor, visible: Visible, cache: KVCache | None
     ) -> tuple[Tensor, Tensor | None]:
         """Map (batch, S, hidden_size) to the same, and give the attention weights if there are any."""
-        attended, weights = self.self_attn(self.input_layernorm(hidden_states), cos, sin, mask, cache)
+        attended, weights = self.self_attn(self.input_layernorm(hidden_states), cos, sin, visible, cache)
         normed, hidden_states = self.post_attention_layernorm(attended, hidden_states)
         return ops.add(self.mlp(normed), hidden_states), weights
 
@@ -188,7 +188,8 @@ class SmolVLMTextModel(nn.Module):
                 growable=True,
             )
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        mask = causal_mask(
+        implementation = self.config._attn_implementation or "auto"
+        visible = causal_mask(
             attention_mask,
             position_ids,
             batch=batch,
@@ -196,9 +197,10 @@ class SmolVLMTextModel(nn.Module):
             past=past,
             cached=past_key_values is not None,
             device=inputs_embeds.device,
+            keys_alone=ops.masks_keys_alone(inputs_embeds[:, None], implementation),
         )
-        if mask is not None and mask.dtype != torch.bool:
-            mask = mask.to(inputs_embeds.dtype)
+        if visible.mask is not None and visible.mask.dtype != torch.bool:
+            visible = Visible(visible.mask.to(inputs_embeds.dtype), visible.causal)
         if position_ids is None:
             position_ids = torch.arange(past, past + queries, device=inputs_embeds.device)[None]
         cos, sin = self.rotary_emb(position_ids, inputs_embeds.dtype)
@@ -210,9 +212,9 @@ class SmolVLMTextModel(nn.Module):
             if output_hidden_states:
                 states.append(hidden_states)
             if self.gradient_checkpointing and self.training:
-                hidden_states, weights = checkpoint(layer, hidden_states, cos, sin, mask, None, use_reentrant=False)
+                hidden_states, weights = checkpoint(layer, hidden_states, cos, sin, visible, None, use_reentrant=False)
             else:
-                hidden_states, weights = layer(hidden_states, cos, sin, mask, past_key_values)
+                hidden_states, weights = layer(hidden_states, cos, sin, visible, past_key_values)
             if output_attentions and weights is not None:
                 attentions.append(weights)
         hidden_states = self.norm(hidden_states)
