@@ -64,7 +64,7 @@ def _rows(rows: int, num_warps: int, prefetch: int = 16, fp_fusion: bool = True)
 _COMMON: dict[str, Settings] = {
     "rms_norm": Settings(4, 1, {"ROWS": 1}),
     "layer_norm": Settings(4, 1, {"ROWS": 1}),
-    # Without fusion: float32 rotations are rounded as Transformers rounds them. The narrower types round by themselves.
+    # What rotates is launched without fusion: each product is rounded, as in Transformers, on every architecture.
     "rotary": Settings(2, fp_fusion=False),
     "attention/causal": _attention(64, 64, 4, 3),
     "attention/wide_head": _attention(64, 64, 4, 2),
@@ -72,9 +72,9 @@ _COMMON: dict[str, Settings] = {
     "attention/float32": _attention(32, 32, 4, 1),
     "decode_attention": Settings(4, 3, {"BLOCK_N": 64, "SPLITS": 16}),
     "decode_attention/float32": Settings(4, 1, {"BLOCK_N": 32, "SPLITS": 16}),
-    "qkv_decode": _rows(8, 2),
+    "qkv_decode": _rows(8, 2, fp_fusion=False),
     "qkv_decode/float32": _rows(8, 4, 6, fp_fusion=False),
-    "qkv_decode/int8": _rows(16, 4),
+    "qkv_decode/int8": _rows(16, 4, fp_fusion=False),
     "mlp_decode": _rows(8, 2),
     "mlp_decode/float32": _rows(8, 4, 6),
     "mlp_decode/int8": _rows(16, 4),

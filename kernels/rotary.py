@@ -26,8 +26,8 @@ def rounded_product(x, y):
 def rotate(x1, x2, cos, sin):
     """Rotate the halves (x1, x2) of a head; the inputs and outputs have the activation dtype.
 
-    Products and sums are made in float32 and rounded one by one: arithmetic in a narrower type is fused on some
-    architectures and not on others. Of float32 itself the launch forbids the fusion.
+    Products and sums are rounded one by one. That takes a launch without fusion too (`Settings.fp_fusion`): the
+    compiler turns the roundings here into arithmetic in the narrow type, which it would fuse on some architectures.
     """
     y1 = rounded_product(x1, cos) - rounded_product(x2, sin)
     y2 = rounded_product(x2, cos) + rounded_product(x1, sin)
