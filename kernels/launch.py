@@ -69,7 +69,7 @@ _COMMON: dict[str, Settings] = {
     "attention/causal": _attention(64, 64, 4, 3),
     "attention/wide_head": _attention(64, 64, 4, 2),
     "attention/full_mask": _attention(64, 64, 4, 2),
-    "attention/float32": _attention(32, 32, 4, 1),
+    "attention/float32": _attention(32, 32, 8, 1),
     "decode_attention": Settings(4, 3, {"BLOCK_N": 64, "SPLITS": 16}),
     "decode_attention/float32": Settings(4, 1, {"BLOCK_N": 32, "SPLITS": 16}),
     "qkv_decode": _rows(8, 2, fp_fusion=False),

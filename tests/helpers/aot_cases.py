@@ -145,8 +145,8 @@ GROUPS: dict[str, Callable[[bool], None]] = {
 
 
 F16 = torch.float16
-# All kinds of masks, at lengths that are no multiple of 16 too, which most prompts have; and the other dtypes and sizes of
-# tests/gpu. They are held to the budgets alone: no spills.
+# All kinds of masks, at lengths that are no multiple of 16 too, which most prompts have; and the other dtypes and sizes
+# of tests/gpu. They are held to the budgets alone: no spills.
 MORE: dict[str, Callable[[bool], None]] = {
     "masks-256m": lambda pdl: masks(BF16, 1101, 9, 3, 64),
     "masks-256m-even": lambda pdl: masks(BF16, 1104, 9, 3, 64),
