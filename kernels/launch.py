@@ -92,7 +92,12 @@ _COMMON: dict[str, Settings] = {
     "pixel_shuffle_project/float32": Settings(4, 2, {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32}),
 }
 _TABLE: dict[str, dict[str, Settings]] = {
-    "sm80": {**_COMMON, "attention": _attention(64, 64, 4, 3), "attention/wide_head": _attention(128, 32, 8, 2)},
+    "sm80": {
+        **_COMMON,
+        "attention": _attention(64, 64, 4, 3),
+        "attention/wide_head": _attention(128, 32, 8, 2),
+        "attention/full_mask": _attention(64, 64, 8, 2),
+    },
     "sm90": {**_COMMON, "attention": _attention(128, 64, 4, 3)},
     "sm100": {
         **_COMMON,

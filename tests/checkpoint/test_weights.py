@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMModel, SmolVLMVisionTransformer
+from faster_smolvlm.native import NativeSmolVLM
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny_models import save_theirs, tiny_config
@@ -111,6 +112,37 @@ def test_c04_wrong_prefix_is_an_error(directory):
     assert "29 unexpected: model.language_model." in message
     assert "and 21 more" in message
     assert str(directory) in message
+
+
+TABLES = {
+    "model.text_model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4),
+    "model.text_model.rotary_emb.inv_freq": torch.ones(4),
+    "vision_model.embeddings.position_ids": torch.arange(16)[None],
+}
+
+
+@pytest.mark.parametrize("others", [[], ["ema.step", "model.text_model.layers.99.mlp.up_proj.weight"]])
+def test_tensors_that_the_model_has_not_are_left_out(directory, tiny, batch, caplog, others):
+    rewrite(directory, lambda state: {**state, **TABLES, **{name: torch.ones(3) for name in others}})
+    for load in (SmolVLMForConditionalGeneration, NativeSmolVLM):
+        caplog.clear()
+        model = load.from_pretrained(directory)
+        said = [record.getMessage() for record in caplog.records if "the model has not" in record.getMessage()]
+        assert len(said) == bool(others)
+        assert all(f"2 unused: {', '.join(others)}" in message for message in said)
+        if load is SmolVLMForConditionalGeneration:
+            assert torch.equal(logits(model, batch), logits(tiny.ours, batch))
+
+
+def test_embeddings_that_are_stored_as_the_head(tmp_path, batch):
+    theirs = save_theirs(tiny_config(tie_word_embeddings=True), tmp_path)
+    embedding = "model.text_model.embed_tokens.weight"
+    rewrite(tmp_path, lambda state: {n if n != embedding else "lm_head.weight": t for n, t in state.items()})
+    ours = SmolVLMForConditionalGeneration.from_pretrained(tmp_path)
+    assert ours.lm_head.weight is ours.get_input_embeddings().weight
+    torch.testing.assert_close(logits(ours, batch), logits(theirs, batch), atol=1e-4, rtol=0)
+    with pytest.raises(RuntimeError, match=r"1 missing: text_model\.embed_tokens\.weight"):
+        SmolVLMModel.from_pretrained(tmp_path)  # of Transformers', the embeddings would be random
 
 
 def test_misshaped_tensors_are_named(directory):

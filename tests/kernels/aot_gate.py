@@ -66,7 +66,7 @@ def _budget(name: str, target: str) -> Budget:
             found = replace(found, need=("HMMA", "LDGSTS"))
         if name == "vision-256m/attention" and target == "sm90":
             found = replace(found, loop=505)
-        if group == "vision-2.2b" or target == "gfx942":
+        if group == "vision-2.2b" or group in MORE or target == "gfx942":
             found = replace(found, programs=1)
         return found
     if kernel in ("mlp_decode", "qkv_decode", "down_decode", "out_decode") and group == "decode-256m" and nvidia:

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from .hub import Checkpoint
 from .json_files import json_text, read_json
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ PARTS = ("model.vision_model.", "model.connector.", "model.text_model.", "lm_hea
 """What the full names of a whole model start with."""
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 HEAD, EMBEDDING = "lm_head.weight", "model.text_model.embed_tokens.weight"
+_TABLES = re.compile(r"\.(rotary_emb\.inv_freq|embeddings\.position_ids)$")
+"""What older versions of Transformers wrote besides the weights; it follows from the config."""
 SHOWN = 8
 CHUNK = 1 << 22
 
@@ -49,62 +53,95 @@ class WeightFiles:
                     )
                 self.entries[tensor] = (path, shape, dtype)
 
-    def match(
-        self, expected: Mapping[str, tuple[int, ...]], *, prefix: str = "", optional: Iterable[str] = ()
-    ) -> dict[str, str]:
-        """Find for each expected name the one in the files, and check that nothing is missing, left over or misshaped.
+    def match(self, expected: Mapping[str, tuple[int, ...]], *, prefix: str = "", tied: bool = False) -> dict[str, str]:
+        """Find for each expected name the one in the files, and check that nothing is missing or misshaped.
 
         `prefix` is the path of the model within a whole one ("" for the whole): names may carry it or not, and the
-        whole's names may lack their leading "model.". `optional` names may be missing. Raises
+        whole's names may lack their leading "model." or have it once too often, as for Transformers. If the language
+        head is `tied`, it may be missing, or stand for embeddings that are missing. Tensors that the model does not
+        have are left out with a warning, and without one if they are tables that older versions wrote. Raises
         RuntimeError with every name that does not fit.
         """
-        optional = set(optional)
         found: dict[str, str] = {}
         unexpected = []
-        for name in self.entries:
+        for name in sorted(self.entries):
             target = next((name for name in _readings(name, prefix) if name in expected), None)
             if target is None:
-                if not (prefix and _is_elsewhere(name, prefix)):
+                if not (_TABLES.search(name) or (prefix and _is_elsewhere(name, prefix))):
                     unexpected.append(name)
             elif target in found:
                 raise RuntimeError(f"{shown(self.name)} holds {target!r} twice: as {found[target]!r} and as {name!r}.")
             else:
                 found[target] = name
-        missing = [name for name in expected if name not in found and name not in optional]
+        if tied and HEAD in found and EMBEDDING not in found:
+            found[EMBEDDING] = found.pop(HEAD)
+        self._check(expected, found, unexpected, optional={HEAD} if tied else set())
+        if unexpected:
+            logger.warning(
+                "%s holds tensors that the model has not:%s", shown(self.name), _listed("unused", unexpected)
+            )
+        return found
+
+    def _check(
+        self,
+        expected: Mapping[str, tuple[int, ...]],
+        found: Mapping[str, str],
+        unexpected: list[str],
+        *,
+        optional: Container[str],
+    ) -> None:
+        missing = sorted(name for name in expected if name not in found and name not in optional)
         misshaped = [
             f"{name} is {list(self.entries[found[name]][1])}, expected {list(shape)}"
-            for name, shape in expected.items()
+            for name, shape in sorted(expected.items())
             if name in found and self.entries[found[name]][1] != tuple(shape)
         ]
-        no_float = [
-            f"{name} is {self.entries[name][2]}" for name in found.values() if self.entries[name][2] not in FLOATS
-        ]
+        kinds = [(name, self.entries[name][2]) for name in sorted(found.values())]
         problems = [
             _listed("missing", missing),
-            _listed("unexpected", unexpected),
             _listed("of another shape than the config asks for", misshaped),
-            _listed(f"of a dtype other than {', '.join(FLOATS)}", no_float),
+            _listed(f"of a dtype other than {', '.join(FLOATS)}", [f"{n} is {k}" for n, k in kinds if k not in FLOATS]),
         ]
         if any(problems):
+            problems.insert(1, _listed("unexpected", unexpected))
             raise RuntimeError(
                 f"The weights of {shown(self.name)} do not fit the model that its config describes.\n"
                 + "\n".join(problem for problem in problems if problem)
                 + "\nCheck that config.json and the safetensors files belong to the same checkpoint."
             )
-        return found
 
-    def has_own_head(self) -> bool:
-        """Whether the files hold a language head whose bytes differ from those of the token embeddings.
+    def has_own_head(self, found: Mapping[str, str]) -> bool:
+        """Whether `found` holds a language head whose bytes differ from those of the token embeddings.
 
         Transformers uses such a head even if the config ties the two (tie_word_embeddings).
         """
-        places = {target: name for name in self.entries for target in _readings(name, "")}
-        if not {HEAD, EMBEDDING} <= places.keys():
+        if HEAD not in found:
             return False
-        (path, *kind), (other, *other_kind) = (self.entries[places[name]] for name in (HEAD, EMBEDDING))
+        (path, *kind), (other, *other_kind) = (self.entries[found[name]] for name in (HEAD, EMBEDDING))
         if kind != other_kind:
             return True
-        return any(a != b for a, b in zip(_bytes(path, places[HEAD]), _bytes(other, places[EMBEDDING]), strict=True))
+        return any(a != b for a, b in zip(_bytes(path, found[HEAD]), _bytes(other, found[EMBEDDING]), strict=True))
+
+    def is_as_named(self, found: Mapping[str, str]) -> bool:
+        """Whether an engine finds the tensors in the files by itself: under their names, or without "model."."""
+        return all(
+            name in (target, target.removeprefix("model.")) and self.entries[name][2] != "F64"
+            for target, name in found.items()
+        )
+
+    def mapped(self, found: Mapping[str, str]) -> list[tuple[str, str, list[int], npt.NDArray[np.uint8]]]:
+        """Return name, dtype, shape and bytes of the tensors that `match` found, mapped; float64 becomes float32."""
+        import numpy as np
+
+        tensors: list[tuple[str, str, list[int], npt.NDArray[np.uint8]]] = []
+        for target, name in found.items():
+            path, shape, kind = self.entries[name]
+            start, end = _span(path, name)
+            values = np.memmap(path, np.uint8, "r", start, (end - start,)) if end > start else np.empty(0, np.uint8)
+            if kind == "F64":
+                values, kind = values.view("<f8").astype("<f4").view(np.uint8), "F32"
+            tensors.append((target, FLOATS[kind], list(shape), values.view(np.ndarray)))
+        return tensors
 
     def float_dtype(self) -> str:
         """Return the dtype of the first floating-point tensor, as torch names it."""
@@ -195,18 +232,27 @@ def _header(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
 
 def _bytes(path: Path, name: str) -> Iterator[bytes]:
     """Yield the bytes of a tensor of a file whose header is checked already, in pieces."""
+    start, end = _span(path, name)
     with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        start, end = json.loads(file.read(size))[name]["data_offsets"]
-        file.seek(8 + size + start)
+        file.seek(start)
         for position in range(start, end, CHUNK):
             yield file.read(min(CHUNK, end - position))
 
 
+def _span(path: Path, name: str) -> tuple[int, int]:
+    """Return from where to where the bytes of a tensor lie in a file whose header is checked already."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        start, end = json.loads(file.read(size))[name]["data_offsets"]
+    return 8 + size + start, 8 + size + end
+
+
 def _readings(name: str, prefix: str) -> list[str]:
     """Return the names within the model that a name in a file may stand for, most literal first."""
+    if not prefix:
+        return [name, f"model.{name}", name.removeprefix("model.")]
     full = [name, f"model.{name}"]
-    return [*full, *(reading[len(prefix) :] for reading in full if prefix and reading.startswith(prefix))]
+    return [*full, *(reading[len(prefix) :] for reading in full if reading.startswith(prefix))]
 
 
 def _is_elsewhere(name: str, prefix: str) -> bool:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..checkpoint.hub import HubOptions, checkpoint
 from ..checkpoint.json_files import json_text, read_json
@@ -40,6 +40,8 @@ class GenerationConfig:
     `extra` keeps the entries of a file that this package does not know, so that they are written back; `file` is its
     path, "" if there is none.
     """
+
+    _from_model_config: ClassVar[bool] = False  # Transformers' Seq2SeqTrainer reads it after each `generate`
 
     max_length: int | None = field(default=None, metadata=_setting(check=count(0, floats=True)))
     max_new_tokens: int | None = field(default=None, metadata=_setting(check=count(1, floats=True)))
@@ -132,6 +134,19 @@ class GenerationConfig:
         folder.mkdir(parents=True, exist_ok=True)
         text = json_text(self.to_dict())
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
+
+    def update(self, defaults_only: bool = False, **values: object) -> dict[str, object]:
+        """Set the given settings, with `defaults_only` those that are not set; return the entries that are not used."""
+        used = {name for name in SETTINGS & values.keys() if not defaults_only or getattr(self, name) is None}
+        for name in used:
+            setattr(self, name, values[name])
+        return {name: value for name, value in values.items() if name not in used}
+
+    @staticmethod
+    def _get_default_generation_params() -> dict[str, object]:
+        """Return what counts if nobody sets it, 20 for `max_length`; Transformers' Seq2SeqTrainer calls it."""
+        defaults = {entry.name: entry.metadata["default"] for entry in _FIELDS}
+        return {"max_length": 20} | {name: value for name, value in defaults.items() if value is not None}
 
     def filled_from(self, other: GenerationConfig) -> GenerationConfig:
         """Return a copy in which what is not set here is taken from `other`."""

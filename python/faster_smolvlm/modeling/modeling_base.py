@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
@@ -16,10 +16,12 @@ from ..checkpoint import weights
 from ..checkpoint.config_base import PretrainedConfig
 from ..checkpoint.devices import device_name
 from ..checkpoint.hub import HUB_NAMES, Checkpoint, HubOptions, checkpoint
+from ..integers import count_of
 from ..quoting import quoted, shown
 from ..unknown_names import check_names, parameters_of
 from . import ops
 from .modeling_outputs import ModelOutput
+from .recomputing import LayerStack, Recomputing
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -48,6 +50,7 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
             )
         super().__init__()
         self.config = config
+        self.register_state_dict_post_hook(_drop_shared_head)  # type: ignore[no-untyped-call]
 
     def post_init(self) -> None:
         """Draw the initial weights, the last step of each constructor; on the meta device there are none."""
@@ -101,7 +104,7 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         with torch.device("meta"):
             model = cls(config)
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        found = stored.match(expected, prefix=cls.checkpoint_prefix, optional=model._tied())
+        found = stored.match(expected, prefix=cls.checkpoint_prefix, tied=bool(model._tied()))
         state = stored.read(found, dtype=number_type, device=target)
         model._use_stored_head(state)
         model.load_state_dict(state, strict=False, assign=True)
@@ -119,8 +122,35 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
     def _read_extras(self, files: Checkpoint) -> None:
         """Read what a checkpoint holds beside config and weights; nothing here."""
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *, max_shard_size: int | str = "50GB") -> None:
-        """Write `config.json` and the safetensors file or shards, as Transformers lays them out."""
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        *,
+        max_shard_size: int | str = "50GB",
+        save_function: Callable[..., object] | None = None,
+    ) -> None:
+        """Write `config.json` and the safetensors file or shards, as Transformers lays them out.
+
+        `state_dict` takes the place of the model's own, such as one that was gathered from several processes. With
+        `is_main_process=False` nothing is written. `save_function` is there for scripts that are written for
+        Transformers, and not called.
+        """
+        if not is_main_process:
+            return
+        directory = Path(save_directory)
+        self.save_config_files(directory)
+        state = dict(self.state_dict() if state_dict is None else state_dict)
+        for name in self._shared_head():
+            if self._tied():
+                state.pop(name, None)
+            elif name not in state and weights.EMBEDDING in state:  # who reads the config expects two tensors
+                state[name] = state[weights.EMBEDDING].clone()
+        weights.save(state, directory, max_shard_size=max_shard_size)
+
+    def save_config_files(self, save_directory: str | os.PathLike[str]) -> None:
+        """Write `config.json`, and `generation_config.json` of a model that generates, but no weights."""
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)
         self.config.architectures = [type(self).__name__]
@@ -129,9 +159,6 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         generation_config = getattr(self, "generation_config", None)
         if generation_config is not None:
             generation_config.save_pretrained(directory)
-        tied = self._tied()
-        state = {name: tensor for name, tensor in self.state_dict().items() if name not in tied}
-        weights.save(state, directory, max_shard_size=max_shard_size)
 
     def init_weights(self) -> None:
         """Draw weights as Transformers does: normal with the config's `initializer_range`, biases 0, norms 1.
@@ -159,6 +186,21 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         """Return the names of the parameters that share the tensor of another parameter."""
         tied = getattr(self.config, "tie_word_embeddings", False) and self.get_output_embeddings() is not None
         return frozenset({"lm_head.weight"}) if tied else frozenset()
+
+    def _shared_head(self) -> tuple[str, ...]:
+        """Return the names of the head's parameters that are, now, those of the embeddings."""
+        head = self.get_output_embeddings()
+        if head is None:
+            return ()
+        tables = {id(parameter) for parameter in self.get_input_embeddings().parameters()}
+        return tuple(f"lm_head.{name}" for name, parameter in head.named_parameters() if id(parameter) in tables)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
+        """Take the shared head, which `state_dict()` leaves out, from the embeddings."""
+        if prefix + weights.EMBEDDING in state_dict:
+            for name in self._shared_head():
+                state_dict.setdefault(prefix + name, state_dict[prefix + weights.EMBEDDING])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _use_stored_head(self, state: dict[str, Tensor]) -> None:
         """Drop a copy of the embeddings from `state`; untie a head that differs from them, as Transformers does."""
@@ -204,26 +246,55 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
             if isinstance(config, PretrainedConfig):
                 config._attn_implementation = attn_implementation
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, object] | None = None) -> None:
-        """Recompute the layers in the backward pass of training instead of keeping what they computed."""
-        reentrant = (gradient_checkpointing_kwargs or {}).get("use_reentrant", False)
-        if reentrant:
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, object] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Recompute the layers in the backward pass of training instead of keeping what they computed.
+
+        `every_n_layers` recomputes only every n-th layer of each stack; `offload` keeps the inputs of those layers in
+        the memory of the CPU. The gradients are the same. `activation_checkpointing_kwargs` may hold
+        `use_reentrant=False`; True is a ValueError.
+        """
+        if (activation_checkpointing_kwargs or {}).get("use_reentrant", False):
             raise ValueError("gradient checkpointing runs with use_reentrant=False only.")
-        self._set_gradient_checkpointing(True)
+        self._set_recomputing(Recomputing(count_of("every_n_layers", every_n_layers, 1), bool(offload)))
+
+    def activation_checkpointing_disable(self) -> None:
+        """Keep what the layers computed, as by default."""
+        self._set_recomputing(None)
+
+    @property
+    def is_activation_checkpointing(self) -> bool:
+        """Whether layers are recomputed in the backward pass."""
+        return any(stack.recomputing is not None for stack in self._stacks())
+
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: Mapping[str, object] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """As `activation_checkpointing_enable`: the name that Transformers had before."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, every_n_layers, offload)
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep what the layers computed, as by default."""
-        self._set_gradient_checkpointing(False)
+        """As `activation_checkpointing_disable`."""
+        self.activation_checkpointing_disable()
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether gradient checkpointing is on."""
-        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
+        """As `is_activation_checkpointing`."""
+        return self.is_activation_checkpointing
 
-    def _set_gradient_checkpointing(self, value: bool) -> None:
-        for module in self.modules():
-            if hasattr(module, "gradient_checkpointing"):
-                setattr(module, "gradient_checkpointing", value)  # noqa: B010  # nn.Module types attributes as tensors
+    def _set_recomputing(self, value: Recomputing | None) -> None:
+        for stack in self._stacks():
+            stack.recomputing = value
+
+    def _stacks(self) -> Iterator[LayerStack]:
+        return (module for module in self.modules() if isinstance(module, LayerStack))
 
     def _flag(self, name: str, given: bool | None) -> bool:
         """Return a flag as given by the caller, or else as the config has it."""
@@ -234,6 +305,15 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         if self.config.return_dict if return_dict is None else return_dict:
             return output
         return output.to_tuple()  # type: ignore[return-value]
+
+
+def _drop_shared_head(
+    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict[str, object]
+) -> None:
+    """Leave one of two names of a tensor out of `state_dict()`: safetensors refuses to write what shares memory."""
+    assert isinstance(module, SmolVLMPreTrainedModel)
+    for name in module._shared_head():
+        state_dict.pop(prefix + name, None)
 
 
 def _modules_outside_models(module: nn.Module) -> Iterator[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -21,8 +22,9 @@ class ModelOutput(dict[str, Any]):
     def __init_subclass__(cls) -> None:
         cls._fields = tuple(cls.__annotations__)
 
-    def __init__(self, **values: object) -> None:
+    def __init__(self, entries: Mapping[str, object] | Iterable[tuple[str, object]] = (), /, **values: object) -> None:
         super().__init__()
+        values = {**dict(entries), **values}  # accelerate and DataParallel build outputs anew, as any dict
         unknown = values.keys() - set(self._fields)
         if unknown:
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -177,7 +179,7 @@ class SmolVLMModel(SmolVLMPreTrainedModel[SmolVLMConfig]):
 
         if use_cache is None:
             use_cache = self.config.use_cache
-        if self.training and self.text_model.gradient_checkpointing:
+        if self.training and self.text_model.recomputing is not None:
             use_cache = False
         output = self.text_model(
             inputs_embeds,
@@ -220,6 +222,8 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
 
     config_class = SmolVLMConfig
     accepts_loss_kwargs = True
+    loss_type: ClassVar[str] = "ForConditionalGeneration"
+    """By this name Transformers' `Trainer` knows that `forward` shifts the labels, and how many of them count."""
     model: SmolVLMModel
 
     def __init__(self, config: SmolVLMConfig) -> None:

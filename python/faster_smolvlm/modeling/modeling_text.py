@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint.configuration_smolvlm import SmolVLMTextConfig
 from ..quoting import shown
@@ -15,6 +14,7 @@ from .attention_mask import Visible, causal_mask
 from .engines.known_modules import known_to_native
 from .kv_cache import KVCache
 from .modeling_outputs import BaseModelOutputWithPast
+from .recomputing import LayerStack
 
 FREE_TOKENS = 128
 """Tokens beyond the prompt that a cache made by a forward pass has the capacity for; then it grows."""
@@ -146,7 +146,7 @@ class SmolVLMDecoderLayer(nn.Module):
 
 
 @known_to_native
-class SmolVLMTextModel(nn.Module):
+class SmolVLMTextModel(LayerStack):
     """Embeddings (of tokens and pictures) to hidden states."""
 
     def __init__(self, config: SmolVLMTextConfig) -> None:
@@ -155,7 +155,6 @@ class SmolVLMTextModel(nn.Module):
         if padding is not None and not -config.vocab_size <= padding < config.vocab_size:
             raise ValueError(f"pad_token_id {padding} lies outside the vocabulary of {config.vocab_size} tokens.")
         self.config = config
-        self.gradient_checkpointing = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, padding)
         self.layers = nn.ModuleList(SmolVLMDecoderLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = SmolVLMRMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -208,13 +207,12 @@ class SmolVLMTextModel(nn.Module):
         hidden_states = inputs_embeds
         states: list[Tensor] = []
         attentions: list[Tensor] = []
-        for layer in self.layers:
+        # A layer that runs twice must not extend the cache twice.
+        cache = None if self.training and self.recomputing is not None else past_key_values
+        for index, layer in enumerate(self.layers):
             if output_hidden_states:
                 states.append(hidden_states)
-            if self.gradient_checkpointing and self.training:
-                hidden_states, weights = checkpoint(layer, hidden_states, cos, sin, visible, None, use_reentrant=False)
-            else:
-                hidden_states, weights = layer(hidden_states, cos, sin, visible, past_key_values)
+            hidden_states, weights = self.run_layer(index, layer, hidden_states, cos, sin, visible, cache)
             if output_attentions and weights is not None:
                 attentions.append(weights)
         hidden_states = self.norm(hidden_states)

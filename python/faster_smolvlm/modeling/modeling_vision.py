@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint.configuration_smolvlm import SmolVLMVisionConfig
 from . import ops, reference
@@ -15,6 +14,7 @@ from .attention_mask import is_surely
 from .engines.known_modules import known_to_native
 from .modeling_base import SmolVLMPreTrainedModel
 from .modeling_outputs import BaseModelOutputWithPooling
+from .recomputing import LayerStack
 
 
 @known_to_native
@@ -157,25 +157,21 @@ class SmolVLMEncoderLayer(nn.Module):
 
 
 @known_to_native
-class SmolVLMEncoder(nn.Module):
+class SmolVLMEncoder(LayerStack):
     """The stack of layers."""
 
     def __init__(self, config: SmolVLMVisionConfig) -> None:
         super().__init__()
-        self.gradient_checkpointing = False
         self.layers = nn.ModuleList(SmolVLMEncoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
         self, hidden_states: Tensor, mask: Tensor | None, states: list[Tensor] | None, attentions: list[Tensor] | None
     ) -> Tensor:
         """Run the layers; what each one is given, and its attention weights, are appended to lists that are there."""
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             if states is not None:
                 states.append(hidden_states)
-            if self.gradient_checkpointing and self.training:
-                hidden_states, weights = checkpoint(layer, hidden_states, mask, use_reentrant=False)
-            else:
-                hidden_states, weights = layer(hidden_states, mask)
+            hidden_states, weights = self.run_layer(index, layer, hidden_states, mask)
             if attentions is not None and weights is not None:
                 attentions.append(weights)
         return hidden_states

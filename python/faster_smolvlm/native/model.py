@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .._rust import NativeModel
+from .._rust import NativeModel, checkpoint_tensors
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_options
-from ..checkpoint.weights import WeightFiles
+from ..checkpoint.weights import EMBEDDING, HEAD, WeightFiles
 from ..cores import usable_cores
 from ..generation.caller import warn_caller
 from ..generation.config import FILE_NAME, GenerationConfig
 from ..integers import count_of, optional_count
 from ..quoting import shown
 from ..unknown_names import check_names, parameters_of
+from .admission import Admission
 from .cache_limits import CacheLimits
 from .engine import NativeEngine, Progress
 from .frames import Float32, FrameEncoder
@@ -112,6 +113,7 @@ class NativeSmolVLM(FrameEncoder):
         if prefix_bytes is None:
             prefix_bytes = limit * self.rust.position_bytes
         self.prefixes = PrefixCache(self.rust, prefix_bytes)
+        self.admission = Admission(self.rust)
         self.load_seconds = time.perf_counter() - start
 
     @classmethod
@@ -124,7 +126,8 @@ class NativeSmolVLM(FrameEncoder):
     ) -> NativeSmolVLM:
         """Load a directory, a hub repository or "demo"; `options` are those of the constructor and of `HubOptions`.
 
-        `dtype="auto"` stores the weights as the checkpoint does (float16 as float32).
+        `dtype="auto"` stores the weights as the checkpoint does (float16 and float64 as float32). Raises RuntimeError
+        that names the tensors if the weights do not fit the config, and as the constructor.
         """
         hub_options, options = split_hub_options(options)
         check_names(options, {*CacheLimits.__annotations__, *parameters_of(NativeSmolVLM)}, also_named=HUB_NAMES)
@@ -137,17 +140,30 @@ class NativeSmolVLM(FrameEncoder):
         """As `from_pretrained`, for a checkpoint that is resolved already, and whose `config` may be read already."""
         config = config or SmolVLMConfig.from_checkpoint(files)
         weights = WeightFiles(files)
-        if config.tie_word_embeddings and weights.has_own_head():
+        found = weights.match(_expected(config), tied=config.tie_word_embeddings)
+        if config.tie_word_embeddings and weights.has_own_head(found):
             config = copy.copy(config)
             config.tie_word_embeddings = False
         if dtype == "auto":
             dtype = "bfloat16" if weights.float_dtype() == "bfloat16" else "float32"
-        paths = sorted({path for path, _, _ in weights.entries.values()})
-        model = cls(paths, config, dtype=dtype, **options)
+        if weights.is_as_named(found):
+            paths = sorted({path for path, _, _ in weights.entries.values()})
+            model = cls(paths, config, dtype=dtype, **options)
+        else:
+            if options.pop("packed_cache_dir", None) is not None:
+                warn_caller(f"the tensors of {shown(files.name)} are renamed or converted: packed weights are not kept")
+            tied = config.tie_word_embeddings
+            tensors = weights.mapped({target: name for target, name in found.items() if not (tied and target == HEAD)})
+            model = cls(tensors, config, dtype=dtype, **options)
         settings = files.find(FILE_NAME)
         if settings is not None:
             model.generation_config = GenerationConfig.from_file(settings)
         return model
+
+    def grow_cache(self, positions: int) -> None:
+        """Enlarge the key/value cache to at least `positions` positions in all."""
+        self.rust.grow_cache(positions)
+        self.admission.settle()
 
     @property
     def isa(self) -> str:
@@ -186,6 +202,12 @@ class NativeSmolVLM(FrameEncoder):
             return engine.all_logits()
         finally:
             engine.free()
+
+
+def _expected(config: SmolVLMConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all tensors of a checkpoint by their names, the language head included."""
+    expected = {name: tuple(shape) for name, shape in checkpoint_tensors(model_sizes(config))}
+    return {HEAD: expected[EMBEDDING], **expected}
 
 
 def model_sizes(config: SmolVLMConfig, *, position_limit: int | None = None) -> ModelSizes:

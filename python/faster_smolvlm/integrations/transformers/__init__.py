@@ -4,6 +4,8 @@
 and reads them at every call. `enable()` does so for everything that the `from_pretrained` of Transformers' classes
 returns, `disable()` stops that; ``python -m faster_smolvlm.patch script.py`` does it for a script that one cannot edit.
 
+`ConfigFilesCallback` is for the `Trainer` of a model of this package.
+
 The classes of this module have the names of those that they extend (which ones there are depends on the version of
 Transformers). What they save names Transformers' class, so that either side loads it. What cannot be accelerated is
 left to Transformers; the logger ``faster_smolvlm`` warns of it once.
@@ -17,10 +19,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .inplace import accelerate
     from .patching import disable, enable, is_enabled
+    from .training import ConfigFilesCallback
 
-_HOME = {"accelerate": "inplace", "disable": "patching", "enable": "patching", "is_enabled": "patching"}
+_HOME = {
+    "ConfigFilesCallback": "training",
+    "accelerate": "inplace",
+    "disable": "patching",
+    "enable": "patching",
+    "is_enabled": "patching",
+}
 
-__all__ = ["accelerate", "disable", "enable", "is_enabled"]
+__all__ = ["ConfigFilesCallback", "accelerate", "disable", "enable", "is_enabled"]
 
 
 def __getattr__(name: str) -> object:

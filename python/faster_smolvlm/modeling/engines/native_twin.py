@@ -35,10 +35,11 @@ class NativeTwin:
     def of(self, config: SmolVLMConfig, state: Mapping[str, Tensor], *, num_threads: int) -> NativeSmolVLM:
         """Return the native model of `state`: all tensors of a model by their names in a checkpoint, on the CPU.
 
-        Positions go to twice the limit of the config, which torch does not enforce. Raises ValueError if the engine
-        does not have what config and tensors ask for, MemoryError if there is no memory for the packed weights.
+        A head that is not there is that of the embeddings. Positions go to twice the limit of the config, which torch
+        does not enforce. Raises ValueError if the engine does not have what config and tensors ask for, MemoryError if
+        there is no memory for the packed weights.
         """
-        tied = HEAD in state and state[HEAD].data_ptr() == state[EMBEDDING].data_ptr()
+        tied = HEAD not in state or state[HEAD].data_ptr() == state[EMBEDDING].data_ptr()
         if tied != bool(config.tie_word_embeddings):
             config = copy.copy(config)  # the weights decide: Transformers unties a stored head that differs
             config.tie_word_embeddings = tied

@@ -73,3 +73,48 @@ fn make(process: u32) -> Pool {
     let count = if workers.is_some() { count } else { 1 };
     Pool { process, workers, count }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// How many tasks of eight ran.
+    fn work_done() -> usize {
+        let done = AtomicUsize::new(0);
+        scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|_| {
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+        });
+        install(|| done.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn all_tasks_run_here_and_in_a_forked_process() {
+        assert_eq!(work_done(), 8);
+        assert!(count() >= 1 && std::ptr::eq(pool(), pool()));
+        #[cfg(target_os = "linux")]
+        {
+            // SAFETY: the child makes threads and allocates, which glibc allows after a fork, and leaves at once.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // The threads of the parent do not exist here: with its pool this would never end.
+                let works = work_done() == 8 && pool().process == std::process::id();
+                // SAFETY: ends the child without its parent's destructors. A signal, since memcheck counts at an exit what the
+                // threads held that do not exist here.
+                unsafe {
+                    libc::kill(libc::getpid(), if works { libc::SIGKILL } else { libc::SIGABRT });
+                    libc::_exit(1);
+                }
+            }
+            let mut status = -1;
+            // SAFETY: waits for the child that was just made; the status is a local.
+            let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            assert_eq!((ended, libc::WTERMSIG(status)), (child, libc::SIGKILL));
+        }
+    }
+}

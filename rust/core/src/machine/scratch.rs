@@ -55,3 +55,31 @@ impl DerefMut for Scratch {
         &mut self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_thread_gets_its_memory_back_up_to_a_limit() {
+        // A thread of its own: others of this test's thread may have left something behind.
+        std::thread::spawn(|| {
+            let mut first = Scratch::new(1000).expect("small");
+            first.fill(9);
+            let start = first.as_ptr();
+            drop(first);
+            let again = Scratch::new(900).expect("small");
+            assert_eq!((again.as_ptr(), again.len()), (start, 900));
+            let other = Scratch::new(900).expect("small");
+            assert_ne!(other.as_ptr(), start, "it has one holder");
+            drop((again, other));
+            drop(Scratch::new(KEPT_BYTES).expect("sixteen megabytes"));
+            let kept = FREE.with_borrow(|free| free.iter().map(Vec::capacity).sum::<usize>());
+            assert!((1900..KEPT_BYTES).contains(&kept), "{kept} bytes");
+            assert_eq!(Scratch::new(usize::MAX).map(|_| ()).map_err(|error| error.kind()), Err(ErrorKind::Memory));
+        })
+        .join()
+        .expect("no panic");
+    }
+}

@@ -29,3 +29,31 @@ pub fn fill_mask(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pixels::kernels::Loops;
+
+    #[test]
+    fn the_first_frames_of_a_sample_are_ones() {
+        for loops in Loops::available() {
+            // One value before the mask, so that it is not aligned.
+            let mut values = vec![7; 1 + 3 * 4 * 13];
+            fill_mask(&mut values[1..], 4, 13, &[4, 0, 2], loops.kernels()).expect("three samples");
+            for (index, value) in values[1..].iter().enumerate() {
+                let (sample, frame) = (index / 13 / 4, index / 13 % 4);
+                assert_eq!(*value, i64::from(frame < [4, 0, 2][sample]), "{} {sample} {frame}", loops.name());
+            }
+        }
+    }
+
+    #[test]
+    fn masks_of_another_length_are_refused() {
+        let kernels = Loops::Definition.kernels();
+        for (length, frames, frame) in [(5, 2, 3), (0, 2, 0), (7, 2, 3), (6, usize::MAX, 2)] {
+            assert!(fill_mask(&mut vec![0; length], frames, frame, &[1], kernels).is_err(), "{length}");
+        }
+        assert!(fill_mask(&mut [0; 6], 2, 3, &[1], kernels).is_ok());
+    }
+}

@@ -1,7 +1,6 @@
 //! The windows of a pass in the order in which the kernels read them.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::Error;
 use crate::machine::vectors::{collected, with_capacity};
@@ -19,8 +18,8 @@ pub(crate) const LOW_BITS: u32 = 12;
 /// bytes, four taps for each i32, as many times as the weights have digits to the base 256.
 pub(crate) struct Taps {
     windows: Vec<Packed>,
-    pairs: Arc<Vec<i32>>,
-    quads: Arc<Vec<i32>>,
+    pairs: Vec<i32>,
+    quads: Vec<i32>,
     precision: u32,
     parts: usize,
     digits: usize,
@@ -72,19 +71,31 @@ impl Taps {
         Ok(Self {
             widest: windows.iter().map(|window| window.count).max().unwrap_or(0),
             windows,
-            pairs: pairs.into(),
-            quads: quads.into(),
+            pairs,
+            quads,
             precision: pass.precision,
             parts,
             digits,
         })
     }
 
-    /// The outputs of a range alone, their inputs counted from `base`.
+    /// Some outputs alone, at least one, their inputs counted from `base`.
     pub(super) fn part(&self, outputs: Range<usize>, base: usize) -> Result<Self, Error> {
-        let shift = |window: &Packed| Packed { first: window.first - base, ..*window };
-        let windows = collected(outputs.len(), self.windows[outputs].iter().map(shift))?;
-        Ok(Self { windows, pairs: self.pairs.clone(), quads: self.quads.clone(), ..*self })
+        let start = self.windows[outputs.start];
+        let end = self.windows.get(outputs.end).map_or((self.pairs.len(), self.quads.len()), |w| (w.pairs, w.quads));
+        let shift = |window: &Packed| Packed {
+            first: window.first - base,
+            count: window.count,
+            pairs: window.pairs - start.pairs,
+            quads: window.quads - start.quads,
+        };
+        let copy = |weights: &[i32]| collected(weights.len(), weights.iter().copied());
+        Ok(Self {
+            windows: collected(outputs.len(), self.windows[outputs].iter().map(shift))?,
+            pairs: copy(&self.pairs[start.pairs..end.0])?,
+            quads: copy(&self.quads[start.quads..end.1])?,
+            ..*self
+        })
     }
 
     /// Outputs of the pass.

@@ -120,3 +120,41 @@ impl<'t> Cell<'t> {
         unsafe { Part::of(self.task, self.rows.clone(), self.unit * width..(self.unit + 1) * width) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::team::Team;
+
+    /// How often each row and panel is multiplied.
+    fn multiplied(schedule: &Schedule, rows: usize, panels: usize) -> Vec<usize> {
+        let counts = std::sync::Mutex::new(vec![0; rows * panels]);
+        let mut team = Team::new(1).expect("a thread");
+        team.run(|worker| {
+            worker.for_each(schedule.tasks(), |task| {
+                let cell = schedule.cell(task);
+                assert!(cell.panels.len() <= TASK_PANELS && cell.panels.start.is_multiple_of(2));
+                let mut counts = counts.lock().expect("no panic");
+                for row in cell.rows.clone() {
+                    cell.panels.clone().for_each(|panel| counts[row * panels + panel] += 1);
+                }
+            });
+        })
+        .expect("no panic");
+        counts.into_inner().expect("no panic")
+    }
+
+    #[test]
+    fn the_tasks_are_all_rows_and_panels_once() {
+        for division in [Division::Chunks, Division::Tiles, Division::PreparedTiles] {
+            for (rows, panels, threads) in
+                [(0, 3, 2), (1, 1, 1), (4, 40, 3), (17, 7, 2), (193, 13, 2), (1025, 5, 4), (4096, 96, 64)]
+            {
+                let schedule = Schedule::new(division, rows, panels, task_panels(rows), threads);
+                assert!(multiplied(&schedule, rows, panels).iter().all(|&count| count == 1), "{rows} x {panels}");
+                let most = if division == Division::Chunks { ROW_CHUNK } else { TILE_CHUNK };
+                assert!((1..=most).contains(&schedule.product_rows), "{rows} x {panels}");
+            }
+        }
+    }
+}

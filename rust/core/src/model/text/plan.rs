@@ -91,3 +91,67 @@ fn groups(s: &Segment, size: usize) -> impl Iterator<Item = Group<'_>> {
         rows: size.min(s.rows - first),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> TextConfig {
+        TextConfig {
+            hidden_size: 36,
+            intermediate_size: 70,
+            num_hidden_layers: 2,
+            num_attention_heads: 9,
+            num_key_value_heads: 3,
+            head_dim: 12,
+            vocab_size: 83,
+            max_position_embeddings: 640,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+        }
+    }
+
+    /// Segments that begin at a position and have some tokens; page `100 * sequence + n` is the n-th of a sequence.
+    fn segments(of: &[(usize, usize)]) -> Vec<Segment> {
+        let mut row = 0;
+        let segment = |(sequence, &(position, rows)): (usize, &(usize, usize))| {
+            let pages = (0..(position + rows).div_ceil(PAGE)).map(|n| (100 * sequence + n) as u32).collect();
+            row += rows;
+            Segment { pages, position, row: row - rows, rows }
+        };
+        of.iter().enumerate().map(segment).collect()
+    }
+
+    #[test]
+    fn every_token_is_written_once_and_attends_once() {
+        for of in [&[(0, 1)][..], &[(63, 2)], &[(0, 300), (130, 1), (64, 64)], &[(511, 1), (5, 3)]] {
+            let segments = segments(of);
+            let plan = Plan::new(&config(), &segments);
+            assert_eq!(plan.rows, of.iter().map(|(_, rows)| rows).sum::<usize>());
+            let writes = plan.page_writes.iter().flat_map(|w| {
+                assert!(w.slot + w.rows <= PAGE && w.page as usize % 100 == w.position / PAGE);
+                (0..w.rows).map(|i| (w.row + i, w.position + i))
+            });
+            let groups = plan.groups.iter().flat_map(|g| {
+                assert!(g.rows * config().group() <= QUERY_ROWS);
+                (0..g.rows).map(|i| (g.row + i, g.position + i))
+            });
+            let expected = segments.iter().flat_map(|s| (0..s.rows).map(|i| (s.row + i, s.position + i)));
+            assert!(writes.eq(expected.clone()) && groups.eq(expected.clone()), "{of:?}");
+            for (row, position) in expected {
+                let token = plan.token(row);
+                assert_eq!((token.row, token.position, token.rows), (row, position, 1));
+            }
+        }
+    }
+
+    #[test]
+    fn few_tokens_with_many_keys_are_split_into_blocks_of_keys() {
+        let split = |of: &[(usize, usize)]| Plan::new(&config(), &segments(of)).split;
+        assert_eq!(split(&[(BLOCK - 1, 1)]), 0, "one block");
+        assert_eq!(split(&[(BLOCK, 1)]), 2);
+        assert_eq!(split(&[(3, 2), (2 * BLOCK, SPLIT_ROWS - 2)]), 3);
+        assert_eq!(split(&[(2 * BLOCK, SPLIT_ROWS + 1)]), 0, "enough tokens for all threads");
+    }
+}

@@ -270,3 +270,20 @@ fn position_ids(mask: &[bool], rows: usize, columns: usize, grid: usize) -> Vec<
     }
     ids
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_spread_the_visible_patches_over_the_whole_table() {
+        assert_eq!(position_ids(&[true; 16], 4, 4, 4), (0..16).collect::<Vec<_>>());
+        // As many patches as the table has in one direction, half as many in the other.
+        let upper: Vec<bool> = (0..16).map(|patch| patch < 8).collect();
+        assert_eq!(position_ids(&upper, 4, 4, 4), [0, 1, 2, 3, 8, 9, 10, 11, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let left: Vec<bool> = (0..16).map(|patch| patch % 4 < 2).collect();
+        assert_eq!(position_ids(&left, 4, 4, 4), [0, 2, 0, 0, 4, 6, 0, 0, 8, 10, 0, 0, 12, 14, 0, 0]);
+        // More patches than the table has.
+        assert_eq!(position_ids(&[true; 16], 4, 4, 2), [0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3]);
+    }
+}

@@ -65,6 +65,7 @@ fn pieces_of_columns_are_the_pass_and_start_at_whole_strips() {
                 assert_eq!(piece.first + piece.taps.first(part), taps.first(output));
                 assert!(piece.taps.end(part) <= piece.inputs);
                 assert_eq!(piece.taps.pairs(part), taps.pairs(output));
+                assert_eq!(piece.taps.quads(part), taps.quads(output));
                 output += 1;
             }
         }
