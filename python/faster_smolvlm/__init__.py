@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # for type checkers, which do not run `__getattr__`; a test c
     from .modeling.modeling_smolvlm import SmolVLMPreTrainedModel as SmolVLMPreTrainedModel
     from .modeling.modeling_smolvlm import SmolVLMVisionTransformer as SmolVLMVisionTransformer
     from .native import NativeSmolVLM as NativeSmolVLM
+    from .native.admission import CacheFullError as CacheFullError
     from .pixels.image_processing_idefics3 import Idefics3ImageProcessor as Idefics3ImageProcessor
     from .pixels.image_processing_idefics3 import Idefics3ImageProcessorPil as Idefics3ImageProcessorPil
     from .pixels.image_processing_pil_smolvlm import SmolVLMImageProcessorPil as SmolVLMImageProcessorPil
@@ -61,6 +62,7 @@ _HOME = {
     "AutoModelForImageTextToText": "auto",
     "AutoProcessor": "auto",
     "BatchFeature": "batch_feature",
+    "CacheFullError": "native.admission",
     "FrameSampling": "media",
     "GenerationConfig": "generation",
     "Idefics3Config": "checkpoint.configuration_idefics3",

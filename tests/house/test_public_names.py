@@ -12,13 +12,14 @@ import faster_smolvlm
 import pytest
 
 _NAMES = """
-    AutoImageProcessor AutoModelForImageTextToText AutoProcessor BatchFeature FrameSampling GenerationConfig
-    Idefics3Config Idefics3ForConditionalGeneration Idefics3ImageProcessor Idefics3ImageProcessorPil Idefics3Model
-    Idefics3Processor Idefics3VisionConfig MediaDecodeError MediaError MediaFetchError MediaLimitError
-    MediaNotFoundError MediaPolicy MediaRefusedError MediaTypeError NativeSmolVLM Result SmolVLM SmolVLMConfig
-    SmolVLMForConditionalGeneration SmolVLMImageProcessor SmolVLMImageProcessorFast SmolVLMImageProcessorPil
-    SmolVLMModel SmolVLMPreTrainedModel SmolVLMProcessor SmolVLMTextConfig SmolVLMVideoProcessor SmolVLMVisionConfig
-    SmolVLMVisionTransformer Stream TextIteratorStreamer Timings Usage __version__ load_image load_video
+    AutoImageProcessor AutoModelForImageTextToText AutoProcessor BatchFeature CacheFullError FrameSampling
+    GenerationConfig Idefics3Config Idefics3ForConditionalGeneration Idefics3ImageProcessor
+    Idefics3ImageProcessorPil Idefics3Model Idefics3Processor Idefics3VisionConfig MediaDecodeError MediaError
+    MediaFetchError MediaLimitError MediaNotFoundError MediaPolicy MediaRefusedError MediaTypeError NativeSmolVLM
+    Result SmolVLM SmolVLMConfig SmolVLMForConditionalGeneration SmolVLMImageProcessor SmolVLMImageProcessorFast
+    SmolVLMImageProcessorPil SmolVLMModel SmolVLMPreTrainedModel SmolVLMProcessor SmolVLMTextConfig
+    SmolVLMVideoProcessor SmolVLMVisionConfig SmolVLMVisionTransformer Stream TextIteratorStreamer Timings Usage
+    __version__ load_image load_video
 """
 NAMES = set(_NAMES.split())
 # Module -> what it offers beside the names above.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faster_smolvlm import CacheFullError
 from faster_smolvlm.native import NativeEngine, NativeSmolVLM, start_generation
 from faster_smolvlm.native.engine import Step
 
@@ -149,7 +150,7 @@ def test_kept_sequences_make_room(random_model: Make) -> None:
     for seed in range(6):
         ids = np.random.default_rng(seed).integers(3, 100, (1, 200))
         run(NativeEngine(native, ids), [[5], [6]])
-    with pytest.raises(MemoryError, match="key/value cache, which holds 640"):
+    with pytest.raises(CacheFullError, match="key/value cache, which holds 640"):
         NativeEngine(native, np.full((4, 300), 7)).prefill()
 
 
@@ -275,7 +276,7 @@ def test_a_row_at_the_position_limit_ends_and_the_others_go_on(random_model: Mak
 
 def test_prompts_beyond_the_cache_are_refused_before_anything_is_computed(random_model: Make) -> None:
     native = NativeSmolVLM.from_pretrained(random_model("odd").directory, cache_positions=256)
-    with pytest.raises(MemoryError, match="take 320 positions of the key/value cache, which holds 256"):
+    with pytest.raises(CacheFullError, match="take 320 positions of the key/value cache, which holds 256"):
         NativeEngine(native, np.full((5, 60), 5))
     assert native.rust.cache_pages()[0] == native.rust.cache_pages()[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
 class CancelledCall(Exception):  # noqa: N818 (nothing went wrong, and the loop that runs the engine takes it)
@@ -14,10 +15,15 @@ class Cancellation:
 
     def __init__(self) -> None:
         self.requested = False
+        self.wake: Callable[[], object] | None = None
+        """Called after a request: what rouses a thread that waits for memory."""
 
     def request(self) -> None:
         """Let the call end at its next `check`."""
         self.requested = True
+        wake = self.wake
+        if wake is not None:
+            wake()
 
     def check(self) -> None:
         """Raise `CancelledCall` if the call is to end. Engines do so after each part of their work."""
@@ -30,10 +36,20 @@ class Turn:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.thread = threading.get_ident()
+        """The thread that had the turn last; before that, the one that made this."""
 
     def take(self) -> bool:
         """Take the turn; False if another has it."""
-        return self._lock.acquire(blocking=False)
+        taken = self._lock.acquire(blocking=False)
+        if taken:
+            self.thread = threading.get_ident()
+        return taken
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a thread has the turn."""
+        return self._lock.locked()
 
     def give_back(self) -> None:
         """Let others have the turn."""

@@ -22,7 +22,7 @@ class Engine(Protocol):
     """What a generation runs on: a model that holds the state of one batch of sequences between steps.
 
     Logits are [rows, vocabulary], NumPy arrays or torch tensors; tokens are int64 [rows] of the same kind. An engine
-    may have more: see `GreedyEngine` and `LimitedEngine`.
+    may have more: see `GreedyEngine`, `LimitedEngine` and `ReservingEngine`.
     """
 
     def prefill(self) -> Array:
@@ -60,10 +60,21 @@ class LimitedEngine(Engine, Protocol):
         """How many tokens can follow each prompt."""
 
 
+class ReservingEngine(Engine, Protocol):
+    """An engine whose memory is shared with other calls."""
+
+    def reserve(self, turn: Turn, copies: int, max_new_tokens: int) -> None:
+        """Wait until there is memory for the call, before `prefill`; `turn` says which thread works on it."""
+
+
 def row_limits(engine: Engine, copies: int) -> list[int] | None:
     """Return how many new tokens each row of a call can take, None if the engine has no limit."""
     limits: Sequence[int] | None = getattr(engine, "new_token_limits", None)
     return None if limits is None else [limit for limit in limits for _ in range(copies)]
+
+
+def _reserves(engine: Engine) -> TypeGuard[ReservingEngine]:
+    return hasattr(engine, "reserve")
 
 
 def _has_greedy(engine: Engine) -> TypeGuard[GreedyEngine]:
@@ -105,6 +116,7 @@ class Decoding(Generic[EngineT]):
         copies, pad_id, config = rules["copies"], rules["pad_id"], rules["config"]
         self.engine = engine
         self._copies = copies
+        self._max_new_tokens = rules["max_new_tokens"]
         self._pad_id = pad_id
         self._processors = rules["processors"]
         self._sampler = rules["sampler"]
@@ -182,6 +194,7 @@ class Decoding(Generic[EngineT]):
 
     def _run(self) -> Generator[Array, None, None]:
         try:
+            self._reserve()
             logits = self.engine.prefill()
             if self._copies > 1:
                 rows = repeated(logits.shape[0], self._copies)
@@ -206,6 +219,11 @@ class Decoding(Generic[EngineT]):
             return
         finally:
             self.engine.free()
+
+    def _reserve(self) -> None:
+        engine: Engine = self.engine
+        if _reserves(engine):
+            engine.reserve(self._turn, self._copies, self._max_new_tokens)
 
     @property
     def _is_plain(self) -> bool:

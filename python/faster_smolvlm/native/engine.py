@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
@@ -12,11 +13,12 @@ import numpy.typing as npt
 
 from .._rust import NativeModel
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
-from ..generation.cancelling import Cancellation
+from ..generation.cancelling import Cancellation, Turn
 from ..generation.usage import Usage
+from .admission import Admission, CallPages
 from .frames import Float32, Frame
 from .lookup import LOOKUP_TOKENS, PromptLookup
-from .prompts import Int64, PromptBatch, cut_into_steps
+from .prompts import Int64, PromptBatch, Step, cut_into_steps
 from .reuse import PrefixCache, Salt, Unit, salt_key
 from .serial import SerialModel
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT")
 Progress: TypeAlias = Callable[[int, int], None]
+_VAIN_TRIES = 4
+"""How often in a row a step fails while nothing is kept for reuse, until it is given up."""
 
 
 class LoadedModel(Protocol):
@@ -34,6 +38,7 @@ class LoadedModel(Protocol):
     config: SmolVLMConfig
     position_limit: int
     prefixes: PrefixCache
+    admission: Admission
 
     def frames(self, pixel_values: npt.ArrayLike, pixel_attention_mask: npt.ArrayLike | None = None) -> list[Frame]:
         """Return the real frames of a batch."""
@@ -62,22 +67,7 @@ class EngineOptions(TypedDict, total=False):
     reuse: bool
     cache_salt: Salt
     progress: Progress | None
-
-
-@dataclass(frozen=True)
-class Step:
-    """Tokens that are appended to some sequences in one call of the Rust side.
-
-    `ids` are those of all sequences, one after the other, `lengths` how many each gets. `feature_rows` says which row
-    of `features` takes the position of a token, -1 for none; `outputs` are the positions whose result is asked for.
-    """
-
-    sequences: list[int]
-    lengths: list[int]
-    ids: Int64
-    features: Float32
-    feature_rows: Int64
-    outputs: list[int]
+    wait_seconds: float | None
 
 
 class NativeEngine:
@@ -93,7 +83,9 @@ class NativeEngine:
     Ctrl-C, ends the call there.
     `cancellation.request()`, from any thread, ends it there too, with `CancelledCall`.
     `usages` has an entry for each prompt; `vision_seconds` and `prefill_seconds` are the durations of the two.
-    Raises ValueError for prompts that the model cannot read, MemoryError for more than its cache holds.
+    The loop calls `reserve` first, which waits at most `wait_seconds` (None: as long as it takes) for pages of the
+    key/value cache; without it, `prefill` waits for the pages of the prompts, and steps take those that are free.
+    Raises ValueError for prompts that the model cannot read, CacheFullError for more than its cache holds.
     """
 
     def __init__(
@@ -122,6 +114,8 @@ class NativeEngine:
         elif features is not None:
             frames = [model.encoded(features)]
         self._prompts = PromptBatch(input_ids, attention_mask, frames, model.config.image_token_id)
+        limit, wait = model.position_limit, options.get("wait_seconds")
+        self._pages = CallPages(model.admission, self._prompts.lengths, limit, wait)
         self._check()
         # What the sequences hold; after `greedy` that may be more than the `_known` positions that the loop counts.
         self._units: list[list[Unit]] = []
@@ -141,6 +135,11 @@ class NativeEngine:
     def new_token_limits(self) -> list[int]:
         """How many tokens can follow each prompt; the last token of a row needs no position."""
         return [self._model.position_limit - length + 1 for length in self._prompts.lengths]
+
+    def reserve(self, turn: Turn, copies: int, max_new_tokens: int) -> None:
+        """Wait for the pages that `copies` answers to each prompt can take; `turn` says which thread works on them."""
+        most = max(max_new_tokens - 1, 0) + self._lookup  # the last token needs no position
+        self._pages.take(self, self.cancellation, turn, copies, most)
 
     def prefill(self) -> Float32:
         """Encode what is unknown of the pictures and read what is unknown of the prompts: logits [rows, vocabulary]."""
@@ -250,6 +249,8 @@ class NativeEngine:
     ) -> ResultT:
         """Append tokens to rows, in one step; return what `take` gives after the last token of each, or after every."""
         lengths = [len(piece) for piece in pieces]
+        if not self._pages.are_planned:
+            self._pages.take_more([len(units) for units in self._units], rows, lengths)
         ids = np.array([token for piece in pieces for token in piece], np.int64)
         outputs = np.arange(len(ids)) if every else np.cumsum(lengths) - 1
         sequences, text_only = [self._sequences[row] for row in rows], np.full(len(ids), -1, np.int64)
@@ -279,18 +280,30 @@ class NativeEngine:
             else:
                 sequences.append(self._sequences[row])
             taken.add(row)
-        for row in set(range(len(self._sequences))) - taken:
-            self._finish(row)
+        dropped = [(self._sequences[row], self._units[row]) for row in set(range(len(self._sequences))) - taken]
         self._units = [list(self._units[row]) for row in rows]
         self._known = [self._known[row] for row in rows]
         self._sequences = sequences
+        for sequence, units in dropped:
+            self._finish(sequence, units)
 
     def free(self) -> None:
         """End the sequences; with `reuse` they are kept for later prompts that begin alike."""
-        for row in range(len(self._sequences)):
-            self._finish(row)
+        ended = list(zip(self._sequences, self._units, strict=False))
         self._sequences, self._units, self._known = [], [], []
         self._prompts.frames = []
+        try:
+            for sequence, units in ended:
+                self._finish(sequence, units)
+        finally:
+            self._pages.give_back()
+
+    def discard(self) -> None:
+        """Close the sequences, which may be in any state; see `Holder`."""
+        ended, self._sequences = self._sequences, []
+        for sequence in ended:
+            with suppress(ValueError):  # the lost thread was about to forget it
+                self._model.rust.close(sequence)
 
     def all_logits(self) -> Float32:
         """Read the prompt of a batch of one from its start and return the logits of all positions."""
@@ -310,6 +323,8 @@ class NativeEngine:
         positions of each prompt are known.
         """
         model, prompts = self._model, self._prompts
+        if not self._pages.are_taken:
+            self._pages.take(self, self.cancellation)
         self._units = prompts.units()
         starts = []
         for units in self._units:
@@ -349,13 +364,7 @@ class NativeEngine:
     def _check(self) -> None:
         """Refuse prompts that the model cannot read, before anything is computed."""
         self._prompts.check(self._model.position_limit, self._vocabulary)
-        _, pages, size = self._model.rust.cache_pages()
-        needed = sum(-(-length // size) for length in self._prompts.lengths)
-        if needed > pages:
-            raise MemoryError(
-                f"The prompts take {needed * size} positions of the key/value cache, which holds {pages * size}: "
-                "ask about fewer at once, or load with a larger cache_positions."
-            )
+        self._pages.check(1, 0)
         self._prompts.check_frames()
 
     def _logits(self, step: Step) -> Float32:
@@ -365,18 +374,23 @@ class NativeEngine:
         return self._retried(lambda: self._model.rust.step(step, True))
 
     def _retried(self, take: Callable[[], ResultT]) -> ResultT:
-        """Make one step; if the cache is full, forget what was kept for reuse and try again."""
+        """Make one step; if the cache is full, forget what was kept for reuse and try again.
+
+        Nothing may be kept because another thread forgot it at this moment: that is looked at again, too.
+        """
+        vain = 0
         while True:
             try:
                 return take()
             except MemoryError:  # a try that fails is what this loop is for
-                if not self._model.prefixes.forget_one():
+                vain = 0 if self._model.prefixes.forget_one() else vain + 1
+                if vain == _VAIN_TRIES:
                     raise
 
-    def _finish(self, row: int) -> None:
-        rust, sequence = self._model.rust, self._sequences[row]
+    def _finish(self, sequence: int, units: list[Unit]) -> None:
+        rust = self._model.rust
         length = rust.length(sequence)
         if self._reuse and length > 0:
-            self._model.prefixes.keep(self._units[row][:length], sequence, self._salt)
+            self._model.prefixes.keep(units[:length], sequence, self._salt)
         else:
             rust.close(sequence)

@@ -15,7 +15,16 @@ from ..generation.stopping import StoppingCriterion
 from .engine import NativeEngine
 from .model import NativeSmolVLM
 
-_INPUTS = ("attention_mask", "pixel_values", "pixel_attention_mask", "features", "reuse", "cache_salt", "progress")
+_INPUTS = (
+    "attention_mask",
+    "pixel_values",
+    "pixel_attention_mask",
+    "features",
+    "reuse",
+    "cache_salt",
+    "progress",
+    "wait_seconds",
+)
 
 
 def start_generation(
@@ -29,11 +38,11 @@ def start_generation(
     """Begin to generate after the prompts; iterate over what is returned to make the steps.
 
     The model inputs `input_ids`, `attention_mask`, `pixel_values`, `pixel_attention_mask` and `features`, and `reuse`,
-    `cache_salt` and `progress`, are those of `NativeEngine`. Callables in `logits_processor` and `stopping_criteria`
-    get NumPy arrays; `tokenizer` is needed for `stop_strings`; `seed` or a `numpy.random.Generator` as `generator` make
-    drawing repeatable. All other arguments are settings of `GenerationConfig`. A row that comes to the position limit
-    of the model ends there, with the reason "length". Raises ValueError for arguments that are unknown or do not fit,
-    NotImplementedError for beam search.
+    `cache_salt`, `progress` and `wait_seconds`, are those of `NativeEngine`. Callables in `logits_processor` and
+    `stopping_criteria` get NumPy arrays; `tokenizer` is needed for `stop_strings`; `seed` or a `numpy.random.Generator`
+    as `generator` make drawing repeatable. All other arguments are settings of `GenerationConfig`. A row that comes to
+    the position limit of the model ends there, with the reason "length". Raises ValueError for arguments that are
+    unknown or do not fit, NotImplementedError for beam search, CacheFullError for more than the key/value cache holds.
     """
     inputs = {name: arguments.pop(name) for name in _INPUTS if name in arguments}
     request = Request.of(generation_config, logits_processor, stopping_criteria, **arguments)

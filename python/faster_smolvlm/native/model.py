@@ -21,6 +21,7 @@ from ..generation.config import FILE_NAME, GenerationConfig
 from ..integers import count_of, optional_count
 from ..quoting import shown
 from ..unknown_names import check_names, parameters_of
+from .admission import Admission
 from .cache_limits import CacheLimits
 from .engine import NativeEngine, Progress
 from .frames import Float32, FrameEncoder
@@ -112,6 +113,7 @@ class NativeSmolVLM(FrameEncoder):
         if prefix_bytes is None:
             prefix_bytes = limit * self.rust.position_bytes
         self.prefixes = PrefixCache(self.rust, prefix_bytes)
+        self.admission = Admission(self.rust)
         self.load_seconds = time.perf_counter() - start
 
     @classmethod
@@ -157,6 +159,11 @@ class NativeSmolVLM(FrameEncoder):
         if settings is not None:
             model.generation_config = GenerationConfig.from_file(settings)
         return model
+
+    def grow_cache(self, positions: int) -> None:
+        """Enlarge the key/value cache to at least `positions` positions in all."""
+        self.rust.grow_cache(positions)
+        self.admission.settle()
 
     @property
     def isa(self) -> str:

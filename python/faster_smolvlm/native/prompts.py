@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from .frames import Frame
+from .frames import Float32, Frame
 from .reuse import Unit
 
 Int64 = npt.NDArray[np.int64]
@@ -91,6 +92,22 @@ class PromptBatch:
         first_row = np.full(len(self.frames) + 1, -1, np.int64)
         first_row[list(encoded)] = np.arange(len(encoded)) * tokens
         return [np.where(images >= 0, first_row[images // tokens] + images % tokens, -1) for images in self.image_rows]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Tokens that are appended to some sequences in one call of the Rust side.
+
+    `ids` are those of all sequences, one after the other, `lengths` how many each gets. `feature_rows` says which row
+    of `features` takes the position of a token, -1 for none; `outputs` are the positions whose result is asked for.
+    """
+
+    sequences: list[int]
+    lengths: list[int]
+    ids: Int64
+    features: Float32
+    feature_rows: Int64
+    outputs: list[int]
 
 
 def _without_padding(input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None) -> list[Int64]:

@@ -31,6 +31,7 @@ class SerialModel:
         self.text_bytes = model.text_bytes
         self.position_bytes = model.position_bytes
         self.packed = model.packed
+        _, self.pages, self.page_size = model.cache_pages()
 
     def encode(self, pixels: npt.NDArray[np.float32], patch_mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         """Return the image tokens of a frame."""
@@ -75,6 +76,7 @@ class SerialModel:
         """Enlarge the key/value cache to at least `positions` positions in all."""
         with self._lock:
             self._model.grow_cache(positions)
+            _, self.pages, _ = self._model.cache_pages()
 
     def cache_pages(self) -> tuple[int, int, int]:
         """Return the free and all pages of the key/value cache, and the positions of a page."""

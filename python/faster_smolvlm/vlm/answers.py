@@ -140,20 +140,15 @@ class Stream(Iterator[str]):
 
     def __init__(self, call: Call, tokens: TokenBytes, skip_special_tokens: bool) -> None:
         self._call = call
-        self._text = IncrementalText(tokens, skip_special_tokens=skip_special_tokens)
         self._started = self._closed = False
         self._turn = Turn()
-        self._pieces = self._run()
+        # Without a reference to this stream, so that one which is dropped ends at once.
+        self._pieces = _pieces(call, IncrementalText(tokens, skip_special_tokens=skip_special_tokens))
 
     @property
     def result(self) -> Result:
         """The answer so far; complete once the iteration ended."""
         return self._call.results()[0]
-
-    def _run(self) -> Iterator[str]:
-        for column in self._call:
-            yield self._text.feed(column.tolist())
-        yield self._text.finish()
 
     def __next__(self) -> str:
         with self._turn:
@@ -170,8 +165,18 @@ class Stream(Iterator[str]):
         self._closed = True
         self._call.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_call"):
+            self.close()
+
     def __enter__(self) -> Stream:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _pieces(call: Call, text: IncrementalText) -> Iterator[str]:
+    for column in call:
+        yield text.feed(column.tolist())
+    yield text.finish()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
+
+import numpy as np
 
 from ..generation.config import ARGUMENTS, asks_to_draw
 from ..generation.plan import REQUEST_NAMES
+from ..generation.sampling import make_generator
 from ..integers import as_int
 from ..native.reuse import salt_key
 from ..quoting import shown
@@ -27,6 +30,7 @@ class Ask:
     control_tokens: bool = False
     on_error: str = "raise"
     progress: Callable[[int, int], None] | None = None
+    wait_seconds: float | None = None
     sampling: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -49,6 +53,14 @@ class Ask:
             **{name: value for name, value in options.items() if name in own},
             sampling={name: value for name, value in options.items() if name not in own},
         )
+
+    def with_generator(self) -> Ask:
+        """Return this with one source of randomness for several generations: the same `seed` would repeat itself."""
+        sampling = dict(self.sampling)
+        seed, given = sampling.pop("seed", None), sampling.get("generator")
+        if seed is not None or given is not None:
+            sampling["generator"] = make_generator(np.empty(0), cast("int | None", seed), given)
+        return replace(self, sampling=sampling)
 
     def settings(self) -> dict[str, Any]:
         """Return what `start_generation` takes: settings of `GenerationConfig`, and what it takes beside them.

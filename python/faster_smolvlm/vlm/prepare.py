@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from ..text.control_tokens import is_marked, mark_texts
 from .answers import Timings
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from ..processor.processing_smolvlm import SmolVLMProcessor
     from ..text.conversation import Conversation, Message
     from .ask import Ask
-
-
-Inputs: TypeAlias = Mapping[str, Any]
-"""What a model is given, by name: arrays or tensors."""
+    from .engines import AnswerEngine, Inputs
 
 
 @dataclass(frozen=True)
@@ -38,12 +35,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How the rows of one call are prepared; `tensors` and `position_limit` (tokens of a prompt) are the engine's."""
+    """How the rows of one call are prepared for an engine."""
 
     processor: SmolVLMProcessor
     policy: MediaPolicy
-    tensors: str
-    position_limit: int | None
+    engine: AnswerEngine
     ask: Ask
 
     def run(self, rows: Sequence[Row]) -> Prepared:
@@ -114,7 +110,7 @@ class Preparation:
         pictures = [question.pictures for question in questions]
         clips = [clip for question in questions for clip in question.clips]
         arguments: dict[str, object] = {"media_policy": self.policy}
-        if self.position_limit is not None:
+        if self.engine.position_limit is not None:
             arguments["verbose"] = False  # too many tokens are an error below; the tokenizer need not log them
         if self.ask.do_image_splitting is not None:
             arguments["do_image_splitting"] = self.ask.do_image_splitting
@@ -128,17 +124,13 @@ class Preparation:
             text=texts,
             images=pictures if any(pictures) else None,
             videos=[clips] if clips else None,  # as of one prompt, so that a list of pictures in it is one clip
-            return_tensors=self.tensors,
+            return_tensors=self.engine.tensors,
             padding=True,
             padding_side="left",
             add_special_tokens=False,
             **arguments,
         )
-        longest = int(inputs["attention_mask"].sum(1).max())
-        if self.position_limit is not None and longest > self.position_limit:
-            raise ValueError(
-                f"the prompt has {longest} tokens; 1 to {self.position_limit} are possible with this model"
-            )
+        self.engine.check_length(int(inputs["attention_mask"].sum(1).max()), self.ask)
         return inputs
 
 

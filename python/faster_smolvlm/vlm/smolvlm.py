@@ -13,15 +13,16 @@ import numpy as np
 from ..batch_feature import BatchFeature
 from ..generation.token_bytes import TokenBytes
 from ..media import MediaPolicy, load_image
+from ..native.admission import CacheFullError
 from ..text.control_tokens import is_marked
 from ..unknown_names import check_names, parameters_of
 from .answers import Call, Observation, Result, Stream, Timings
 from .ask import Ask
-from .engines import AnswerEngine, engine_of
+from .engines import AnswerEngine, Inputs, engine_of
 from .loading import LOAD_NAMES, Loading
 from .messages import one_message
 from .parts import MessageError
-from .prepare import Inputs, Preparation
+from .prepare import Preparation
 from .question import is_given, row_of_messages, row_of_prompt, rows_of_prompts
 
 if TYPE_CHECKING:
@@ -128,14 +129,20 @@ class SmolVLM:
         `on_error="return"` a prompt of a list that cannot be answered has the exception in the `error` of its result,
         and the others are answered; with "raise" the exception is raised and names the prompt, counted from 1.
 
-        `options` are `progress`, `cache_salt`, `control_tokens`, `on_error`, settings of `GenerationConfig` such as
-        `min_new_tokens`, `seed`, `logits_processor` or `stopping_criteria`. Tokens are drawn with `do_sample`, and
-        without it if a temperature above 0, `top_k`, `top_p` or `min_p` is given. With the native engine the callables
-        get NumPy arrays, and `progress(done, all)` is called while it works towards the first token, see
-        `NativeEngine`; what it raises ends the call.
+        Calls wait for the key/value cache in the order in which they came, at most `wait_seconds` (None: as long as it
+        takes; 0: not at all), and then raise a `CacheFullError`. A thread waits for other threads only: if it has
+        streams open that take the cache up, the error comes at once. Prompts of a list for which the cache is too small
+        are answered in parts, which `logits_processor` and `stopping_criteria` see one after the other.
+
+        `options` are `progress`, `cache_salt`, `control_tokens`, `on_error`, `wait_seconds`, and settings of
+        `GenerationConfig` such as `min_new_tokens`, `seed`, `logits_processor` or `stopping_criteria`. Tokens are drawn
+        with `do_sample`, and without it if a temperature above 0, `top_k`, `top_p` or `min_p` is given. With the native
+        engine the callables get NumPy arrays, and `progress(done, all)` is called while it works towards the first
+        token, see `NativeEngine`; what it raises ends the call.
 
         Raises `MediaError` (a ValueError) that names a picture or clip which cannot be used, TypeError for an
-        unknown option, ValueError for values that make no sense.
+        unknown option, ValueError for values that make no sense, `CacheFullError` for a prompt that the key/value
+        cache can never hold with its answer.
         """
         ask = Ask.of(
             parameters_of(SmolVLM.generate),
@@ -247,8 +254,7 @@ class SmolVLM:
         return engine_of(self.model)
 
     def _preparation(self, ask: Ask) -> Preparation:
-        engine = self._engine
-        return Preparation(self.processor, self.policy, engine.tensors, engine.position_limit, ask)
+        return Preparation(self.processor, self.policy, self._engine, ask)
 
     def _start(self, row: Row, ask: Ask) -> Call:
         """Read the pictures of one prompt, make the inputs of the model, and begin a call."""
@@ -258,9 +264,24 @@ class SmolVLM:
     def _answer(self, rows: Sequence[Row], ask: Ask) -> list[Result]:
         """Answer several prompts in one batch."""
         prepared = self._preparation(ask).run(rows)
-        answered = iter(self._begin(prepared.inputs, ask, prepared.timings).run() if prepared.inputs else ())
+        answered = iter(self._answer_parts(prepared.inputs, ask, prepared.timings) if prepared.inputs else ())
         failed = prepared.failed
         return [Result.failed(failed[index]) if index in failed else next(answered) for index in range(len(rows))]
+
+    def _answer_parts(self, inputs: Inputs, ask: Ask, timings: Timings) -> list[Result]:
+        """Answer as many prompts at a time as there is memory for."""
+        parts = self._engine.parts(inputs["attention_mask"].sum(1).tolist(), ask)
+        if len(parts) > 1:
+            ask = ask.with_generator()
+        results: list[Result] = []
+        for part, some in zip(parts, self._engine.cut(inputs, parts), strict=True):
+            try:
+                results += self._begin(some, ask, timings).run()
+            except CacheFullError as error:
+                if ask.on_error == "raise":
+                    raise
+                results += [Result.failed(error)] * (part.stop - part.start)
+        return results
 
     def _begin(self, inputs: Inputs, ask: Ask, timings: Timings) -> Call:
         decoding = self._engine.start(inputs, self.processor.tokenizer, ask)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoint.configuration_smolvlm import SmolVLMConfig
+from ...generation.cancelling import Cancellation, Turn
 from ...generation.config import GenerationConfig
 from ...native import NativeEngine
 from .known_modules import why_not_as_built
@@ -33,6 +34,15 @@ class NativeTorchEngine:
 
     def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
+
+    @property
+    def cancellation(self) -> Cancellation:
+        """What ends the call in the middle of a step."""
+        return self._engine.cancellation
+
+    def reserve(self, turn: Turn, copies: int, max_new_tokens: int) -> None:
+        """Wait until there is memory for the call."""
+        self._engine.reserve(turn, copies, max_new_tokens)
 
     @property
     def has_greedy(self) -> bool:
@@ -88,13 +98,14 @@ def native_engine(
     limit = 2 * model_config.text_config.max_position_embeddings
     if length >= limit:
         return f"the prompt has {length} tokens, the native engine holds {limit}"
-    positions = rows * min(length + max_new_tokens + 1, limit)
+    drafted = config.prompt_lookup_num_tokens or 0
+    positions = rows * min(length + max_new_tokens + 1 + drafted, limit)
     if positions > POSITION_LIMIT:
         return f"{rows} rows may take {positions} positions, the native engine holds {POSITION_LIMIT}"
     try:
         native = twin.of(model_config, model.state_dict(keep_vars=True), num_threads=torch.get_num_threads())
         page = native.rust.cache_pages()[2]  # each row may leave its last page almost empty
-        native.rust.grow_cache(positions + rows * page)
+        native.grow_cache(positions + rows * page)
     except (ValueError, MemoryError) as error:  # it refuses what torch computes with: odd configs, NaN weights
         return str(error)
     engine = NativeEngine(
