@@ -97,6 +97,24 @@ def test_several_templates(small_checkpoint: Path, tmp_path: Path) -> None:
             ours.save_pretrained(tmp_path / "other")
 
 
+@pytest.mark.parametrize("name", ["processor_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("template", [5, True, [1], [{"name": "a"}], {"default": 5}, [{"name": {}, "template": "x"}]])
+def test_templates_that_are_no_texts(small_checkpoint: Path, tmp_path: Path, name: str, template: object) -> None:
+    shutil.copytree(small_checkpoint, tmp_path / "wrong")
+    path = tmp_path / "wrong" / name
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**known, "chat_template": template}))
+    with pytest.raises(ValueError, match=r"chat_template|chat templates"):
+        AutoProcessor.from_pretrained(tmp_path / "wrong")
+
+
+def test_a_template_given_that_is_no_text(small_checkpoint: Path) -> None:
+    with pytest.raises(TypeError, match="chat_template must be a text"):
+        AutoProcessor.from_pretrained(small_checkpoint).apply_chat_template(
+            [{"role": "user", "content": "x"}], chat_template=5
+        )
+
+
 def test_arguments_of_loading(small_checkpoint: Path) -> None:
     arguments = {"do_image_splitting": False, "size": {"longest_edge": 64}, "padding_side": "left"}
     ours = AutoProcessor.from_pretrained(small_checkpoint, trust_remote_code=False, revision=None, **arguments)

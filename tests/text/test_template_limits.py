@@ -139,7 +139,7 @@ def _entries() -> list[str]:
 
 def test_every_operation_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each filter, method, test and operator, over and over on a large value, within a small part of the budget."""
-    monkeypatch.setattr(template_limits, "MAX_COST", template_limits.MAX_COST >> 6)
+    monkeypatch.setattr(template_limits, "MAX_COST", template_limits.MAX_COST >> 7)
     slow = {}
     for template in _entries():
         started = time.thread_time()
@@ -186,6 +186,8 @@ WHOLE = (
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "{% block b %}{{ self.b() }}{% endblock %}",
     "{% for x in [1, 2, 3] recursive %}{{ loop([1, 2, 3]) }}{% endfor %}",
+    "{% macro m(" + ", ".join(f"a{i}=1" for i in range(1500)) + ") %}{% endmacro %}" + AGAIN % "{% set q = m() %}",
+    AGAIN % ("{% include [] ignore missing %}" * 100),
     "{% autoescape true %}{{ '<' * 1000000 }}{% endautoescape %}",
 )
 
@@ -307,6 +309,14 @@ def test_large_arguments() -> None:
     (text,), _ = render([CONVERSATION], template, tools=tools, documents=documents)
     assert text.count("line") == 300_000
     assert text.endswith("f99")
+
+
+def test_long_conversations() -> None:
+    """What a branch holds is charged if it is taken: a large template has a long conversation to write."""
+    unused = "{% if m.nope %}" + "{{ m.role | upper }}{% for t in tools %}{{ t }}{% endfor %}" * 100 + "{% endif %}"
+    template = "{% for m in messages %}" + unused + "{{ m.role }}: {{ m.content | trim }}\n{% endfor %}"
+    (text,), _ = render([[{"role": "user", "content": "words " * 80}] * 4000], template)
+    assert text.count("user: words") == 4000
 
 
 def test_long_text_in_a_template() -> None:

@@ -15,7 +15,7 @@ from ..pixels.protocols import VideoProcessor
 from ..pixels.settings import IGNORED, Reader, names
 from ..quoting import shown
 from ..text.tokenization_smolvlm import SmolVLMTokenizer
-from ..text.tokenizer_config import MAX_TEMPLATE
+from ..text.tokenizer_config import MAX_TEMPLATE, chat_template_of
 from ..unknown_names import check_names
 
 _TOKENIZER = frozenset(
@@ -68,7 +68,7 @@ def read_processor(
         "image_processor": image_class.from_pretrained(name_or_dir, **hub_options, **images),
         "tokenizer": SmolVLMTokenizer.from_pretrained(source, **_only(rest, _TOKENIZER)),
         **({"video_processor": _video_processor(name_or_dir, {**hub_options, **videos})} if has_video else {}),
-        "chat_template": settings.get("chat_template") or _chat_template(source),
+        "chat_template": chat_template_of(settings) or _chat_template(source),
         **_only(settings, ("image_seq_len",)),
         **_only(rest, _OWN),
     }

@@ -71,9 +71,11 @@ def choose_template(
 ) -> str:
     """Return the template: the one that the caller chose by name or text, that for videos, or the processor's own.
 
-    Raises ValueError if the processor has none, or none named "default".
+    Raises ValueError if the processor has none, or none named "default", TypeError for one that is no text.
     """
     if chosen is not None:
+        if not isinstance(chosen, str):
+            raise TypeError(f"chat_template must be a text or the name of one, got {shown(chosen)}")
         return own[chosen] if isinstance(own, Mapping) and chosen in own else chosen
     if has_video(conversations):
         return VIDEO_CHAT_TEMPLATE

@@ -130,7 +130,7 @@ def measure(value: object) -> int:
         for item in level:
             size += ITEM
             if isinstance(item, str):  # inside of something else its control characters are escaped
-                size += len(item) * (1 if item.isprintable() else 6 if item.isascii() else 10)
+                size += len(item) * _longest_escape(item)
             elif type(item) in _SCALARS:
                 pass
             elif isinstance(item, int):
@@ -149,6 +149,15 @@ def measure(value: object) -> int:
             return size
         level = below
     refuse(f"nests values deeper than {MAX_DEPTH} levels")
+
+
+def _longest_escape(text: str) -> int:
+    """Return how many characters one of a text may become in `repr` or JSON."""
+    if text.isprintable() and '"' not in text and "\\" not in text and "'" not in text:
+        return 1
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return 2
+    return 6 if text.isascii() else 10
 
 
 def volume(value: object) -> int:

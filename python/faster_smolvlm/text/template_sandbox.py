@@ -24,6 +24,7 @@ from .template_globals import GLOBALS, DictBuilder, spread, to_json
 from .template_limits import (
     BYTES,
     CALL,
+    STEP,
     built,
     charge,
     check_bits,
@@ -49,6 +50,7 @@ def environment() -> Environment:
     made.filters = guarded_filters({**made.filters, "tojson": to_json})
     made.tests = guarded_tests(made.tests)  # type: ignore[assignment, arg-type]  # jinja2 gives no signatures
     made.globals = dict(GLOBALS)
+    made.undefined = _undefined  # type: ignore[assignment]  # it is only called
     return made
 
 
@@ -191,6 +193,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def join_text(self, items: tuple[object, ...]) -> str:
         """Join as `~` does."""
+        charge(STEP)
         for item in items:
             weighed(item)
         return self.concat(map(str, items))
@@ -206,8 +209,17 @@ class Environment(ImmutableSandboxedEnvironment):
 @pass_context  # or jinja2 would call it while it compiles
 def _finalize(context: Context, value: object) -> object:
     """Charge what an expression writes; jinja2 makes it a text afterwards."""
-    charge(len(value) if isinstance(value, str) else measure(value))
+    if isinstance(value, str):
+        charge(len(value) + STEP // 4)
+    else:
+        charge(measure(value) + STEP // 2)
     return value
+
+
+def _undefined(*args: Any, **kwargs: Any) -> Undefined:
+    """Charge what is not there: looking for it in vain, and the object that says so."""
+    charge(2 * STEP)
+    return Undefined(*args, **kwargs)
 
 
 class Written:

@@ -29,13 +29,16 @@ MAX_BRANCHING = 1 << 18
 MAX_NESTING = 100
 """How deep the parts of a template may hold each other."""
 
-# What running a part once costs beside what its operation charges. A lookup that fails makes an object.
-_PART = 48
+# What running a part once costs, beside what its operation charges.
+_PART = 24
 _COSTS: dict[type[nodes.Node], int] = {
-    **dict.fromkeys((nodes.Getattr, nodes.Getitem), 800),
+    **dict.fromkeys((nodes.Getattr, nodes.Getitem), 192),
+    **dict.fromkeys((nodes.For, nodes.AssignBlock, nodes.FilterBlock), 512),
     **dict.fromkeys((nodes.NSRef, nodes.Macro, nodes.CallBlock), 1024),
-    nodes.Name: 200,
+    **dict.fromkeys((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends), 16_384),  # they fail slowly
 }
+# A branch with less in it is charged with what is around it, whether it is taken or not.
+_SMALL_BRANCH = 1024
 # What compiling a unit of work costs: a template of very many parts has less left for what it does.
 _COMPILED = 12_000
 _FRAMES = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)
@@ -58,34 +61,50 @@ def check_tokens(tokens: Iterable[Token]) -> Iterator[Token]:
 
 def prepare(tree: nodes.Template) -> None:
     """Check the parts of a template, and add charges to its bodies. Raises jinja2.TemplateSyntaxError."""
-    order: list[tuple[nodes.Node, int]] = []
-    stack: list[tuple[nodes.Node, int]] = [(tree, -1)]
-    depths: list[int] = []
+    stack: list[tuple[nodes.Node, int]] = [(tree, 0)]
     work = branches = 0
     names: set[str] = set()
     while stack:
-        node, parent = stack.pop()
+        node, depth = stack.pop()
         _check(node)
         _charge_spread(node)
-        at = len(order)
-        depths.append(0 if parent < 0 else depths[parent] + 1)
-        order.append((node, parent))
         work += 8 if isinstance(node, _FRAMES) else 1
         branches += isinstance(node, _BRANCHES)
         if isinstance(node, nodes.Name):
             names.add(node.name)
         if work > MAX_WORK or len(names) * branches > MAX_BRANCHING:
             raise TemplateSyntaxError("it has too many parts", node.lineno)
-        if depths[at] > MAX_NESTING:
+        if depth > MAX_NESTING:
             raise TemplateSyntaxError(f"its parts are nested deeper than {MAX_NESTING} levels", node.lineno)
-        stack += [(child, at) for child in node.iter_child_nodes()]
-    tree.body.insert(0, nodes.ExprStmt(_charge(work * _COMPILED, 1), lineno=1))
-    costs = [_cost(node) for node, _ in order]
-    for at in range(len(order) - 1, 0, -1):  # children come after their parents
-        node, parent = order[at]
-        costs[parent] += costs[at]
-        if isinstance(node, _FRAMES):
-            _add_charge(node, STEP + costs[at])
+        stack += [(child, depth + 1) for child in node.iter_child_nodes()]
+    cost = _add_charges(tree)
+    tree.body.insert(0, _statement(cost + work * _COMPILED, 1))
+
+
+def _add_charges(node: nodes.Node) -> int:
+    """Let each body that may run more than once, or not at all, begin with a charge; return the cost of the rest."""
+    costs = {
+        name: sum(_add_charges(part) for part in (value if isinstance(value, list) else [value]) if _is_node(part))
+        for name, value in node.iter_fields()
+    }
+    rest = _cost(node) + sum(costs.values())
+    if not isinstance(node, (*_FRAMES, nodes.If)):
+        return rest
+    bodies = [name for name in ("body", "else_") if costs.get(name, 0) >= _SMALL_BRANCH]
+    if isinstance(node, _FRAMES) and "body" not in bodies:
+        bodies.append("body")
+    rest -= sum(costs.get(name, 0) for name in bodies)
+    # The defaults of a macro are computed by each call, the targets of a loop are set in each turn.
+    again = sum(costs.get(name, 0) for name in ("args", "defaults", "target"))
+    for name in bodies:
+        getattr(node, name).insert(0, _statement(STEP + costs.get(name, 0) + again, node.lineno))
+    if isinstance(node, nodes.For) and node.test is not None:
+        node.test = nodes.And(_charge(STEP + costs["test"] + again, node.lineno), node.test, lineno=node.lineno)
+    return rest
+
+
+def _is_node(part: object) -> bool:
+    return isinstance(part, nodes.Node)
 
 
 def _check(node: nodes.Node) -> None:
@@ -120,12 +139,8 @@ def _cost(node: nodes.Node) -> int:
     return _COSTS.get(type(node), _PART) + written * BYTES // 4
 
 
-def _add_charge(node: nodes.Node, cost: int) -> None:
-    """Let each run of a body begin with a charge, and each test of the items of a loop."""
-    assert isinstance(node, _FRAMES)
-    node.body.insert(0, nodes.ExprStmt(_charge(cost, node.lineno), lineno=node.lineno))
-    if isinstance(node, nodes.For) and node.test is not None:
-        node.test = nodes.And(_charge(cost, node.lineno), node.test, lineno=node.lineno)
+def _statement(cost: int, line: int) -> nodes.ExprStmt:
+    return nodes.ExprStmt(_charge(cost, line), lineno=line)
 
 
 def _charge_spread(node: nodes.Node) -> None:

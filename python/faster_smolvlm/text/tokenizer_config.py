@@ -81,11 +81,21 @@ def side(settings: JsonObject, name: str) -> str:
 
 
 def chat_template_of(settings: JsonObject) -> str | dict[str, str] | None:
-    """Return the template of a config: a text, or texts by name."""
-    template: str | dict[str, str] | list[dict[str, str]] | None = settings.get("chat_template")
-    if isinstance(template, (list, tuple)):
-        return {entry["name"]: entry["template"] for entry in template}
-    return template
+    """Return the template of a config: a text, or texts by name. Raises ValueError for anything else."""
+    template = settings.get("chat_template")
+    if template is None or isinstance(template, str):
+        return template
+    if isinstance(template, dict):
+        entries = [{"name": name, "template": text} for name, text in template.items()]
+    elif isinstance(template, (list, tuple)):
+        entries = list(template)
+    else:
+        raise ValueError(f"chat_template must be a text, or texts by name; got {shown(template)}")
+    for entry in entries:
+        known = entry if isinstance(entry, dict) else {}
+        if not (isinstance(known.get("name"), str) and isinstance(known.get("template"), str)):
+            raise ValueError(f"chat templates have a name and a template, both texts; got {shown(entry)}")
+    return {entry["name"]: entry["template"] for entry in entries}
 
 
 def take_backend_defaults(backend: Tokenizer) -> JsonObject:

@@ -11,6 +11,7 @@ from ...checkpoint.configuration_smolvlm import SmolVLMConfig
 from ...families import FAMILIES, family_named
 from ...generation import GenerationConfig
 from ...generation.choice import ServedBy
+from ...generation.config import ARGUMENTS
 from ...generation.streamers import ended
 from ...modeling import ops
 from ...modeling.modeling_smolvlm import SmolVLMForConditionalGeneration
@@ -83,7 +84,8 @@ class ModelMixin(_Base):
             reason = f"the model is on {device}"
         if reason:
             return reason
-        given = {name: value for name, value in kwargs.items() if value is not None and name != "streamer"}
+        # A None that is written out turns a setting off; as an input of the model it is none.
+        given = {n: value for n, value in kwargs.items() if (value is not None or n in ARGUMENTS) and n != "streamer"}
         config = self.generation_config if generation_config is None else generation_config
         if given.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", None)):
             return "return_dict_in_generate asks for Transformers' own cache"
@@ -128,7 +130,10 @@ class SharedModel:
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    return {name: value for name, value in config.to_dict().items() if value is not None}
+    found = {name: value for name, value in config.to_dict().items() if value is not None}
+    if getattr(config, "_from_model_config", False):
+        found.pop("use_cache", None)  # that of a config.json is for training; it changes no token
+    return found
 
 
 def _share(config: SmolVLMConfig, state: dict[str, Any]) -> SmolVLMForConditionalGeneration:
