@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
+import triton
 from faster_smolvlm import SmolVLMConfig, SmolVLMForConditionalGeneration
 from faster_smolvlm.kernels import attention, launch, layer_norm, pixel_shuffle_project, rms_norm
 from faster_smolvlm.kernels.launch import architecture, as_if, supports_pdl
@@ -287,35 +289,62 @@ def gap_row(text: Text) -> str:
     return f"One dependent launch inside a graph (RMSNorm of one row): {seconds * 1e6:.2f} µs."
 
 
-def main() -> None:
+def warm_clocks(seconds: float = 0.5) -> None:
+    """Keep the card busy for a while: one that idles clocks low, and its first figures would be too small."""
+    x = torch.randn(4096, 4096, device=DEVICE, dtype=DTYPE)
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        x @ x
+        torch.cuda.synchronize()
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the 256M sizes only")
     names = ["256M"] if parser.parse_args().quick else list(TEXT)
     if not torch.cuda.is_available():
         raise SystemExit("bench_gpu needs a CUDA or ROCm device; `python -m benches.gpu_model` prints predictions.")
     torch.manual_seed(0)
+    warm_clocks()
     device, bandwidth = torch.device(DEVICE), copy_bandwidth()
     print(
         f"{torch.cuda.get_device_name()} ({architecture(device)} settings), copies at {bandwidth / 1e12:.2f} TB/s, "
-        f"{machine('torch', 'triton')}\n"
+        f"torch {torch.__version__}, triton {triton.__version__}, {machine()}\n"
     )
-    head = ["attention", "Triton, µs", "TFLOP/s", "SDPA, µs", "ratio", "error to float64"]
-    print(table(head, attention_rows()), "\n", flush=True)
-    print(table(["vision attention tile", "µs"], tile_rows()), "\n", flush=True)
-    print(table(["fused", "Triton, µs", "torch, µs", "ratio"], fused_rows()), "\n", flush=True)
-    print(gelu_row(), "\n", flush=True)
-    print(gap_row(TEXT["256M"]), "\n", flush=True)
-    print(barrier_row(), "\n", flush=True)
-    head = ["decode kernel of", "kernel", "µs", "limit, µs", "of the limit"]
-    print(table(head, [row for name in names for row in decode_kernel_rows(name, bandwidth)]), "\n", flush=True)
-    head = ["decode", "weights", "overlap", "µs a token", "tokens/s", "limit, µs", "of the limit"]
-    print(
-        table(head, [row for name in names for row in (*decode_rows(name, bandwidth), eager_row(name))]),
-        "\n",
-        flush=True,
+    decode_head = ["decode", "weights", "overlap", "µs a token", "tokens/s", "limit, µs", "of the limit"]
+    kernel_head = ["decode kernel of", "kernel", "µs", "limit, µs", "of the limit"]
+    attention_head = ["attention", "Triton, µs", "TFLOP/s", "SDPA, µs", "ratio", "error to float64"]
+    first_head = ["time to first token", "Triton, ms", "torch, ms", "ratio"]
+    return show(
+        {
+            **{
+                f"decode {n}": lambda n=n: table(decode_head, [*decode_rows(n, bandwidth), eager_row(n)]) for n in names
+            },
+            **{f"kernels {n}": lambda n=n: table(kernel_head, decode_kernel_rows(n, bandwidth)) for n in names},
+            **{f"first token {n}": lambda n=n: table(first_head, [time_to_first_token(n)]) for n in names},
+            "fused": lambda: table(["fused", "Triton, µs", "torch, µs", "ratio"], fused_rows()),
+            "GELU": gelu_row,
+            "gap": lambda: gap_row(TEXT["256M"]),
+            "attention": lambda: table(attention_head, attention_rows()),
+            "tiles": lambda: table(["vision attention tile", "µs"], tile_rows()),
+            "barrier": barrier_row,
+        }
     )
-    print(table(["time to first token", "Triton, ms", "torch, ms", "ratio"], [time_to_first_token(n) for n in names]))
+
+
+def show(tables: Mapping[str, Callable[[], str]]) -> int:
+    """Print each table as it comes; one that fails says so and leaves the others. Returns 1 if any failed."""
+    failed = []
+    for name, make in tables.items():
+        try:
+            print(make(), "\n", flush=True)
+        except Exception as error:
+            failed.append(name)
+            print(f"{name} FAILED: {type(error).__name__}: {error}\n", flush=True)
+    if failed:
+        print(f"{len(failed)} of {len(tables)} tables failed: {', '.join(failed)}")
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -178,6 +178,8 @@ def attention(
     out = torch.empty((batch, m, heads, dim), dtype=q.dtype, device=q.device)
     if q.dtype == torch.float32:
         variant = "attention/float32"
+    elif keep is not None and keep.ndim == 3:
+        variant = "attention/full_mask"
     elif causal:
         variant = "attention/causal"
     else:

@@ -8,7 +8,7 @@ kernel to :func:`launch`. The ahead-of-time gate of the tests records the same l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,11 +27,15 @@ class UnsupportedArchitectureError(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """One row of the table: warps and stages of the launch, and the tile as compile-time constants of the kernel."""
+    """One row of the table: warps and stages of the launch, and the tile as compile-time constants of the kernel.
+
+    Without ``fp_fusion`` every product and sum is rounded, also where one instruction could do both.
+    """
 
     num_warps: int
     num_stages: int = 1
     tile: dict[str, int] = field(default_factory=dict)
+    fp_fusion: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,9 @@ def _attention(block_m: int, block_n: int, num_warps: int, num_stages: int) -> S
     return Settings(num_warps, num_stages, {"BLOCK_M": block_m, "BLOCK_N": block_n})
 
 
-def _rows(rows: int, num_warps: int, prefetch: int = 16) -> Settings:
+def _rows(rows: int, num_warps: int, prefetch: int = 16, fp_fusion: bool = True) -> Settings:
     """Matrix-vector kernels: output rows per program and how many tiles of weights are in flight before the wait."""
-    return Settings(num_warps, 1, {"ROWS": rows, "PREFETCH": prefetch})
+    return Settings(num_warps, 1, {"ROWS": rows, "PREFETCH": prefetch}, fp_fusion)
 
 
 # Keyed by kernel, or by kernel and a variant. A tile of ROWS x BLOCK_K needs 8 elements a thread or the 16-byte loads
@@ -60,15 +64,17 @@ def _rows(rows: int, num_warps: int, prefetch: int = 16) -> Settings:
 _COMMON: dict[str, Settings] = {
     "rms_norm": Settings(4, 1, {"ROWS": 1}),
     "layer_norm": Settings(4, 1, {"ROWS": 1}),
-    "rotary": Settings(2),
+    # What rotates is launched without fusion: each product is rounded, as in Transformers, on every architecture.
+    "rotary": Settings(2, fp_fusion=False),
     "attention/causal": _attention(64, 64, 4, 3),
     "attention/wide_head": _attention(64, 64, 4, 2),
-    "attention/float32": _attention(32, 32, 4, 1),
+    "attention/full_mask": _attention(64, 64, 4, 2),
+    "attention/float32": _attention(32, 32, 8, 1),
     "decode_attention": Settings(4, 3, {"BLOCK_N": 64, "SPLITS": 16}),
     "decode_attention/float32": Settings(4, 1, {"BLOCK_N": 32, "SPLITS": 16}),
-    "qkv_decode": _rows(8, 2),
-    "qkv_decode/float32": _rows(8, 4, 6),
-    "qkv_decode/int8": _rows(16, 4),
+    "qkv_decode": _rows(8, 2, fp_fusion=False),
+    "qkv_decode/float32": _rows(8, 4, 6, fp_fusion=False),
+    "qkv_decode/int8": _rows(16, 4, fp_fusion=False),
     "mlp_decode": _rows(8, 2),
     "mlp_decode/float32": _rows(8, 4, 6),
     "mlp_decode/int8": _rows(16, 4),
@@ -86,7 +92,12 @@ _COMMON: dict[str, Settings] = {
     "pixel_shuffle_project/float32": Settings(4, 2, {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32}),
 }
 _TABLE: dict[str, dict[str, Settings]] = {
-    "sm80": {**_COMMON, "attention": _attention(64, 64, 4, 3), "attention/wide_head": _attention(128, 32, 8, 2)},
+    "sm80": {
+        **_COMMON,
+        "attention": _attention(64, 64, 4, 3),
+        "attention/wide_head": _attention(128, 32, 8, 2),
+        "attention/full_mask": _attention(64, 64, 8, 2),
+    },
     "sm90": {**_COMMON, "attention": _attention(128, 64, 4, 3)},
     "sm100": {
         **_COMMON,
@@ -154,7 +165,7 @@ def largest_power_of_two_divisor(n: int, at_most: int) -> int:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], row: Settings, *args: Any, pdl: bool = False, **constants: Any) -> None:
-    """Launch ``kernel`` over ``grid`` with the tile, warps and stages of ``row``.
+    """Launch ``kernel`` over ``grid`` with the tile, warps and stages of ``row``, on the device of its tensors.
 
     ``args`` are the kernel's run-time arguments in order, ``constants`` its compile-time ones besides the tile.
     """
@@ -162,10 +173,22 @@ def launch(kernel: Any, grid: tuple[int, ...], row: Settings, *args: Any, pdl: b
     if _record is not None:
         _record.append(Launch(kernel, grid, args, constants, row, pdl))
         return
-    options: dict[str, Any] = {"num_warps": row.num_warps, "num_stages": row.num_stages, "enable_fp_fusion": True}
-    if pdl:
-        options["launch_pdl"] = True
-    kernel[grid](*args, **constants, **options)
+    with _device_of(args):
+        kernel[grid](*args, **constants, **options(row, pdl))
+
+
+def options(row: Settings, pdl: bool) -> dict[str, Any]:
+    """Return the launch options of ``row``, which the compiler takes too."""
+    fusion = {"enable_fp_fusion": row.fp_fusion}
+    return {"num_warps": row.num_warps, "num_stages": row.num_stages, **fusion, **({"launch_pdl": True} if pdl else {})}
+
+
+def _device_of(args: tuple[Any, ...]) -> AbstractContextManager[Any]:
+    """Make the device of the first tensor current: Triton launches on the current one, wherever the tensors are."""
+    device = next((x.device for x in args if isinstance(x, torch.Tensor)), None)
+    if device is None or device.type != "cuda" or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
 
 
 @contextmanager

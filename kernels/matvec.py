@@ -80,6 +80,13 @@ def load_normed(X, G, rstd, column, K: tl.constexpr, BLOCK_K: tl.constexpr, EVEN
 
 
 @triton.jit
+def fused(w, n, acc):
+    """Return acc + w * n in one instruction, also in a kernel that is launched without fusion."""
+    w, n = tl.broadcast(w.to(tl.float32), n[None, :])
+    return tl.fma(w, n, acc)
+
+
+@triton.jit
 def normed_matvec(
     X, G, rstd, tile, tiles, keep_rows, ROWS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr,
     COUNT: tl.constexpr, EVEN_K: tl.constexpr, EVEN_N: tl.constexpr,
@@ -88,11 +95,11 @@ def normed_matvec(
     acc = tl.zeros((ROWS, BLOCK_K), tl.float32)
     for j in tl.static_range(COUNT):
         n = load_normed(X, G, rstd, j * BLOCK_K, K, BLOCK_K, EVEN_K)
-        acc += tiles[j].to(tl.float32) * n[None, :]
+        acc = fused(tiles[j], n, acc)
     for column in range(COUNT * BLOCK_K, K, BLOCK_K):
         w = load_weights(tile, column, keep_rows, K, BLOCK_K, EVEN_K, EVEN_N)
         n = load_normed(X, G, rstd, column, K, BLOCK_K, EVEN_K)
-        acc += w.to(tl.float32) * n[None, :]
+        acc = fused(w, n, acc)
     return tl.sum(acc, 1)
 
 

@@ -17,12 +17,21 @@ from .launch import launch, next_power_of_2, settings
 
 
 @triton.jit
+def rounded_product(x, y):
+    """Return x * y rounded to the type of x, as float32."""
+    return (x.to(tl.float32) * y.to(tl.float32)).to(x.dtype).to(tl.float32)
+
+
+@triton.jit
 def rotate(x1, x2, cos, sin):
-    """Rotate the halves (x1, x2) of a head; the inputs and outputs have the activation dtype."""
-    dtype: tl.constexpr = x1.dtype
-    y1 = (x1 * cos).to(dtype) - (x2 * sin).to(dtype)
-    y2 = (x2 * cos).to(dtype) + (x1 * sin).to(dtype)
-    return y1.to(dtype), y2.to(dtype)
+    """Rotate the halves (x1, x2) of a head; the inputs and outputs have the activation dtype.
+
+    Products and sums are rounded one by one. That takes a launch without fusion too (`Settings.fp_fusion`): the
+    compiler turns the roundings here into arithmetic in the narrow type, which it would fuse on some architectures.
+    """
+    y1 = rounded_product(x1, cos) - rounded_product(x2, sin)
+    y2 = rounded_product(x2, cos) + rounded_product(x1, sin)
+    return y1.to(x1.dtype), y2.to(x1.dtype)
 
 
 @triton.jit

@@ -37,9 +37,13 @@ SIZES = [(576, 1536, 9, 3), (960, 2560, 15, 5), (2048, 8192, 32, 32)]
 
 
 def check(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Hold all values together to the limit, and each row to four times as much: a race spoils a row, not the whole."""
     assert not actual.isnan().any()
-    error = ((actual.double() - expected).norm() / expected.norm()).item()
+    difference, rows = actual.double() - expected, expected.norm(dim=-1)
+    error = (difference.norm() / expected.norm()).item()
     assert error <= LIMIT[actual.dtype], f"relative error {error:.1e}"
+    worst = (difference.norm(dim=-1) / rows.clamp_min(0.1 * rows.mean())).max().item()
+    assert worst <= 4 * LIMIT[actual.dtype], f"relative error of a row {worst:.1e}"
 
 
 def random(*shape: int, dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
@@ -150,9 +154,10 @@ def test_decode_kernels(dtype, hidden, inner, heads, kv_heads, batch, int8):
     check(keys[:, :, length], reference.rotate((n @ dk.t()).view(batch, kv_heads, dim), c, s))
     check(values[:, :, length], (n @ dv.t()).view(batch, kv_heads, dim))
 
+    splits = decode_attention.split_count(kv_heads, x.device)
     partial_o, partial_l = (
-        torch.empty(batch, heads, 16, dim, device="cuda"),
-        torch.empty(batch, heads, 16, device="cuda"),
+        torch.empty(batch, heads, splits, dim, device="cuda"),
+        torch.empty(batch, heads, splits, device="cuda"),
     )
     decode_attention.decode_attention(q, keys, values, first, position, partial_o, partial_l, 0.125)
     o = reference.decode_attention(q.double(), keys.double(), values.double(), first, position, 0.125).flatten(1)

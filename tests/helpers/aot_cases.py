@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import torch
 from faster_smolvlm.kernels import (
@@ -51,7 +53,7 @@ def decode_step(model: Text, dtype: torch.dtype, int8: bool, pdl: bool, batch: i
 
     h, q_rows, kv_rows = model.hidden, model.heads * model.head_dim, model.kv_heads * model.head_dim
     x, norm = meta(batch, h, dtype=dtype), meta(h, dtype=dtype)
-    position, splits = meta(batch, dtype=torch.int32), 16
+    position, splits = meta(batch, dtype=torch.int32), decode_attention.split_count(model.kv_heads, x.device)
     (wq, sq), (wk, sk), (wv, sv) = weight(q_rows, h), weight(kv_rows, h), weight(kv_rows, h)
     cache = meta(batch, model.kv_heads, 2048, model.head_dim, dtype=dtype)
     q = meta(batch, model.heads, model.head_dim, dtype=dtype)
@@ -89,6 +91,14 @@ def decode_step(model: Text, dtype: torch.dtype, int8: bool, pdl: bool, batch: i
         best, index, meta(model.vocabulary, h, dtype=dtype), meta(batch, dtype=torch.int64), x,
         meta(batch, 8, dtype=torch.int64), position, meta(batch, dtype=torch.int32), pdl,
     )  # fmt: skip
+
+
+def masks(dtype: torch.dtype, length: int, heads: int, kv_heads: int, dim: int) -> None:
+    """Make attention's launches with every kind of mask: of the keys or of each query, for all rows alike or not."""
+    q, k = meta(2, length, heads, dim, dtype=dtype), meta(2, length, kv_heads, dim, dtype=dtype)
+    shapes = [(2, length), (1, length, length), (2, length, length)]
+    for shape, causal in product(shapes, (False, True)):
+        attention.attention(q, k, k, meta(*shape, dtype=torch.bool), dim**-0.5, causal)
 
 
 def vision(dtype: torch.dtype, tokens: int, heads: int, dim: int, scale: int, hidden: int) -> None:
@@ -132,6 +142,32 @@ GROUPS: dict[str, Callable[[bool], None]] = {
     "prefill-256m-fp32": lambda pdl: prefill(F32, MODELS["256m"]),
     "decode-256m-fp32": lambda pdl: decode_step(MODELS["256m"], F32, False, pdl),
 }
+
+
+F16 = torch.float16
+# All kinds of masks, at lengths that are no multiple of 16 too, which most prompts have; and the other dtypes and sizes
+# of tests/gpu. They are held to the budgets alone: no spills.
+MORE: dict[str, Callable[[bool], None]] = {
+    "masks-256m": lambda pdl: masks(BF16, 1101, 9, 3, 64),
+    "masks-256m-even": lambda pdl: masks(BF16, 1104, 9, 3, 64),
+    "masks-2.2b": lambda pdl: masks(BF16, 1101, 32, 32, 64),
+    "masks-2.2b-vision": lambda pdl: masks(BF16, 729, 16, 16, 72),
+    "masks-256m-fp16": lambda pdl: masks(F16, 1101, 9, 3, 64),
+    "masks-256m-fp32": lambda pdl: masks(F32, 1101, 9, 3, 64),
+    "masks-2.2b-vision-fp32": lambda pdl: masks(F32, 729, 16, 16, 72),
+    "masks-demo-fp32": lambda pdl: masks(F32, 97, 4, 2, 32),
+    "prefill-256m-fp16": lambda pdl: prefill(F16, MODELS["256m"]),
+    "prefill-demo-fp32": lambda pdl: prefill(F32, Text(160, 384, 4, 2, vocabulary=512, head_dim=32)),
+    "vision-2.2b-fp16": lambda pdl: vision(F16, 729, 16, 72, 3, 2048),
+    "vision-2.2b-fp32": lambda pdl: vision(F32, 729, 16, 72, 3, 2048),
+    **{
+        f"decode-{model}{'-int8' if int8 else ''}-{name}": partial(decode_step, MODELS[model], dtype, int8)
+        for model, (name, dtype), int8 in product(MODELS, (("fp16", F16), ("fp32", F32)), (False, True))
+    },
+}
+
+
+GROUPS |= MORE
 
 
 def launches(group: str, arch: str) -> Iterator[tuple[str, Launch]]:

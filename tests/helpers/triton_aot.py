@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import triton
+from faster_smolvlm.kernels.launch import options
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -79,12 +80,7 @@ def specialise(launch: Any) -> ASTSource:
 
 
 def compile_launch(launch: Any, target: str) -> Any:
-    options = {
-        "num_warps": launch.settings.num_warps, "num_stages": launch.settings.num_stages, "enable_fp_fusion": True,
-    }  # fmt: skip
-    if launch.pdl:
-        options["launch_pdl"] = True
-    return triton.compile(specialise(launch), target=TARGETS[target], options=options)
+    return triton.compile(specialise(launch), target=TARGETS[target], options=options(launch.settings, launch.pdl))
 
 
 def _tool(name: str, *args: str) -> str:

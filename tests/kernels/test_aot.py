@@ -82,3 +82,41 @@ def test_planted_settings_fail_the_gate():
     assert re.fullmatch(
         r"longer: \['main loop of \d+ instructions, was \d+'\] \['.* not in the ratchet.*'\] \[\]", longer
     )
+
+
+ROTATIONS = """
+import re
+import torch
+from faster_smolvlm.kernels import rotary
+from faster_smolvlm.kernels.launch import record
+from tests.helpers.aot_cases import launches
+from tests.helpers.triton_aot import compile_launch
+
+def fused(launch, target, kind):
+    code = compile_launch(launch, target).asm["ptx"]
+    constant = set(re.findall(r"mov\\.b16\\s+(%rs\\d+), 0x", code))  # x * y - 0 and x * 1 + y are how sm80 makes products and sums
+    found = re.findall(rf"fma\\S*\\.{kind}\\S*\\s+[^,]*, ([^,]*), ([^,]*), ([^;]*);", code)
+    return sum(not constant & {x.strip() for x in operands} for operands in found)
+
+for dtype, kind in ((torch.float32, "f32"), (torch.float16, "f16"), (torch.bfloat16, "bf16")):
+    q, k, table = (torch.empty(*s, dtype=dtype, device="meta") for s in ((1, 7, 9, 64), (1, 7, 3, 64), (1, 7, 64)))
+    for target in ("sm80", "sm90", "sm100"):
+        with record(target) as recorded:
+            rotary.rotary(q, k, table, table)
+        print("rotary", target, kind, fused(recorded[0], target, kind))
+        group = {"f32": "decode-256m-fp32", "f16": "decode-256m-fp16", "bf16": "decode-256m"}[kind]
+        qkv = dict(launches(group, target))[f"{group}/qkv_decode"]
+        if kind != "f32":  # its products of weights are float32 too, and fused on purpose
+            print("qkv", target, kind, fused(qkv, target, kind))
+        elif qkv.settings.fp_fusion:
+            print("qkv is launched with fusion", 1)
+"""
+
+
+def test_rotations_round_every_product():
+    """As Transformers does: an instruction that multiplies and adds would round once, on some architectures only."""
+    result = run("-c", ROTATIONS)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 15
+    assert all(line.endswith(" 0") for line in lines), result.stdout

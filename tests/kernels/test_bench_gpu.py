@@ -45,6 +45,19 @@ def test_decode_and_first_token(tiny):
     assert "RMSNorm" in bench_gpu.gap_row(bench_gpu.TEXT["256M"])
 
 
+def test_a_table_that_fails_leaves_the_others(capsys):
+    def broken():
+        raise RuntimeError("too many resources requested for launch")
+
+    assert bench_gpu.show({"one": lambda: "first table", "two": broken, "three": lambda: "last table"}) == 1
+    printed = capsys.readouterr().out
+    assert (
+        printed.index("first table") < printed.index("two FAILED: RuntimeError: too many") < printed.index("last table")
+    )
+    assert "1 of 3 tables failed: two" in printed
+    assert bench_gpu.show({"one": lambda: "first table"}) == 0
+
+
 def test_barrier(tiny, monkeypatch):
     met = []
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(multi_processor_count=132))

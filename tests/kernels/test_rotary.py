@@ -44,7 +44,11 @@ def test_rotary_with_positions_per_row(guard):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("(x1 * cos).to(dtype) - (x2 * sin)", "(x1 * cos).to(dtype) + (x2 * sin)", "relative error"),
+        (
+            "rounded_product(x1, cos) - rounded_product(x2, sin)",
+            "rounded_product(x1, cos) + rounded_product(x2, sin)",
+            "relative error",
+        ),
         (
             "inside = (heads < HEADS_K) & (d < HALF)",
             "inside = (heads <= HEADS_K) & (d < HALF)",

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+from . import reference
+
+
+class Visible(NamedTuple):
+    """Which keys a query may attend to: those that `mask` has, of those up to its own position if `causal`."""
+
+    mask: Tensor | None
+    causal: bool
 
 
 def is_surely(condition: Tensor) -> bool:
@@ -23,15 +34,17 @@ def causal_mask(
     past: int,
     cached: bool,
     device: torch.device,
-) -> Tensor | None:
-    """Return a mask for `ops.attention`, or None for plain causal attention.
+    keys_alone: bool = False,
+) -> Visible:
+    """Return what `ops.attention` takes. With `keys_alone`, padding of a prompt is a mask of its keys, (batch, 1, 1,
+    keys), beside `causal`; otherwise the mask has a row for every query.
 
     `attention_mask` is None, (batch, past + queries) with 1 for tokens and 0 for padding, or 4-D, which is used as it
     is (bool or additive). Without a mask and a cache, `position_ids` (batch or 1, queries) that jump mark sequences
     packed into one row, which do not see each other. Raises ValueError for another number of dimensions or length.
     """
     if attention_mask is not None and attention_mask.ndim == 4:
-        return attention_mask.to(device)
+        return Visible(attention_mask.to(device), False)
     keys = past + queries
     packed = None
     if attention_mask is not None:
@@ -46,13 +59,15 @@ def causal_mask(
     elif position_ids is not None and not cached:
         packed = _packed(position_ids.expand(batch, -1))
     if attention_mask is None and packed is None and (queries == 1 or past == 0):
-        return None
-    visible = torch.ones(queries, keys, dtype=torch.bool, device=device).tril_(past)[None, None]
+        return Visible(None, queries > 1)
+    if keys_alone and past == 0 and queries > 1 and packed is None and attention_mask is not None:
+        return Visible(attention_mask[:, None, None, :], True)
+    visible = reference.below_diagonal(queries, keys, device)
     if attention_mask is not None:
         visible = visible & attention_mask[:, None, None, :]
     if packed is not None:
         visible = visible & (packed[:, None, :, None] == packed[:, None, None, :])
-    return visible
+    return Visible(visible, False)
 
 
 def _packed(position_ids: Tensor) -> Tensor | None:

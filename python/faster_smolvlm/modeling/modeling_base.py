@@ -188,12 +188,14 @@ class SmolVLMPreTrainedModel(nn.Module, Generic[ConfigT]):
         return frozenset({"lm_head.weight"}) if tied else frozenset()
 
     def _shared_head(self) -> tuple[str, ...]:
-        """Return the names of the head's parameters that are, now, those of the embeddings."""
+        """Return the name of the head's weight if it is, now, that of the embeddings.
+
+        What peft puts around either has weights of its own names, which peft asks `state_dict()` for.
+        """
         head = self.get_output_embeddings()
-        if head is None:
-            return ()
-        tables = {id(parameter) for parameter in self.get_input_embeddings().parameters()}
-        return tuple(f"lm_head.{name}" for name, parameter in head.named_parameters() if id(parameter) in tables)
+        weight = None if head is None else dict(head.named_parameters(recurse=False)).get("weight")
+        table = dict(self.get_input_embeddings().named_parameters(recurse=False)).get("weight")
+        return (weights.HEAD,) if weight is not None and weight is table else ()
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         """Take the shared head, which `state_dict()` leaves out, from the embeddings."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
+from ..checkpoint.weights import EMBEDDING, HEAD
 from ..generation import GenerationConfig
 from ..integers import count_of, optional_count
 from . import ops
@@ -224,6 +225,7 @@ class SmolVLMForConditionalGeneration(GenerationMixin, SmolVLMPreTrainedModel[Sm
     accepts_loss_kwargs = True
     loss_type: ClassVar[str] = "ForConditionalGeneration"
     """By this name Transformers' `Trainer` knows that `forward` shifts the labels, and how many of them count."""
+    _tied_weights_keys: ClassVar[dict[str, str]] = {HEAD: EMBEDDING}  # peft: an adapter of one is an adapter of both
     model: SmolVLMModel
 
     def __init__(self, config: SmolVLMConfig) -> None:

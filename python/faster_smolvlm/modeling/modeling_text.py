@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..checkpoint.configuration_smolvlm import SmolVLMTextConfig
 from ..quoting import shown
 from . import ops, reference
-from .attention_mask import causal_mask
+from .attention_mask import Visible, causal_mask
 from .engines.known_modules import known_to_native
 from .kv_cache import KVCache
 from .modeling_outputs import BaseModelOutputWithPast
@@ -82,7 +82,7 @@ class SmolVLMTextAttention(nn.Module):
         self.o_proj = nn.Linear(queries * self.head_dim, width, bias=bias)
 
     def forward(
-        self, hidden_states: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
+        self, hidden_states: Tensor, cos: Tensor, sin: Tensor, visible: Visible, cache: KVCache | None
     ) -> tuple[Tensor, Tensor | None]:
         """Map (batch, S, hidden_size) to the same; the weights come along with "eager" only."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
@@ -92,7 +92,7 @@ class SmolVLMTextAttention(nn.Module):
         value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_index)
-        causal = mask is None and query.shape[2] > 1
+        mask, causal = visible
         dropout = self.dropout if self.training else 0.0
         weights = None
         if self.config._attn_implementation == "eager":
@@ -137,10 +137,10 @@ class SmolVLMDecoderLayer(nn.Module):
         self.post_attention_layernorm = SmolVLMRMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, hidden_states: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
+        self, hidden_states: Tensor, cos: Tensor, sin: Tensor, visible: Visible, cache: KVCache | None
     ) -> tuple[Tensor, Tensor | None]:
         """Map (batch, S, hidden_size) to the same, and give the attention weights if there are any."""
-        attended, weights = self.self_attn(self.input_layernorm(hidden_states), cos, sin, mask, cache)
+        attended, weights = self.self_attn(self.input_layernorm(hidden_states), cos, sin, visible, cache)
         normed, hidden_states = self.post_attention_layernorm(attended, hidden_states)
         return ops.add(self.mlp(normed), hidden_states), weights
 
@@ -187,7 +187,8 @@ class SmolVLMTextModel(LayerStack):
                 growable=True,
             )
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        mask = causal_mask(
+        implementation = self.config._attn_implementation or "auto"
+        visible = causal_mask(
             attention_mask,
             position_ids,
             batch=batch,
@@ -195,9 +196,10 @@ class SmolVLMTextModel(LayerStack):
             past=past,
             cached=past_key_values is not None,
             device=inputs_embeds.device,
+            keys_alone=ops.masks_keys_alone(inputs_embeds[:, None], implementation),
         )
-        if mask is not None and mask.dtype != torch.bool:
-            mask = mask.to(inputs_embeds.dtype)
+        if visible.mask is not None and visible.mask.dtype != torch.bool:
+            visible = Visible(visible.mask.to(inputs_embeds.dtype), visible.causal)
         if position_ids is None:
             position_ids = torch.arange(past, past + queries, device=inputs_embeds.device)[None]
         cos, sin = self.rotary_emb(position_ids, inputs_embeds.dtype)
@@ -210,7 +212,7 @@ class SmolVLMTextModel(LayerStack):
         for index, layer in enumerate(self.layers):
             if output_hidden_states:
                 states.append(hidden_states)
-            hidden_states, weights = self.run_layer(index, layer, hidden_states, cos, sin, mask, cache)
+            hidden_states, weights = self.run_layer(index, layer, hidden_states, cos, sin, visible, cache)
             if output_attentions and weights is not None:
                 attentions.append(weights)
         hidden_states = self.norm(hidden_states)

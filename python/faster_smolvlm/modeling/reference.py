@@ -55,8 +55,8 @@ def attention(
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scores = (query @ key.transpose(2, 3)) * scale
     if causal:
-        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
-        scores = scores.masked_fill(~visible.tril(scores.shape[3] - scores.shape[2]), torch.finfo(scores.dtype).min)
+        visible = below_diagonal(scores.shape[2], scores.shape[3], scores.device)
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:
@@ -64,6 +64,11 @@ def attention(
     weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
     weights = F.dropout(weights, dropout) if dropout > 0.0 else weights
     return weights @ value, weights
+
+
+def below_diagonal(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Return bool (1, 1, queries, keys): the last query sees all keys, each one before it one key less."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril_(keys - queries)[None, None]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
