@@ -93,3 +93,17 @@ def test_no_media(vlm: SmolVLM) -> None:
     assert vlm.generate(["a"], images=None, videos=[None], max_new_tokens=2)[0].token_ids == expected
     with pytest.raises(ValueError, match="on_error has to be"):
         vlm.generate("a", on_error="ignore")
+
+
+def test_prompts_with_clips_read_as_if_each_were_asked_alone(vlm: SmolVLM) -> None:
+    """The text of a prompt says how many frames its longest clip has, whatever else is in the list."""
+    made = [np.random.default_rng(count).integers(0, 255, (count, 64, 96, 3), np.uint8) for count in (3, 5, 2, 9)]
+    clips = [[made[0]], [], [made[1], made[2]], [made[2]], [made[3]]]
+    options = {"max_new_tokens": 6, "skip_special_tokens": False}
+    together = vlm.generate(["What happens?"] * len(clips), videos=clips, **options)
+    for result, own in zip(together, clips, strict=True):
+        alone = vlm.generate("What happens?", videos=own, **options)
+        assert result.usage.prompt_tokens == alone.usage.prompt_tokens
+        assert result.token_ids == alone.token_ids
+    lengths = [result.usage.prompt_tokens for result in together]
+    assert lengths[1] < lengths[3] < lengths[0] < lengths[2] < lengths[4]

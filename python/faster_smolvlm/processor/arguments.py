@@ -14,7 +14,9 @@ from ..text.call_options import TextOptions
 from ..unknown_names import check_names
 
 TEXT = frozenset(TextOptions.__annotations__)
-OWN = frozenset({"return_mm_token_type_ids", "return_text_replacement_offsets", "sanitize_control_tokens"})
+OWN = frozenset(
+    {"clips_per_prompt", "return_mm_token_type_ids", "return_text_replacement_offsets", "sanitize_control_tokens"}
+)
 # Transformers' processors take these for models that hear; there is no audio here.
 _AUDIO = frozenset(
     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from ..media.video_metadata import VideoMetadata
@@ -40,6 +41,20 @@ def clip_features(processor: VideoProcessor, videos: object, settings: Settings)
     metadata: list[VideoMetadata] = features.pop("video_metadata")
     padded = max(len(frames) for frames in features["pixel_values"])
     return features, [_clip(entry, padded) for entry in metadata]
+
+
+def count_frames_by_prompt(clips: list[Clip], clips_per_prompt: Sequence[int] | None) -> list[Clip]:
+    """Let each clip count the frames of the longest one of its prompt; None leaves that of the call."""
+    if clips_per_prompt is None:
+        return clips
+    if sum(clips_per_prompt) != len(clips):
+        raise ValueError(f"clips_per_prompt counts {sum(clips_per_prompt)} clips, the call has {len(clips)}")
+    found, rest = [], iter(clips)
+    for count in clips_per_prompt:
+        own = [*islice(rest, count)]
+        lengths = [clip.padded_frames if clip.frames_indices is None else len(clip.frames_indices) for clip in own]
+        found += [clip._replace(padded_frames=max(lengths)) for clip in own]
+    return found
 
 
 def _clip(metadata: VideoMetadata, padded_frames: int) -> Clip:

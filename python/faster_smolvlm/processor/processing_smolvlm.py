@@ -23,7 +23,7 @@ from .arguments import TEXT, CallArguments, sort_arguments
 from .chat import ChatProcessor
 from .counts import as_texts, check_counts
 from .files import ChatTemplates, read_processor, write_processor
-from .media import clip_features, picture_features
+from .media import clip_features, count_frames_by_prompt, picture_features
 from .merge_frames import merge_frames
 
 
@@ -161,6 +161,10 @@ class SmolVLMProcessor(ChatProcessor):
         prompt has one row of pixels, with its frames in the order of its placeholders. `kwargs` are settings of the
         three parts, flat or grouped as `text_kwargs`, `images_kwargs`, `videos_kwargs` and `common_kwargs`.
 
+        The text says of every clip how many frames the longest clip of the call has, as in Transformers. With
+        `clips_per_prompt`, one number for each text, it says that of the clips of the same text, so that a text reads
+        as in a call of its own.
+
         Raises ValueError if the placeholders of the text and the media do not agree, before anything is opened, and if
         truncation would cut image tokens; TypeError for a setting that nobody reads.
         """
@@ -177,8 +181,10 @@ class SmolVLMProcessor(ChatProcessor):
         clips_pixels, clips = clip_features(video_processor, videos, arguments.videos) if video_processor else ({}, [])
         data: Settings = {}
         if texts is not None:
+            options = {**arguments.text, **arguments.own}
+            clips = count_frames_by_prompt(clips, options.pop("clips_per_prompt", None))
             parts = prompt_parts(texts, self._media_tokens, grids, clips, sanitize)
-            data.update(self._encode(texts, parts, {**arguments.text, **arguments.own}))
+            data.update(self._encode(texts, parts, options))
             if pictures and clips_pixels:
                 pictures, clips_pixels = merge_frames(parts, pictures, clips_pixels), {}
         data.update(pictures)

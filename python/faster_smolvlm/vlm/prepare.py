@@ -120,6 +120,7 @@ class Preparation:
         if clips:
             clips, sampling = sample_clips(clips, self.processor.require_video_processor(), self.policy)
             arguments |= sampling
+            arguments["clips_per_prompt"] = [len(question.clips) for question in questions]
         inputs = self.processor(
             text=texts,
             images=pictures if any(pictures) else None,
