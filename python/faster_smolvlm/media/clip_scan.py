@@ -55,7 +55,8 @@ def is_suspicious(file: VideoFile) -> bool:
 
 def _without_data(piece: bytes) -> bytes:
     """Return an MP4 without the data of its pictures, which FFmpeg leaves out too; all of what is not as usual."""
-    at, kept = 0, []
+    at = 0
+    kept: list[bytes] = []
     while piece[4:8] == b"ftyp" and at + 8 <= len(piece) and len(kept) < _MOST_BOXES:
         size, is_data = _number(piece, at), piece[at + 4 : at + 8] == b"mdat"
         if size < 8:
