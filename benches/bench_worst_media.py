@@ -5,8 +5,7 @@ python -m benches.bench_worst_media [--only WORD …] [--megabytes N]
 Each file is made in this process and read in a process of its own, from bytes, as a server would. Printed are its size,
 the CPU seconds of reading it (child processes included), the peak memory of the whole process (with what Python, NumPy
 and Pillow take) plus that of its children, and what came of it. Ends with status 1 if a file took more than 2 s of CPU
-or 512 MB. Linux only. `worst_pictures` makes the pictures, `worst_clips` and
-`worst_containers` the clips.
+or 512 MB. Linux only. `worst_pictures` makes the pictures, `worst_clips` the clips.
 """
 
 from __future__ import annotations
@@ -26,17 +25,13 @@ from benches.timing import machine, table
 
 CPU_SECONDS, PEAK_BYTES = 2.0, 512_000_000
 PATIENCE = 40.0  # seconds for one file
-TABLES = {
-    "benches.worst_pictures": "picture",
-    "benches.worst_clips": "clip",
-    "benches.worst_containers": "clip",
-}
+TABLES = {"picture": "benches.worst_pictures", "clip": "benches.worst_clips"}
 
 
 def makers() -> dict[str, tuple[str, Callable[[int], bytes]]]:
     """Return every maker by its name, with the kind of medium; a maker gets the bytes that the file may have."""
     found: dict[str, tuple[str, Callable[[int], bytes]]] = {}
-    for name, kind in TABLES.items():
+    for kind, name in TABLES.items():
         if importlib.util.find_spec(name):
             worst: Mapping[str, Callable[[int], bytes]] = importlib.import_module(name).WORST
             found |= {f"{kind}: {file}": (kind, make) for file, make in worst.items()}
