@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ..quoting import shown
 from ..unknown_names import is_misspelt, unknown_name
 from .hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_options
-from .json_files import JsonObject, json_text, read_json
+from .json_files import JsonObject, json_text, naming_file, read_json
 
 if typing.TYPE_CHECKING:
     from typing_extensions import Self
@@ -127,7 +127,8 @@ class PretrainedConfig:
     @classmethod
     def from_json_file(cls, path: str | os.PathLike[str]) -> Self:
         """Build from a JSON file. Raises OSError, naming the file, if it is no JSON object."""
-        return cls.from_dict(read_json(Path(path)))
+        with naming_file(Path(path)):
+            return cls.from_dict(read_json(Path(path)))
 
     @classmethod
     def from_pretrained(
@@ -149,7 +150,9 @@ class PretrainedConfig:
     @classmethod
     def from_checkpoint(cls, files: Checkpoint, **overrides: object) -> Self:
         """As `from_pretrained`, for a checkpoint that is resolved already."""
-        return cls.from_dict(read_json(files.require(CONFIG_NAME)), **overrides)
+        path = files.require(CONFIG_NAME)
+        with naming_file(path):
+            return cls.from_dict(read_json(path), **overrides)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write `config.json` into `save_directory`, which is made if it does not exist."""

@@ -40,11 +40,13 @@ class SmolVLMVisionConfig(PretrainedConfig):
         if self.hidden_size % self.num_attention_heads != 0:
             raise contradiction(
                 f"The hidden size ({self.hidden_size}) is not a multiple of the number of attention heads "
-                f"({self.num_attention_heads})."
+                f"({self.num_attention_heads}): check hidden_size and num_attention_heads."
             )
         sizes = self.image_size, self.patch_size
         if isinstance(sizes[0], int) and isinstance(sizes[1], int) and not 1 <= sizes[1] <= sizes[0]:
-            raise contradiction(f"The patch size ({self.patch_size}) must lie in 1 … {self.image_size} (image_size).")
+            raise contradiction(
+                f"The patch size (patch_size, {self.patch_size}) must lie in 1 … {self.image_size} (image_size)."
+            )
 
 
 class SmolVLMTextConfig(PretrainedConfig):
@@ -79,7 +81,13 @@ class SmolVLMTextConfig(PretrainedConfig):
     mlp_bias: bool = False
 
     def _prepare(self, values: JsonObject) -> None:
-        rope = dict(values.pop("rope_scaling", None) or values.get("rope_parameters") or {})
+        scaling = values.pop("rope_scaling", None)
+        rope = scaling or values.get("rope_parameters") or {}
+        if not isinstance(rope, dict):
+            raise contradiction(
+                f"{'rope_scaling' if scaling else 'rope_parameters'} must be a dict, got {shown(rope)}."
+            )
+        rope = dict(rope)
         rope.setdefault("rope_theta", values.pop("rope_theta", 10000.0))
         rope.setdefault("rope_type", rope.get("type", "default"))
         values["rope_parameters"] = rope
@@ -96,12 +104,12 @@ class SmolVLMTextConfig(PretrainedConfig):
         if self.hidden_size % self.num_attention_heads != 0:
             raise contradiction(
                 f"The hidden size ({self.hidden_size}) is not a multiple of the number of attention heads "
-                f"({self.num_attention_heads})."
+                f"({self.num_attention_heads}): check hidden_size and num_attention_heads."
             )
         if self.num_attention_heads % self.num_key_value_heads != 0:
             raise contradiction(
                 f"The number of attention heads ({self.num_attention_heads}) is not a multiple of the number of "
-                f"key-value heads ({self.num_key_value_heads})."
+                f"key-value heads ({self.num_key_value_heads}): check num_attention_heads and num_key_value_heads."
             )
         if self.head_dim % 2 != 0:
             raise contradiction(

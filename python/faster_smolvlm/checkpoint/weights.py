@@ -213,7 +213,9 @@ def _paths(files: Checkpoint) -> list[Path]:
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise OSError(f"{shown(str(index))} names the shard {shown(name)}, which is no safetensors file beside it.")
+            raise OSError(
+                f"The 'weight_map' of {shown(str(index))} names {shown(name)}, which is no safetensors file beside it."
+            )
     return [files.require(name) for name in names]
 
 

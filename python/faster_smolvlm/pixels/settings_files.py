@@ -12,7 +12,8 @@ from typing import ClassVar, Literal, TypeVar, cast, overload
 import numpy as np
 
 from ..checkpoint.hub import HUB_NAMES, checkpoint, split_hub_options
-from ..checkpoint.json_files import JsonObject, json_text, read_json
+from ..checkpoint.json_files import JsonObject, json_text, naming_file, read_json
+from ..quoting import shown
 from ..unknown_names import is_misspelt, unknown_name
 from .call_settings import Settings
 from .settings import IGNORED, OF_CALLER, Reader, names
@@ -105,8 +106,8 @@ class SettingsFiles:
         `cache_dir`, `local_files_only` and `subfolder` locate the files. Raises OSError if the files are missing,
         TypeError for other arguments; with `return_unused_kwargs=True` those are returned beside the processor.
         """
-        settings, rest = cls._read(os.fspath(pretrained_model_name_or_path), kwargs)
-        return cls.from_dict(settings, **rest)
+        path, settings, rest = cls._find(os.fspath(pretrained_model_name_or_path), kwargs)
+        return cls._made(settings, rest, path)
 
     @classmethod
     def from_dict(cls: type[Self], settings: Mapping[str, object], **kwargs: object) -> Self | tuple[Self, JsonObject]:
@@ -115,6 +116,13 @@ class SettingsFiles:
         What else the file holds is kept as attributes. Raises TypeError for other arguments; with
         `return_unused_kwargs=True` those are returned beside the processor.
         """
+        return cls._made(settings, kwargs, None)
+
+    @classmethod
+    def _made(
+        cls: type[Self], settings: Mapping[str, object], kwargs: Settings, path: Path | None
+    ) -> Self | tuple[Self, JsonObject]:
+        """As `from_dict`, for settings that were read from a file."""
         return_unused = kwargs.pop("return_unused_kwargs", False)
         known = (*names(cls._reader), *cls._also_read)
         unused = {name: value for name, value in kwargs.items() if name not in known}
@@ -124,14 +132,15 @@ class SettingsFiles:
         if len(held) < len(settings):
             _LOG.warning("No file can set %s; ignored.", ", ".join(sorted(set(settings) - set(held))))
         foreign = {name: held.pop(name) for name in list(held) if cls._is_foreign(name)}
-        processor = cls(**{**held, **{name: value for name, value in kwargs.items() if name not in unused}})
+        with naming_file(path):
+            processor = cls(**{**held, **{name: value for name, value in kwargs.items() if name not in unused}})
         vars(processor).update(foreign)
         return (processor, unused) if return_unused else processor
 
     @classmethod
     def from_json_file(cls: type[Self], json_file: str | os.PathLike[str]) -> Self:
         """Make a processor from a JSON file."""
-        return cast("Self", cls.from_dict(read_json(Path(json_file))))
+        return cast("Self", cls._made(read_json(Path(json_file)), {}, Path(json_file)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
@@ -152,19 +161,27 @@ class SettingsFiles:
     @classmethod
     def _read(cls, name: str, kwargs: Mapping[str, object]) -> tuple[JsonObject, Settings]:
         """Return the settings in the files of a checkpoint, and the keyword arguments that are not about files."""
+        return cls._find(name, kwargs)[1:]
+
+    @classmethod
+    def _find(cls, name: str, kwargs: Mapping[str, object]) -> tuple[Path, JsonObject, Settings]:
+        """As `_read`, with the path of the file first."""
         hub_options, rest = split_hub_options({key: value for key, value in kwargs.items() if key not in IGNORED})
         folder, own_file = rest.pop("subfolder", ""), rest.pop(f"{cls._part}_filename", None)
         if os.path.isfile(name):
-            return read_json(Path(name)), rest
+            return Path(name), read_json(Path(name)), rest
         source = checkpoint(name, **hub_options)
         path = source.find(os.path.join(folder, PROCESSOR_FILE))
         if path is not None:
             settings = read_json(path).get(cls._part)
+            if settings is not None and not isinstance(settings, dict):
+                raise OSError(f"'{cls._part}' of {shown(str(path))} must be an object, got {shown(settings)}.")
             if settings is not None:
-                return settings, rest
+                return path, settings, rest
         *optional, last = (own_file,) if own_file else cls._files
         found = next(filter(None, (source.find(os.path.join(folder, file)) for file in optional)), None)
-        return read_json(found or source.require(os.path.join(folder, last))), rest
+        path = found or source.require(os.path.join(folder, last))
+        return path, read_json(path), rest
 
 
 def _as_list(value: object) -> object:

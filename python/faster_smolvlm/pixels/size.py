@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 
+from ..quoting import shown
+
 VALID_KEYS = (
     {"height", "width"},
     {"shortest_edge"},
@@ -98,13 +100,13 @@ def size_dict(size: object, *, default_to_square: bool | None = True, name: str 
     if isinstance(size, SizeDict):
         return size
     if isinstance(size, bool):
-        raise ValueError(f"Could not convert {name} input to size dict: {size}")
+        raise ValueError(f"Could not convert {name} input to size dict: {shown(size)}")
     if isinstance(size, int):
         return SizeDict(height=size, width=size) if default_to_square else SizeDict(shortest_edge=size)
     if isinstance(size, (list, tuple)) and len(size) == 2:
         return SizeDict(height=size[0], width=size[1])
     if not isinstance(size, dict):
-        raise ValueError(f"Could not convert {name} input to size dict: {size}")
+        raise ValueError(f"Could not convert {name} input to size dict: {shown(size)}")
     if set(size) not in VALID_KEYS:
-        raise ValueError(f"{name} must have one of the following set of keys: {VALID_KEYS}, got {list(size)}")
+        raise ValueError(f"{name} must have one of the following set of keys: {VALID_KEYS}, got {shown(list(size))}")
     return SizeDict(**size)

@@ -23,6 +23,7 @@ from ..media.nesting import clip_layout, flatten_videos, metadata_of
 from ..media.sampling import FrameSampling
 from ..media.video import Sampler, VideoReader
 from ..media.video_metadata import VideoMetadata
+from ..quoting import shown
 from .arithmetic import Array
 from .call_settings import (
     Settings,
@@ -89,8 +90,13 @@ class SmolVLMVideoProcessor(SettingsFiles):
         given = {name: kwargs.pop(name, None) for name in known}
         sampling = cast("Settings | None", kwargs.get("video_sampling"))
         if sampling is not None:
+            if not isinstance(sampling, Mapping):
+                raise TypeError(f"video_sampling must be a dict, got {shown(sampling)}")
             size = {} if given["size"] is None else {"video_size": given["size"]}
             sampling = kwargs["video_sampling"] = {**sampling, **size}
+            missing = [name for name in ("max_frames", "fps", "video_size") if name not in sampling]
+            if missing:
+                raise ValueError(f"video_sampling must have max_frames, fps and video_size; {missing[0]} is missing")
         self._keep_foreign(kwargs)
         settings = standardize(
             {
@@ -104,7 +110,9 @@ class SmolVLMVideoProcessor(SettingsFiles):
         vars(self).update(settings)
         if sampling is not None:
             self.num_frames, self.fps = sampling["max_frames"], sampling["fps"]
-            self.size = size_dict(sampling["video_size"], default_to_square=self.default_to_square).to_dict()
+            self.size = size_dict(
+                sampling["video_size"], default_to_square=self.default_to_square, name="video_size"
+            ).to_dict()
 
     def __call__(self, videos: object, **kwargs: object) -> BatchFeature:
         """Alias of `preprocess`."""

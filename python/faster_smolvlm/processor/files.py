@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from ..checkpoint.hub import HUB_NAMES, Checkpoint, checkpoint, split_hub_options
-from ..checkpoint.json_files import JsonObject, json_text, read_optional_json, read_text
+from ..checkpoint.json_files import JsonObject, json_text, naming_file, read_optional_json, read_text
+from ..integers import count_of
 from ..pixels.backends import image_processor_class
 from ..pixels.call_settings import Settings
 from ..pixels.protocols import VideoProcessor
@@ -22,6 +23,9 @@ _TOKENIZER = frozenset(
     {"padding_side", "truncation_side", "model_max_length", "bos_token", "eos_token", "pad_token", "unk_token"}
 )
 _OWN = ("image_seq_len", "chat_template")
+
+MAX_SEQ_LEN = 1 << 16
+"""How many image tokens a file may ask for each frame; a text is written with all of them."""
 
 
 ChatTemplates = str | dict[str, str] | None
@@ -60,7 +64,12 @@ def read_processor(
     picture_names, clip_names = names(Reader.PICTURES), names(Reader.CLIPS) if has_video else ()
     check_names(rest, {*picture_names, *clip_names, *_TOKENIZER, *_OWN, "backend"}, also_named=HUB_NAMES)
     source = checkpoint(name_or_dir, **hub_options)
-    settings = read_optional_json(source.find("processor_config.json"))
+    own_file = source.find("processor_config.json")
+    settings = read_optional_json(own_file)
+    with naming_file(own_file):
+        own_template = chat_template_of(settings)
+        if count_of("image_seq_len", settings.get("image_seq_len", 1), 1) > MAX_SEQ_LEN:
+            raise ValueError(f"image_seq_len must be at most {MAX_SEQ_LEN}, got {shown(settings['image_seq_len'])}")
     use_fast = None if kwargs.get("use_fast") is None else bool(kwargs["use_fast"])
     image_class = image_processor_class(kind.image_processors, rest.get("backend"), use_fast)
     images, videos = _only(rest, picture_names), _only(rest, clip_names)
@@ -68,7 +77,7 @@ def read_processor(
         "image_processor": image_class.from_pretrained(name_or_dir, **hub_options, **images),
         "tokenizer": SmolVLMTokenizer.from_pretrained(source, **_only(rest, _TOKENIZER)),
         **({"video_processor": _video_processor(name_or_dir, {**hub_options, **videos})} if has_video else {}),
-        "chat_template": chat_template_of(settings) or _chat_template(source),
+        "chat_template": own_template or _chat_template(source),
         **_only(settings, ("image_seq_len",)),
         **_only(rest, _OWN),
     }

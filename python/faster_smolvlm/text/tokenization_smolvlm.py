@@ -23,6 +23,7 @@ from .tokenizer_config import (
     chat_template_of,
     check_overrides,
     config_text,
+    longest_input,
     missing_tokens,
     read_backend,
     read_config,
@@ -67,7 +68,7 @@ class SmolVLMTokenizer(SpecialTokens):
         self.name_or_path: str = settings.get("name_or_path", "")
         self.padding_side = side(settings, "padding_side")
         self.truncation_side = side(settings, "truncation_side")
-        self.model_max_length: int = settings.get("model_max_length") or settings.get("max_len") or UNLIMITED
+        self.model_max_length: int = longest_input(settings) or UNLIMITED
         self.clean_up_tokenization_spaces = bool(settings.get("clean_up_tokenization_spaces", False))
         self.chat_template = chat_template_of(settings)
         self._fragments = FragmentCache()

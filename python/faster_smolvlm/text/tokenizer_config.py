@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 from tokenizers import AddedToken, Tokenizer
 
 from ..checkpoint.hub import HUB_NAMES, Checkpoint
-from ..checkpoint.json_files import MAX_BYTES, JsonObject, read_optional_json, read_text
-from ..quoting import shown
+from ..checkpoint.json_files import MAX_BYTES, JsonObject, naming_file, read_optional_json, read_text
+from ..integers import as_float
+from ..quoting import shown, type_name
 from ..unknown_names import is_misspelt, unknown_name
 from .special_tokens import NAMED_TOKENS
 from .tokenizer_checks import check_backend
@@ -21,6 +23,14 @@ _PRIVATE_KEYS = frozenset({"name_or_path", "vocab_file", "tokenizer_file", "is_l
 
 MAX_TEMPLATE = 1 << 20
 """The largest chat template in bytes."""
+
+MAX_TOKENS = 1 << 14
+"""How many tokens a config may add, or call special."""
+
+MAX_TOKEN = 1 << 12
+"""The longest token of a config in characters."""
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 CONFIG_NAMES = frozenset(
     {
@@ -49,13 +59,38 @@ def check_overrides(names: Iterable[str]) -> None:
 
 def read_config(files: Checkpoint) -> JsonObject:
     """Return tokenizer_config.json, with what older checkpoints keep in special_tokens_map.json, and the template."""
-    config = read_optional_json(files.find("tokenizer_config.json"))
+    config = _read_entries(files.find("tokenizer_config.json"))
     if "added_tokens_decoder" not in config:
-        config.update(read_optional_json(files.find("special_tokens_map.json")))
+        config.update(_read_entries(files.find("special_tokens_map.json")))
     template = files.find("chat_template.jinja")
     if template is not None:
         config["chat_template"] = read_text(template, MAX_TEMPLATE)
     return config
+
+
+def _read_entries(path: Path | None) -> JsonObject:
+    """Return the entries of a file after a look at each that is read later, so that errors name the file."""
+    entries = read_optional_json(path)
+    with naming_file(path):
+        for name in ("padding_side", "truncation_side"):
+            side(entries, name)
+        longest_input(entries)
+        chat_template_of(entries)
+        special_tokens(entries)
+        _listed_tokens(entries)
+    return entries
+
+
+def longest_input(settings: JsonObject) -> int | None:
+    """Return the `model_max_length` of a config in tokens, None if it states none; ValueError for no number above 0."""
+    for name in ("model_max_length", "max_len"):
+        length = settings.get(name)
+        if length:
+            number = as_float(length)
+            if number is None or not 0 < number < float("inf"):
+                raise ValueError(f"{name} must be a number above 0, got {shown(length)}")
+            return cast("int", length)
+    return None
 
 
 def read_backend(path: Path) -> Tokenizer:
@@ -94,7 +129,7 @@ def chat_template_of(settings: JsonObject) -> str | dict[str, str] | None:
     for entry in entries:
         known = entry if isinstance(entry, dict) else {}
         if not (isinstance(known.get("name"), str) and isinstance(known.get("template"), str)):
-            raise ValueError(f"chat templates have a name and a template, both texts; got {shown(entry)}")
+            raise ValueError(f"chat_template: templates have a name and a template, both texts; got {shown(entry)}")
     return {entry["name"]: entry["template"] for entry in entries}
 
 
@@ -124,25 +159,42 @@ def special_tokens(config: JsonObject) -> tuple[dict[str, str], list[str]]:
     for key, value in config.items():
         if key.endswith("_token") and value is not None:
             if isinstance(value, (str, AddedToken, dict)):
-                named[key] = added_token(value).content
+                named[key] = added_token(value, key).content
             elif key in NAMED_TOKENS:
-                raise TypeError(f"Special token {key} has to be either str or AddedToken but got: {type(value)}")
+                raise TypeError(f"Special token {key} has to be either str or AddedToken but got: {type_name(value)}")
     extra = config.get("extra_special_tokens") or {}
-    for nested in (extra, config.get("model_specific_special_tokens") or {}):
+    own = {"extra_special_tokens": extra, "model_specific_special_tokens": config.get("model_specific_special_tokens")}
+    for name, nested in own.items():
         if isinstance(nested, dict):
-            named.update({key: added_token(value).content for key, value in nested.items()})
-    unnamed = extra if isinstance(extra, (list, tuple)) and extra else config.get("additional_special_tokens") or []
+            named.update({key: added_token(value, f"{name}[{shown(key)}]").content for key, value in nested.items()})
+    name = "extra_special_tokens" if isinstance(extra, (list, tuple)) and extra else "additional_special_tokens"
+    unnamed = config.get(name) or []
+    if not isinstance(unnamed, (list, tuple)):
+        raise TypeError(f"{name} must be a list of tokens, got {shown(unnamed)}")
+    if len(named) + len(unnamed) > MAX_TOKENS:
+        raise ValueError(f"{name}: a config may have {MAX_TOKENS} special tokens, got {len(named) + len(unnamed)}")
     ordered = {name: named[name] for name in [*(n for n in NAMED_TOKENS if n in named), *named]}
-    return ordered, [added_token(token).content for token in unnamed]
+    return ordered, [added_token(token, name).content for token in unnamed]
+
+
+def _listed_tokens(config: JsonObject) -> list[tuple[int, AddedToken]]:
+    """Return the tokens of `added_tokens_decoder` with their ids, in their order."""
+    name = "added_tokens_decoder"
+    listed = config.get(name) or {}
+    if not isinstance(listed, dict) or len(listed) > MAX_TOKENS:
+        raise ValueError(f"{name} must be a dict of at most {MAX_TOKENS} tokens by id, got {shown(listed)}")
+    for index in listed:
+        if not (isinstance(index, int) or (index.isdecimal() and len(index) < 10)):
+            raise ValueError(f"{name} must have ids as keys, got {shown(index)}")
+    return sorted((int(index), added_token(token, f"{name}[{index}]")) for index, token in listed.items())
 
 
 def missing_tokens(backend: Tokenizer, config: JsonObject, special: Iterable[str]) -> list[AddedToken]:
     """Return what only the config knows, in the order in which it gets ids: its added tokens, then `special` ones."""
     known = backend.get_added_tokens_decoder()
-    listed = config.get("added_tokens_decoder") or {}
     special = list(special)
     missing = []
-    for index, token in sorted(((int(index), added_token(token)) for index, token in listed.items())):
+    for index, token in _listed_tokens(config):
         if index not in known:
             token.special = token.special or token.content in special
             missing.append(token)
@@ -154,16 +206,24 @@ def missing_tokens(backend: Tokenizer, config: JsonObject, special: Iterable[str
     return missing
 
 
-def added_token(token: object) -> AddedToken:
-    """Return a token of a config: a string, or a dict with the fields of an AddedToken."""
+def added_token(token: object, name: str) -> AddedToken:
+    """Return a token of a config: a string, or a dict with the fields of an AddedToken. Errors say its `name`."""
     if isinstance(token, AddedToken):
         return token
+    content = token.get("content", "") if isinstance(token, dict) else token
+    if isinstance(content, str) and len(content) > MAX_TOKEN:
+        raise ValueError(f"{name}: the content has {len(content)} characters; a token may have {MAX_TOKEN}")
     if isinstance(token, str):
         return AddedToken(token, special=True, normalized=False)
     if isinstance(token, dict):
-        fields = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
-        return AddedToken(**{key: token[key] for key in fields if key in token})
-    raise TypeError(f"a special token must be a string or an AddedToken, got {type(token).__name__}")
+        if not isinstance(content, str):
+            raise TypeError(f"{name}: content must be a string, got {shown(content)}")
+        flags = {key: token[key] for key in _FLAGS if key in token}
+        for key, flag in flags.items():
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name}: {key} must be true or false, got {shown(flag)}")
+        return AddedToken(**({"content": content} if "content" in token else {}), **flags)
+    raise TypeError(f"{name} must be a string or an AddedToken, got {type_name(token)}")
 
 
 def config_text(config: JsonObject, named: Mapping[str, str], changed: JsonObject) -> str:
