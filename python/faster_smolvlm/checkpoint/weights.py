@@ -206,7 +206,7 @@ def _paths(files: Checkpoint) -> list[Path]:
     index = files.find(INDEX)
     if index is None:
         files.refuse_adapter()
-        raise OSError(f"{shown(files.name)} has neither {SINGLE} nor {INDEX}. Only safetensors files are read.")
+        raise OSError(f"{shown(files.name)} has neither '{SINGLE}' nor '{INDEX}'. Only safetensors files are read.")
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise OSError(f"{shown(str(index))} has no 'weight_map' from tensor names to file names.")
