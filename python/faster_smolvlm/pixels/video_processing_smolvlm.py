@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 import numpy as np
@@ -234,17 +235,16 @@ class SmolVLMVideoProcessor(SettingsFiles):
         return np.array(indices, dtype=np.int64)
 
     @classmethod
-    def from_dict(cls: type[Self], settings: Mapping[str, object], **kwargs: object) -> Self | tuple[Self, JsonObject]:
-        """Make a processor from the settings of a file; keyword arguments override them, its `video_sampling` too.
-
-        Otherwise as `SettingsFiles.from_dict`.
-        """
-        sampling = cast("Settings | None", settings.get("video_sampling"))
-        if sampling is not None:
+    def _made(
+        cls: type[Self], settings: Mapping[str, object], kwargs: Settings, path: Path | None
+    ) -> Self | tuple[Self, JsonObject]:
+        """Make a processor from the settings of a file; keyword arguments override its `video_sampling` too."""
+        sampling = settings.get("video_sampling")
+        if isinstance(sampling, Mapping):
             given = {"max_frames": kwargs.get("num_frames"), "fps": kwargs.get("fps")}
             sampling = {**sampling, **{name: value for name, value in given.items() if value is not None}}
             settings = {**settings, "video_sampling": sampling}
-        return super().from_dict(settings, **kwargs)
+        return super()._made(settings, kwargs, path)
 
     def to_dict(self) -> JsonObject:
         """Return the settings as a dict that JSON can hold."""
