@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import mmap
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -141,7 +142,8 @@ def test_the_peak_is_predicted(files: Path) -> None:
     assert not done.returncode, done.stderr[-2000:]
     rows = json.loads(done.stdout)
     assert len(rows) == len(PICTURES) + 4 * len(IN_EVERY_FORM)
-    above = [row for row in rows if row[3] > row[2]]
+    # The kernel adds up the pages of a thread 64 at a time.
+    above = [row for row in rows if row[3] > row[2] + 64 * mmap.PAGESIZE]
     assert not above
     # A prediction of ten times what is taken would refuse good pictures.
     far = [row for row in rows if row[1] == "bytes" and row[2] > 4.5 * row[3]]
