@@ -11,6 +11,7 @@ import random
 import re
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from .video_file import VideoFile
 
@@ -35,36 +36,48 @@ def is_suspicious(file: VideoFile) -> bool:
     with file.open() as opened:
         size = opened.seek(0, os.SEEK_END)
         if file.data is not None and size <= 2 * _PIECE:
-            pieces = [file.data]
+            pieces = [(0, file.data)]
         else:
-            opened.seek(0)
-            pieces = [opened.read(_PIECE)]
-            opened.seek(max(_PIECE, size - _PIECE))
-            pieces.append(opened.read(_PIECE))
-    headers = [_without_data(pieces[0]), *pieces[1:]]
+            pieces = []
+            for start in (0, max(_PIECE, size - _PIECE)):
+                opened.seek(start)
+                pieces.append((start, opened.read(_PIECE)))
+        headers = _without_data(opened, size, pieces)
     if _claims_much(headers):
         return True
     if size < _HARMLESS:
         return False
-    if sum(piece.count(b"\0\0\1") for piece in pieces) > _START_CODES:
-        return True
-    if sum(piece.count(b"\0\0\0") for piece in pieces) > _SHORT_LENGTHS:
-        return True
-    return any(map(_has_short_lengths, headers)) or (size >= _DENSE and _can_be_compressed(pieces))
+    found = [piece for _, piece in pieces]
+    # Each of the two holds a pair of zeros: one look is enough for usual clips.
+    if sum(piece.count(b"\0\0") for piece in found) > min(_START_CODES, _SHORT_LENGTHS):
+        if sum(piece.count(b"\0\0\1") for piece in found) > _START_CODES:
+            return True
+        if sum(piece.count(b"\0\0\0") for piece in found) > _SHORT_LENGTHS:
+            return True
+    return any(map(_has_short_lengths, headers)) or (size >= _DENSE and _can_be_compressed(found))
 
 
-def _without_data(piece: bytes) -> bytes:
-    """Return an MP4 without the data of its pictures, which FFmpeg leaves out too; all of what is not as usual."""
+def _without_data(opened: BinaryIO, size: int, pieces: list[tuple[int, bytes]]) -> list[bytes]:
+    """Return the pieces of an MP4, each with its start, without the data of its pictures, which FFmpeg leaves out too.
+
+    Of what is not as usual, and of other files, all is returned.
+    """
     at = 0
-    kept: list[bytes] = []
-    while piece[4:8] == b"ftyp" and at + 8 <= len(piece) and len(kept) < _MOST_BOXES:
-        size, is_data = _number(piece, at), piece[at + 4 : at + 8] == b"mdat"
-        if size < 8:
-            break
-        if not is_data:
-            kept.append(piece[at : at + size])
-        at += size
-    return b"".join([*kept, piece[at:]])
+    kept: list[tuple[int, int]] = []
+    if pieces[0][1][4:8] == b"ftyp":
+        for _ in range(_MOST_BOXES):
+            opened.seek(at)
+            head = opened.read(8)
+            length = _number(head, 0)
+            if len(head) < 8 or length < 8:
+                break
+            if head[4:] != b"mdat":
+                kept.append((at, at + length))
+            at += length
+    kept.append((at, size))
+    return [
+        b"".join(piece[max(begin - start, 0) : max(end - start, 0)] for begin, end in kept) for start, piece in pieces
+    ]
 
 
 def _claims_much(pieces: list[bytes]) -> bool:
