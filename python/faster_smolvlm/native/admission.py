@@ -244,6 +244,11 @@ class CallPages:
             self._admission.give_back(self._reservation)
 
 
+def most_after(max_new_tokens: int, drafted: int) -> int:
+    """Return how many positions may follow a prompt: the last token needs none, and draft tokens have some."""
+    return max(max_new_tokens - 1, 0) + drafted
+
+
 def pages_of(positions: int, page_size: int) -> int:
     """Return how many pages hold so many positions."""
     return -(-positions // page_size)

@@ -15,7 +15,7 @@ from .._rust import NativeModel
 from ..checkpoint.configuration_smolvlm import SmolVLMConfig
 from ..generation.cancelling import Cancellation, Turn
 from ..generation.usage import Usage
-from .admission import Admission, CallPages
+from .admission import Admission, CallPages, most_after
 from .frames import Float32, Frame
 from .lookup import LOOKUP_TOKENS, PromptLookup
 from .prompts import Int64, PromptBatch, Step, cut_into_steps
@@ -138,8 +138,7 @@ class NativeEngine:
 
     def reserve(self, turn: Turn, copies: int, max_new_tokens: int) -> None:
         """Wait for the pages that `copies` answers to each prompt can take; `turn` says which thread works on them."""
-        most = max(max_new_tokens - 1, 0) + self._lookup  # the last token needs no position
-        self._pages.take(self, self.cancellation, turn, copies, most)
+        self._pages.take(self, self.cancellation, turn, copies, most_after(max_new_tokens, self._lookup))
 
     def prefill(self) -> Float32:
         """Encode what is unknown of the pictures and read what is unknown of the prompts: logits [rows, vocabulary]."""

@@ -12,19 +12,12 @@ from ..generation.logits import LogitsProcessor
 from ..generation.loop import Decoding
 from ..generation.plan import Plan, Request
 from ..generation.stopping import StoppingCriterion
-from .engine import NativeEngine
+from .engine import EngineOptions, NativeEngine
 from .model import NativeSmolVLM
 
-_INPUTS = (
-    "attention_mask",
-    "pixel_values",
-    "pixel_attention_mask",
-    "features",
-    "reuse",
-    "cache_salt",
-    "progress",
-    "wait_seconds",
-)
+# `lookup` has the name of Transformers among the settings.
+_OPTIONS = tuple(name for name in EngineOptions.__annotations__ if name != "lookup")
+_INPUTS = ("attention_mask", "pixel_values", "pixel_attention_mask", "features", *_OPTIONS)
 
 
 def start_generation(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, cast
 import numpy as np
 
 from ..integers import as_int
-from ..native.admission import CacheFullError, pages_of
+from ..native.admission import CacheFullError, most_after, pages_of
 from ..native.parts import in_parts
 from .ask import Ask
 
@@ -97,8 +97,8 @@ class Native:
     def _pages(self, length: int, ask: Ask) -> int:
         default = self._model.generation_config.prompt_lookup_num_tokens
         drafted = as_int(ask.sampling.get("prompt_lookup_num_tokens", default)) or 0
-        most = min(length + _new_tokens(ask) - 1 + drafted, self._model.position_limit)
-        return pages_of(most, self._model.rust.page_size)
+        most = length + most_after(_new_tokens(ask), drafted)
+        return pages_of(min(most, self._model.position_limit), self._model.rust.page_size)
 
     def parts(self, lengths: Sequence[int], ask: Ask) -> list[slice]:
         """See `AnswerEngine`."""
